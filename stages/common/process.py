@@ -1,0 +1,243 @@
+"""The process contract: one writer a stage, dies with its parent, saves on SIGTERM, logs to its own file, says what failed.
+
+Every stage file ends with `process.run("name", main)`. Exit codes are in `errors.py`.
+"""
+
+import ctypes
+import errno
+import fcntl
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from stages.common import errors
+
+LOCKS, LOGS = Path(".lathe/locks"), Path("logs")
+GRACE_SECONDS = 25.0
+PR_SET_PDEATHSIG = 1
+log = logging.getLogger("lathe")
+
+_stop = threading.Event()
+_graceful = False
+key_figure: list[str] = []
+
+
+def run(stage: str, main: Callable[..., Any]) -> None:
+    """Parse the command line into `main`'s arguments and run it under the contract; never returns.
+
+    `DVC_STAGE` (set by DVC, `evaluate@sft` for an item of a foreach) names lock and log; `stage` when run by hand.
+    """
+    import typer
+
+    name = os.environ.get("DVC_STAGE", stage)
+    quiet_libraries()
+    die_with_parent()
+    install_signal_handlers()
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=sys.modules[main.__module__].__doc__)(main)
+    started = time.time()
+    code = _guarded(name, lambda: app(standalone_mode=False))
+    if is_main_process() and code != errors.EXIT_RUNNING:
+        write_execution(name, started, code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _guarded(name: str, work: Callable[[], Any]) -> int:
+    """Run `work` with lock and log, and return the exit code; every failure is one line on stderr."""
+    import click
+
+    try:
+        if set(sys.argv[1:]) & {"--help"}:
+            work()
+            return errors.EXIT_DONE
+        with locked(name), own_log(name):
+            try:
+                result = work()
+                return result if isinstance(result, int) else errors.EXIT_DONE
+            except Exception:
+                log.debug("traceback", exc_info=True)
+                raise
+    except errors.StopRequested:
+        return _fail(name, "stopped on request; everything up to here is saved", errors.EXIT_STOPPED)
+    except errors.StageError as error:
+        return _fail(name, str(error), error.code)
+    except click.exceptions.ClickException as error:
+        return _fail(name, f"{error.format_message()}; see python -m stages.{name.split('@')[0]} --help", errors.EXIT_PARAMS)
+    except MemoryError:
+        return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = error.filename or Path.cwd()
+            return _fail(name, f"{place}: no space left on the disk; free some", errors.EXIT_AGAIN)
+        return _fail(name, f"{type(error).__name__}: {error}", 1)
+    except Exception as error:  # the boundary: whatever it is, the user gets one line and the log the traceback
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
+        if "No space left on device" in str(error):
+            return _fail(name, f"no space left on the disk ({Path.cwd()}); free some", errors.EXIT_AGAIN)
+        return _fail(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 1)
+
+
+def _fail(name: str, what: str, code: int) -> int:
+    line = f"lathe: {name} failed ({code}): {what}; then continue with: dvc repro {name}  (log: {log_file(name)})"
+    print(line, file=sys.stderr, flush=True)
+    with_suppressed_io(lambda: log_file(name).open("a", encoding="utf-8").write(line + "\n"))
+    return code
+
+
+def with_suppressed_io(write: Callable[[], Any]) -> None:
+    """Run a write whose failure must not hide the failure it reports (a full disk, say)."""
+    try:
+        write()
+    except OSError as error:
+        print(f"lathe: could not write: {error}", file=sys.stderr)
+
+
+def quiet_libraries() -> None:
+    """Switch off telemetry and remote code paths of the libraries; loopback and offline are the defaults."""
+    for variable in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_XET"):
+        os.environ.setdefault(variable, "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 (or the only process) of the stage."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent dies (PR_SET_PDEATHSIG); elsewhere there is no such call."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(errors.EXIT_STOPPED)
+
+
+def install_signal_handlers() -> None:
+    """SIGTERM and SIGINT mean: save and leave within GRACE_SECONDS."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, frame: Any) -> None:
+    if _stop.is_set():
+        return
+    _stop.set()
+    watchdog = threading.Timer(GRACE_SECONDS, lambda: os._exit(errors.EXIT_STOPPED))
+    watchdog.daemon = True
+    watchdog.start()
+    if not _graceful:
+        raise errors.StopRequested
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM or SIGINT has arrived; a trainer looks after each step."""
+    return _stop.is_set()
+
+
+@contextmanager
+def graceful_stop() -> Iterator[None]:
+    """Inside, a stop request only sets the flag: the body looks at `stop_requested()`, saves and raises StopRequested."""
+    global _graceful
+    _graceful = True
+    try:
+        yield
+    finally:
+        _graceful = False
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the stage's flock; the kernel frees it however the process ends. Raises AlreadyRunningError."""
+    if not is_main_process():
+        yield
+        return
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / f"{name}.lock").open("a+", encoding="utf-8") as handle:
+        _take(handle, name)
+        yield
+
+
+def _take(handle: IO[str], name: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.seek(0)
+        holder = handle.read().strip() or "unknown"
+        raise errors.AlreadyRunningError(
+            f"already running as process {holder}", where=handle.name, remedy=f"wait for it, or: kill {holder}"
+        ) from error
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+
+
+def log_file(name: str) -> Path:
+    """Return the stage's own log file."""
+    return LOGS / f"{name}.log"
+
+
+@contextmanager
+def own_log(name: str) -> Iterator[None]:
+    """Send `log` and Python warnings to the stage's own file, and information to the terminal too."""
+    LOGS.mkdir(exist_ok=True)
+    logging.captureWarnings(True)
+    to_file = logging.FileHandler(log_file(name), mode="w" if is_main_process() else "a", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_file.setLevel(logging.DEBUG)
+    to_screen = logging.StreamHandler(sys.stdout)
+    to_screen.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    to_screen.setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    handlers = [(log, to_file), (log, to_screen), (logging.getLogger("py.warnings"), to_file)]
+    for logger, handler in handlers:
+        logger.addHandler(handler)
+    logging.getLogger("py.warnings").propagate = False
+    try:
+        yield
+    finally:
+        for logger, handler in handlers:
+            logger.removeHandler(handler)
+        to_file.close()
+
+
+def report(figure: str) -> None:
+    """Name the one figure of this execution that `make demo`'s closing table and the flow show."""
+    key_figure[:] = [figure]
+    log.info(figure)
+
+
+def execution(name: str) -> Path:
+    """Return the file that says how the stage's last execution went; times live here, never in an out."""
+    return LOGS / f"{name}.json"
+
+
+def write_execution(name: str, started: float, code: int) -> None:
+    """Write start, seconds, peak memory (MiB), exit code and key figure of this execution."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    facts = {
+        "stage": name,
+        "started": round(started, 3),
+        "seconds": round(time.time() - started, 1),
+        "peak_mib": peak // 1024,
+        "exit_code": code,
+        "figure": key_figure[0] if key_figure else "",
+    }
+    with_suppressed_io(lambda: execution(name).write_text(json.dumps(facts, ensure_ascii=False) + "\n"))
