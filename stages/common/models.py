@@ -1,0 +1,105 @@
+"""Models and tokenizers in and out: safetensors only, no remote code, a corrupt file named."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.errors import DataError, ParamsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
+
+
+def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedModel":
+    """Return a causal language model with random weights from `config` (transformers' own key names).
+
+    Raises ParamsError for a model type or a combination of sizes that transformers refuses.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        settings = AutoConfig.for_model(**config, vocab_size=vocab_size)
+        unknown = sorted(set(config) - set(settings.to_dict()) - {"model_type"})
+        if unknown:
+            raise ParamsError(f"unknown key '{section}.{unknown[0]}' for a {config['model_type']} model")
+        return AutoModelForCausalLM.from_config(settings)  # type: ignore[no-any-return]  # untyped in transformers
+    except (KeyError, ValueError, TypeError) as error:
+        raise ParamsError(f"{section}: {error}", where="params.yaml") from error
+
+
+def load(folder: Path | str) -> "PreTrainedModel":
+    """Return the causal language model in `folder` (or of that name in the local hub cache), on the CPU in fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    local = Path(folder)
+    if local.is_dir():
+        check(local)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"cannot load the model: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+    return model  # type: ignore[no-any-return]  # untyped in transformers
+
+
+def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer in `folder`. Raises DataError naming it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-any-return]
+    except Exception as error:  # the Rust tokenizer raises bare Exception for a corrupt tokenizer.json
+        raise DataError(f"cannot load the tokenizer: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+
+
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Write a complete model folder: config, generation config, safetensors, tokenizer with its chat template."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def check(folder: Path) -> None:
+    """Read every tensor's bytes range and config of `folder`; raise DataError naming the file that is wrong."""
+    from safetensors import SafetensorError, safe_open
+
+    weights = sorted(folder.glob("*.safetensors"))
+    for file in (folder / "config.json", *(weights or [folder / "model.safetensors"])):
+        if not file.is_file():
+            raise DataError("file not found", where=file, remedy=REMEDY)
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"not valid JSON: {error}", where=folder / "config.json", remedy=REMEDY) from error
+    for file in weights:
+        try:
+            with safe_open(file, framework="pt") as handle:
+                handle.keys()
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"not a valid safetensors file: {error}", where=file, remedy=REMEDY) from error
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the SHA-256 over the folder's safetensors files, in name order: the identity of a model."""
+    digest = hashlib.sha256()
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise DataError("no *.safetensors here", where=folder, remedy=REMEDY)
+    for file in weights:
+        digest.update(file.name.encode())
+        digest.update(bytes.fromhex(file_sha256(file)))
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
