@@ -63,6 +63,13 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
     tokenizer.save_pretrained(folder)
 
 
+def device() -> str:
+    """Return the device inference runs on: cuda when there is one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check(folder: Path) -> None:
     """Read every tensor's bytes range and config of `folder`; raise DataError naming the file that is wrong."""
     from safetensors import SafetensorError, safe_open

@@ -1,5 +1,7 @@
 """The five shapes a record can have, as Parquet files that stream in and out."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +91,14 @@ def read(folder: Path) -> Iterator[Record]:
                 yield from batch.to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
+
+
+def sha256(folder: Path) -> str:
+    """Return the SHA-256 over the records under `folder`: the identity of a data set, whatever its files' layout."""
+    digest = hashlib.sha256()
+    for record in read(folder):
+        digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()
 
 
 def message(role: str, content: str, thought: str | None = None, tool_calls: list[Record] | None = None) -> Record:

@@ -1,0 +1,92 @@
+"""How well a model predicts text it has not seen."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.common.chat import Encoded
+from stages.common.statistics import bootstrap_ratio
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean negative log-likelihood per token, its 95 % bootstrap interval over texts, and the tokens."""
+
+    value: float
+    interval: tuple[float, float]
+    tokens: int
+
+
+def whole(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
+    """Return a text whose every token counts."""
+    ids = list(tokenizer(text)["input_ids"])
+    return Encoded(ids, [1] * len(ids))
+
+
+def perplexity(
+    model: "PreTrainedModel", rows: Iterable[Encoded], max_tokens: int, batch_size: int
+) -> Perplexity | None:
+    """Return the perplexity over the masked tokens of `rows`, longer ones cut into pieces; None when there are none."""
+    losses: list[float] = []
+    counts: list[int] = []
+    for batch in _batches(rows, max_tokens, batch_size):
+        for loss, count in batch_losses(model, batch):
+            if count:
+                losses.append(loss)
+                counts.append(count)
+    if not losses:
+        return None
+    low, high = bootstrap_ratio(losses, counts)
+    return Perplexity(math.exp(sum(losses) / sum(counts)), (math.exp(low), math.exp(high)), sum(counts))
+
+
+def batch_losses(model: "PreTrainedModel", rows: list[Encoded]) -> list[tuple[float, int]]:
+    """Return (summed negative log-likelihood in nats, number of tokens) of each row's masked tokens."""
+    import torch
+
+    width = max(len(row.input_ids) for row in rows)
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    targets = torch.full((len(rows), width), -100)
+    for number, row in enumerate(rows):
+        length = len(row.input_ids)
+        ids[number, :length] = torch.tensor(row.input_ids)
+        mask[number, :length] = 1
+        targets[number, :length] = torch.where(torch.tensor(row.assistant_mask).bool(), ids[number, :length], -100)
+    with torch.inference_mode():
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+        losses = row_losses(logits, targets.to(model.device))
+    return list(zip(losses.tolist(), (targets[:, 1:] != -100).sum(dim=1).tolist(), strict=True))
+
+
+def row_losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+    """Return [B] summed cross-entropies of `logits` [B, T, V] against the next of `targets` [B, T] (-100: none)."""
+    from torch.nn.functional import cross_entropy
+
+    shifted = targets[:, 1:]
+    losses = cross_entropy(logits[:, :-1].transpose(1, 2).float(), shifted, ignore_index=-100, reduction="none")
+    return losses.sum(dim=1)
+
+
+def _batches(rows: Iterable[Encoded], max_tokens: int, batch_size: int) -> Iterator[list[Encoded]]:
+    """Yield batches of like length: sorted within a window, so that memory stays flat and padding small."""
+    window: list[Encoded] = []
+    for row in rows:
+        for start in range(0, len(row.input_ids), max_tokens):
+            end = start + max_tokens
+            window.append(Encoded(row.input_ids[start:end], row.assistant_mask[start:end]))
+        if len(window) >= 32 * batch_size:
+            yield from _cut(window, batch_size)
+            window = []
+    yield from _cut(window, batch_size)
+
+
+def _cut(window: list[Encoded], batch_size: int) -> Iterator[list[Encoded]]:
+    window.sort(key=lambda row: len(row.input_ids))
+    for start in range(0, len(window), batch_size):
+        yield window[start : start + batch_size]

@@ -1,0 +1,35 @@
+"""Intervals for what is measured on a sample."""
+
+import math
+from collections.abc import Sequence
+
+Z_95 = 1.959963984540054
+
+
+def wilson(successes: int, count: int, z: float = Z_95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (Wilson 1927); (0, 1) when nothing was counted."""
+    if count == 0:
+        return 0.0, 1.0
+    share = successes / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of sum(numerators) / sum(denominators).
+
+    Pairs are resampled together (Efron & Tibshirani 1993, chapter 13): documents, with their loss and their tokens.
+    """
+    import numpy
+
+    top, bottom = numpy.asarray(numerators, dtype=float), numpy.asarray(denominators, dtype=float)
+    generator = numpy.random.default_rng(seed)
+    ratios = numpy.empty(resamples)
+    for resample in range(resamples):
+        rows = generator.integers(0, len(top), len(top))
+        ratios[resample] = top[rows].sum() / bottom[rows].sum()
+    low, high = numpy.percentile(ratios, [2.5, 97.5])
+    return float(low), float(high)

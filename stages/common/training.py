@@ -1,0 +1,198 @@
+"""The life of a trainer, the same for every method: resume exactly, train, save whole, stop on request, tell how far.
+
+A stage builds a trainer whose class has `Resumable` first among its bases and calls `fit`.
+"""
+
+import logging
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common import checkpoints, process, state
+from stages.common.errors import StopRequested
+from stages.common.models import weights_sha256
+from stages.common.params import StageParams
+
+if TYPE_CHECKING:
+    from stages.common.tracking import Run
+
+log = logging.getLogger("lathe")
+KEPT = "kept"
+# Set by the stage itself for every trainer. Loss is logged at each step, because a mean over several steps would differ
+# after a resume; TRL and transformers write training_args.bin (a pickle) and cards, which `Resumable` leaves out.
+OWN: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "epoch",
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+
+class FitParams(StageParams):
+    """Keys every trainer stage has beside `training`, which belongs to the library's config class."""
+
+    training: dict[str, Any]
+    """The training library's own config, under its own names."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; one is also written at each epoch's end and on SIGTERM."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept for resuming."""
+
+
+class Resumable:
+    """Mixin before a `transformers.Trainer`: checkpoints are atomic, hashed and free of pickles.
+
+    Under DeepSpeed the engine writes its own shards, inside the same sealed folder.
+    """
+
+    _run_folder: Path | None = None
+    keep_checkpoints = 2
+    tokens_seen = 0
+
+    def training_step(self: Any, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """Count the tokens that are not padding, over all ranks (taken as equally loaded)."""
+        mask = inputs.get("attention_mask")
+        tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        self.tokens_seen += tokens * self.args.world_size
+        return super().training_step(model, inputs, *rest, **named)  # type: ignore[misc]  # mixin
+
+    def _get_output_dir(self: Any, trial: Any) -> str:
+        return str(self._run_folder or self.args.output_dir)
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._run_folder = folder / ".checkpoint-writing"
+        if self.args.should_save:
+            shutil.rmtree(self._run_folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]  # mixin: the Trainer comes after it
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoints.seal(self._run_folder / name, folder / name)
+                checkpoints.rotate(folder, self.keep_checkpoints)
+        finally:
+            self._run_folder = None
+        self.accelerator.wait_for_everyone()
+
+    def create_model_card(self: Any, *_: Any, **__: Any) -> None:
+        """Write no card: the registry's version page carries ours."""
+
+    def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]  # mixin
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self: Any, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]  # mixin
+        elif self.args.should_save:
+            state.save_state(self.optimizer.state_dict(), Path(output_dir), "optimizer")
+            state.save_state(self.lr_scheduler.state_dict(), Path(output_dir), "scheduler")
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        if self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]  # mixin
+        elif checkpoint is not None:
+            self.optimizer.load_state_dict(state.load_state(Path(checkpoint), "optimizer"))
+            self.lr_scheduler.load_state_dict(state.load_state(Path(checkpoint), "scheduler"))
+
+    def _save_rng_state(self: Any, output_dir: str) -> None:
+        state.save_state(state.random_state(), Path(output_dir), f"random-{self.args.process_index}")
+
+    def _load_rng_state(self: Any, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            state.set_random_state(state.load_state(Path(checkpoint), f"random-{self.args.process_index}"))
+
+
+def checkpoint_folder(stage: str, fingerprint: str) -> Path:
+    """Return the folder of this fingerprint's checkpoints; a config's `output_dir`."""
+    return checkpoints.ROOT / stage / fingerprint
+
+
+def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]:
+    """Train to the end, from the newest whole checkpoint if there is one; return the kept epochs' model folders.
+
+    Raises StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not a number.
+    """
+    from stages.common.callbacks import Life
+
+    folder = Path(trainer.args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer.keep_checkpoints = settings.keep_checkpoints
+    trainer.add_callback(Life(trainer, settings, run, stage))
+    start = checkpoints.newest(folder)
+    if start:
+        log.info("resuming from %s", start)
+    with process.graceful_stop():
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    if process.stop_requested():
+        raise StopRequested
+    return sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)
+
+
+def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) -> None:
+    """Keep the model at an epoch's end for the stage's outs and log it as a LoggedModel."""
+    folder = Path(trainer.args.output_dir)
+    final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
+    temporary = folder / ".kept-writing"
+    if trainer.args.should_save:
+        shutil.rmtree(temporary, ignore_errors=True)
+    trainer.save_model(str(temporary))
+    if trainer.args.should_save:
+        final.parent.mkdir(exist_ok=True)
+        checkpoints.seal(temporary, final)
+        sha256 = weights_sha256(final)
+        run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
+    trainer.accelerator.wait_for_everyone()
+
+
+def publish(
+    trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str
+) -> None:
+    """Copy kept model folders to the stage's outs (`folders`: name under `out` -> kept folder), with curve and figure."""
+    history = trainer.state.log_history
+    if trainer.args.should_save:
+        for name, kept in folders.items():
+            shutil.copytree(kept, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
+        write_curve(history, curve)
+        run.figure("loss", figure(history, stage))
+    losses = [row["eval_loss"] for row in history if "eval_loss" in row]
+    process.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
+
+
+def write_curve(history: list[dict[str, float]], path: Path) -> None:
+    """Write the loss of every step and the validation loss of every epoch as CSV, for `dvc plots`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ["step,epoch,loss,learning_rate,eval_loss"]
+    for row in history:
+        if "loss" in row:
+            rows.append(f"{row['step']},{row['epoch']:.6g},{row['loss']:.6g},{row['learning_rate']:.6g},")
+        elif "eval_loss" in row:
+            rows.append(f"{row['step']},{row['epoch']:.6g},,,{row['eval_loss']:.6g}")
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def figure(history: list[dict[str, float]], title: str) -> Any:
+    """Return the loss curve as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    plot = Figure(figsize=(7, 4))
+    axes = plot.subplots()
+    for key, style in (("loss", "-"), ("eval_loss", "o-")):
+        points = [(row["step"], row[key]) for row in history if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=key, linewidth=1)
+    axes.set(xlabel="step", ylabel="nats per token", title=title)
+    axes.legend()
+    return plot
+
+
+def elapsed(seconds: float) -> str:
+    """Return seconds as `m:ss` or `h:mm:ss`."""
+    return time.strftime("%-H:%M:%S" if seconds >= 3600 else "%-M:%S", time.gmtime(seconds))

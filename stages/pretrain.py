@@ -1,0 +1,98 @@
+"""Train the base model on packed blocks of text: from random weights, or on from a base model (continued pretraining).
+
+Reads models/tokenizer and data/validated/documents. Writes models/pretrain and its loss curve. Run: dvc repro pretrain
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.common import chat, checkpoints, models, packing, params, process, records, tracking, training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger("lathe")
+
+
+class Params(training.FitParams):
+    """Section `pretrain` of params.yaml."""
+
+    base: str | None = None
+    """Folder or hub name of the model to continue from; null starts from random weights of the shape `model`."""
+    model: dict[str, Any] = {}
+    """transformers' config of the new model (model_type, hidden_size, …); vocab_size comes from the tokenizer."""
+    block_tokens: int = 256
+    """Tokens of one training block; documents are joined by <|endoftext|> and cut into blocks."""
+
+
+def main(
+    tokenizer: Annotated[Path, typer.Option(help="folder of the tokenizer")],
+    documents: Annotated[Path, typer.Option(help="validated documents")],
+    out: Annotated[Path, typer.Option(help="folder of the base model")],
+    curve: Annotated[Path, typer.Option(help="CSV of the loss curve")],
+) -> None:
+    """Train a causal language model on documents."""
+    settings = params.load(Params, "pretrain")
+    inputs = {"tokenizer": tokenizer, "documents": documents}
+    fingerprint = checkpoints.fingerprint("pretrain", settings.model_dump(), inputs)
+    with tracking.start("pretrain", {"pretrain": settings.model_dump()}, inputs=inputs, fingerprint=fingerprint) as run:
+        trainer = build_trainer(settings, models.load_tokenizer(tokenizer), documents, fingerprint)
+        kept = training.fit(trainer, settings, run, "pretrain")
+        training.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")
+
+
+def build_trainer(
+    settings: Params, tokenizer: "PreTrainedTokenizerBase", documents: Path, fingerprint: str
+) -> Any:
+    """Return a plain transformers Trainer on packed blocks (TRL's computes entropy over full logits at every step)."""
+    from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
+
+    class PretrainTrainer(training.Resumable, Trainer):
+        """Trainer with atomic checkpoints."""
+
+    folder = training.checkpoint_folder("pretrain", fingerprint)
+    arguments = params.library_config(
+        TrainingArguments, settings.training, "pretrain.training", output_dir=str(folder), **training.OWN
+    )
+    blocks = {split: pack(tokenizer, documents / split, settings.block_tokens, folder) for split in records.SPLITS}
+    set_seed(arguments.seed)
+    return PretrainTrainer(
+        model=base_model(settings, tokenizer),
+        args=arguments,
+        train_dataset=blocks["train"],
+        eval_dataset=blocks["validation"],
+        data_collator=default_data_collator,
+        processing_class=tokenizer,
+    )
+
+
+def base_model(settings: Params, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """Return the model to train; its embeddings grow if the tokenizer has more entries."""
+    if not settings.base:
+        return models.build(settings.model, len(tokenizer), "pretrain.model")
+    model = models.load(settings.base)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    return model
+
+
+def pack(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, folder: Path) -> packing.Blocks:
+    """Return a split's blocks, written once to disk and mapped into memory."""
+    end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
+
+    def tokens() -> Iterator[list[int]]:
+        for batch in packing.batched((row["text"] for row in records.read(split)), 1_000):
+            for ids in tokenizer(batch)["input_ids"]:
+                yield [*ids, end]
+
+    blocks = packing.write(tokens(), folder / f"{split.name}.bin", block_tokens, where=split)
+    log.info("%s: %s blocks of %d tokens", split.name, f"{len(blocks):,}", block_tokens)
+    return blocks
+
+
+if __name__ == "__main__":
+    process.run("pretrain", main)

@@ -1,0 +1,149 @@
+"""Supervised fine-tuning: the loss is taken on the assistant's tokens only, end of turn included.
+
+Reads models/pretrain and data/validated/conversations. Writes models/sft (a folder per epoch, and `last`) and its loss
+curve. Run: dvc repro sft
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.common import chat, checkpoints, models, params, process, records, tracking, training
+from stages.common.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("lathe")
+
+
+class Params(training.FitParams):
+    """Section `sft` of params.yaml. `training` goes to TRL's SFTConfig."""
+
+    max_tokens: int = 256
+    """Longest conversation; longer ones are left out, counted and reported."""
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="folder of the base model")],
+    conversations: Annotated[Path, typer.Option(help="validated conversations")],
+    out: Annotated[Path, typer.Option(help="folder that gets one model folder per epoch, and `last`")],
+    curve: Annotated[Path, typer.Option(help="CSV of the loss curve")],
+) -> None:
+    """Teach the base model to answer."""
+    settings = params.load(Params, "sft")
+    inputs = {"model": model, "conversations": conversations}
+    fingerprint = checkpoints.fingerprint("sft", settings.model_dump(), inputs)
+    with tracking.start("sft", {"sft": settings.model_dump()}, inputs=inputs, fingerprint=fingerprint) as run:
+        trainer = build_trainer(settings, model, conversations, fingerprint)
+        kept = training.fit(trainer, settings, run, "sft")
+        folders = {epoch.name: epoch for epoch in kept} | {"last": kept[-1]}
+        training.publish(trainer, folders, out, curve, run, "sft")
+
+
+class AssistantLoss:
+    """Mixin before SFTTrainer: logits only where some row of the batch has a label.
+
+    TRL's fused head scores every position on a CPU and once more in backward; the loss is the same number.
+    """
+
+    def compute_loss(
+        self: Any,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: "torch.Tensor | None" = None,
+    ) -> Any:
+        """Return the mean negative log-likelihood of labelled tokens, over the whole step's `num_items_in_batch`."""
+        labels = inputs["labels"]
+        keep, targets = labelled_positions(labels)
+        features = {key: value for key, value in inputs.items() if key != "labels"}
+        outputs = model(**features, use_cache=False, logits_to_keep=keep)
+        loss = token_loss(outputs.logits, targets, num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+
+def labelled_positions(labels: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Return the positions [K] whose next token is a label in some row, and those next tokens as targets [B, K].
+
+    `labels` is [B, T] with -100 where there is no loss. At least one position is returned.
+    """
+    shifted = labels[:, 1:]
+    keep = (shifted != -100).any(dim=0).nonzero().squeeze(1)
+    if not len(keep):
+        keep = keep.new_zeros(1)
+    return keep, shifted[:, keep]
+
+
+def token_loss(logits: "torch.Tensor", targets: "torch.Tensor", count: "torch.Tensor | None") -> "torch.Tensor":
+    """Return the summed cross-entropy of `logits` [B, K, V] against `targets` [B, K] (-100: none), over `count`.
+
+    `count` defaults to the number of targets, at least 1.
+    """
+    from torch.nn.functional import cross_entropy
+
+    total = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="sum")
+    return total / ((targets != -100).sum() if count is None else count).clamp(min=1)
+
+
+def build_trainer(settings: Params, model: Path, conversations: Path, fingerprint: str) -> Any:
+    """Return TRL's SFTTrainer over tokenised conversations."""
+    from transformers import set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    class AssistantTrainer(training.Resumable, AssistantLoss, SFTTrainer):
+        """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
+
+    arguments = params.library_config(
+        SFTConfig,
+        settings.training,
+        "sft.training",
+        output_dir=str(training.checkpoint_folder("sft", fingerprint)),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **training.OWN,
+    )
+    set_seed(arguments.seed)
+    tokenizer = models.load_tokenizer(model)
+    policy = models.load(model)
+    policy.generation_config.eos_token_id = chat.end_of_turn(tokenizer)
+    policy.generation_config.pad_token_id = tokenizer.pad_token_id
+    return AssistantTrainer(
+        model=policy,
+        args=arguments,
+        train_dataset=tokenise(tokenizer, conversations / "train", settings.max_tokens),
+        eval_dataset=tokenise(tokenizer, conversations / "validation", settings.max_tokens),
+        processing_class=tokenizer,
+    )
+
+
+def tokenise(tokenizer: "PreTrainedTokenizerBase", split: Path, max_tokens: int) -> "Dataset":
+    """Return {input_ids, labels} of every conversation of at most `max_tokens`; the others are counted."""
+    from datasets import Dataset
+
+    def rows() -> Iterator[dict[str, list[int]]]:
+        for row in records.read(split):
+            encoded = chat.encode(tokenizer, row["messages"], row["tools"])
+            pairs = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
+            yield {"input_ids": encoded.input_ids, "labels": [token if mask else -100 for token, mask in pairs]}
+
+    everything = list(rows())
+    kept = [row for row in everything if len(row["input_ids"]) <= max_tokens]
+    log.info(
+        "%s: %s conversations, %d left out as longer than %d tokens",
+        split.name, f"{len(kept):,}", len(everything) - len(kept), max_tokens,
+    )
+    if not kept:
+        raise DataError(f"no conversation of at most {max_tokens} tokens", where=split, remedy="raise sft.max_tokens")
+    return Dataset.from_list(kept)
+
+
+if __name__ == "__main__":
+    process.run("sft", main)
