@@ -54,11 +54,8 @@ def build_trainer(
     class PretrainTrainer(training.Resumable, Trainer):
         """Trainer with atomic checkpoints."""
 
-    folder = training.checkpoint_folder("pretrain", fingerprint)
-    arguments = params.library_config(
-        TrainingArguments, settings.training, "pretrain.training", output_dir=str(folder), **training.OWN
-    )
-    blocks = {split: pack(tokenizer, documents / split, settings.block_tokens, folder) for split in records.SPLITS}
+    arguments = training.config(TrainingArguments, settings, "pretrain", fingerprint)
+    blocks = {split: pack(tokenizer, documents / split, settings.block_tokens, arguments) for split in records.SPLITS}
     set_seed(arguments.seed)
     return PretrainTrainer(
         model=base_model(settings, tokenizer),
@@ -80,7 +77,7 @@ def base_model(settings: Params, tokenizer: "PreTrainedTokenizerBase") -> "PreTr
     return model
 
 
-def pack(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, folder: Path) -> packing.Blocks:
+def pack(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, arguments: Any) -> packing.Blocks:
     """Return a split's blocks, written once to disk and mapped into memory."""
     end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
 
@@ -89,7 +86,7 @@ def pack(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, f
             for ids in tokenizer(batch)["input_ids"]:
                 yield [*ids, end]
 
-    blocks = packing.write(tokens(), folder / f"{split.name}.bin", block_tokens, where=split)
+    blocks = packing.write(tokens(), Path(arguments.output_dir) / f"{split.name}.bin", block_tokens, where=split)
     log.info("%s: %s blocks of %d tokens", split.name, f"{len(blocks):,}", block_tokens)
     return blocks
 

@@ -101,14 +101,8 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     class AssistantTrainer(training.Resumable, AssistantLoss, SFTTrainer):
         """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
 
-    arguments = params.library_config(
-        SFTConfig,
-        settings.training,
-        "sft.training",
-        output_dir=str(training.checkpoint_folder("sft", fingerprint)),
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        **training.OWN,
+    arguments = training.config(
+        SFTConfig, settings, "sft", fingerprint, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)

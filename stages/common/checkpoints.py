@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from stages.common import OBSERVERS
 from stages.common.models import file_sha256
 
 ROOT = Path("checkpoints")
@@ -41,7 +42,7 @@ def fingerprint(stage: str, params: dict[str, Any], inputs: dict[str, Path]) -> 
 def _loaded_code() -> list[Path]:
     stages = Path(__file__).parent.parent
     loaded = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    return sorted(file for file in loaded if file.is_relative_to(stages))
+    return sorted(file for file in loaded if file.is_relative_to(stages) and file.stem not in OBSERVERS)
 
 
 def seal(temporary: Path, final: Path) -> None:

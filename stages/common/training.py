@@ -5,12 +5,13 @@ A stage builds a trainer whose class has `Resumable` first among its bases and c
 
 import logging
 import math
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, process, state
+from stages.common import checkpoints, params, process, state
 from stages.common.errors import StopRequested
 from stages.common.models import weights_sha256
 from stages.common.params import StageParams
@@ -110,9 +111,24 @@ class Resumable:
             state.set_random_state(state.load_state(Path(checkpoint), f"random-{self.args.process_index}"))
 
 
-def checkpoint_folder(stage: str, fingerprint: str) -> Path:
-    """Return the folder of this fingerprint's checkpoints; a config's `output_dir`."""
-    return checkpoints.ROOT / stage / fingerprint
+def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: Any) -> Any:
+    """Return the library's config from params.yaml, this stage's own keys and the hardware's.
+
+    Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with one unless
+    `training` says otherwise, gloo between CPU processes. Raises ParamsError for a key `cls` does not have.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    hardware: dict[str, Any] = {"use_cpu": not gpu}
+    if "bf16" not in settings.training and "fp16" not in settings.training:
+        hardware["bf16"] = gpu
+    if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        hardware["ddp_backend"] = "gloo"
+    folder = checkpoints.ROOT / stage / fingerprint
+    return params.library_config(
+        cls, settings.training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own
+    )
 
 
 def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]:

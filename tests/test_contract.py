@@ -1,0 +1,90 @@
+"""Static: stage file, params section and dvc.yaml entry agree, and nobody reads what is not theirs."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import code_deps
+from stages.common import params
+
+ROOT = Path(__file__).parent.parent
+DVC: dict[str, Any] = params.plain(params.read_yaml(ROOT / "dvc.yaml"))["stages"]
+PARAMS = params.plain(params.read_yaml(ROOT / "params.yaml"))
+PROFILES = [ROOT / "params.yaml", *sorted((ROOT / "infra/profiles").glob("*.yaml"))]
+STAGES = sorted(file.stem for file in (ROOT / "stages").glob("*.py") if file.stem != "__init__")
+RAW = ("data/raw", "data/ingested", "data/quarantine", "data/dropped")
+
+
+def paths(block: dict[str, Any], *keys: str) -> list[str]:
+    """Return the plain paths under deps, outs, metrics or plots of one entry."""
+    items = [item for key in keys for item in block.get(key, [])]
+    return [next(iter(item)) if isinstance(item, dict) else item for item in items]
+
+
+def test_every_stage_has_a_file_a_section_and_an_entry() -> None:
+    assert STAGES == sorted(DVC)
+    assert STAGES == sorted(set(PARAMS) - {"run"})
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_entry_runs_the_module_and_depends_on_the_section_of_its_name(name: str) -> None:
+    block = code_deps.entry(DVC[name])
+    assert f"-m stages.{name} " in block["cmd"]
+    assert block["params"] == [name]
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_params_accept_every_profile(profile: Path) -> None:
+    assert sorted(set(params.read_yaml(profile)) - {"run"}) == STAGES
+    for name in STAGES:
+        params.load(importlib.import_module(f"stages.{name}").Params, name, profile)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_path_of_a_command_is_a_dep_or_an_out(name: str) -> None:
+    block = code_deps.entry(DVC[name])
+    known = paths(block, "deps", "outs", "metrics", "plots")
+    for path in re.findall(r"--[\w-]+ (\S*(?:/|\$\{item\.model)\S*)", block["cmd"]):
+        related = [other for other in known if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")]
+        assert related, f"{path} of {name} is neither dep nor out"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_code_deps_are_the_modules_a_stage_imports(name: str) -> None:
+    assert code_deps.declared(DVC[name]) == code_deps.closure(name, ROOT), "run: python -m flows.code_deps"
+
+
+def test_only_demo_ingest_and_curate_see_data_that_was_not_validated() -> None:
+    for name in set(STAGES) - {"demo", "ingest", "curate", "validate"}:
+        for path in paths(code_deps.entry(DVC[name]), "deps"):
+            assert not path.startswith((*RAW, "data/curated")), f"{name} reads {path}"
+
+
+def test_only_evaluate_reads_the_test_questions() -> None:
+    readers = {name for name in STAGES for path in paths(code_deps.entry(DVC[name]), "deps") if "questions" in path}
+    assert readers == {"curate", "validate", "evaluate"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "stages/common").glob("*.py")), ids=lambda path: path.stem)
+def test_common_never_imports_a_stage(file: Path) -> None:
+    assert not [path for path in code_deps.imported(file, ROOT) if path.parent == ROOT / "stages"]
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [
+        ("mlflow", {"stages/common/tracking.py", "stages/common/store.py"}),
+        ("prefect", {"flows"}),
+        ("dvc", {"flows/pipeline.py"}),
+        ("gradio", {"stages/deploy.py", "stages/common/chat_page.py"}),
+    ],
+)
+def test_a_library_is_imported_only_in_its_home(library: str, home: set[str]) -> None:
+    pattern = re.compile(rf"^\s*(?:import {library}\b|from {library}[\s.])", re.MULTILINE)
+    for file in [*(ROOT / "stages").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:
+        if pattern.search(file.read_text(encoding="utf-8")):
+            place = file.relative_to(ROOT)
+            assert str(place) in home or str(place.parent) in home, f"{place} imports {library}"
