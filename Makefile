@@ -1,0 +1,102 @@
+# The one list of tasks: hooks, CI and the README call these and nothing else. `make` alone shows it.
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# The first interpreter that runs and is new enough; 3.11 first, because constraints.txt is tested with it.
+PYTHON := $(or $(PYTHON),$(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
+EXTRAS ?= dev
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+PROFILE ?=
+ID ?=
+UNTIL ?=
+comma := ,
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+
+# Stages are started as `python -m …`, so the environment's own python comes first. The rest: no telemetry.
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS = 1
+export DO_NOT_TRACK = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export GX_ANALYTICS_ENABLED = false
+export GRADIO_ANALYTICS_ENABLED = False
+
+.DEFAULT_GOAL := help
+.PHONY: help preflight env demo flow up down serve trace metrics plots profile test test-fast test-slow lint format clean
+
+help: ## show this list
+	@echo "make <task>:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-12s %s\n", $$1, $$2}'
+
+preflight:
+	@test -n "$(PYTHON)" || { echo "lathe: no Python 3.11 or newer here; install one, or: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "lathe: $(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@command -v git >/dev/null || { echo "lathe: git is missing; install it (Debian, Ubuntu: apt install git)" >&2; exit 1; }
+	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "lathe: $(CURDIR) is no git checkout, which DVC needs; clone it, or: git init && git add . && git commit -m start" >&2; exit 1; }
+
+env: $(STAMP) ## create .venv and install (EXTRAS=dev,gpu,s3,ray,k8s  PIP_ARGS=…  PYTHON=…)
+
+# torch first: DeepSpeed is built against it, and a CPU build that pip is shown is then kept.
+$(STAMP): pyproject.toml constraints.txt | preflight
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "lathe: installing torch ($(VENV), once)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch numpy
+	@echo "lathe: installing everything else (some minutes, once)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: env ## the whole pipeline on the demo world: data to chat
+	@$(BIN)/dvc repro
+	@$(BIN)/python -m flows.summary
+
+flow: env ## the same through Prefect, in its UI (UNTIL=<stage>)
+	@$(BIN)/python -m flows.train $(if $(UNTIL),--until $(UNTIL))
+
+up: env ## start MLflow, the Prefect server, a worker and the chat in the background
+	@$(BIN)/python -m flows.services up
+
+down: env ## stop what `make up` started
+	@$(BIN)/python -m flows.services down
+
+serve: env ## the chat with the champion
+	@$(BIN)/python -m stages.deploy serve
+
+trace: env ## follow one record through every step (ID=demo/conversations_en.jsonl:12)
+	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_en.jsonl:12" >&2; exit 1; }
+	@$(BIN)/python -m flows.trace "$(ID)"
+
+metrics: env ## the figures of every stage, and what changed since the last commit
+	@$(BIN)/dvc metrics show
+	@$(BIN)/dvc metrics diff
+
+plots: env ## loss curves and accuracy by group as a web page
+	@$(BIN)/dvc plots show
+
+profile: ## take a complete params.yaml (PROFILE=own-text, a file of infra/profiles)
+	@test -f "infra/profiles/$(PROFILE).yaml" || { echo "lathe: no profile '$(PROFILE)'; there are:" \
+		$(patsubst infra/profiles/%.yaml,%,$(wildcard infra/profiles/*.yaml)) >&2; exit 1; }
+	@diff -u params.yaml "infra/profiles/$(PROFILE).yaml" && echo "lathe: params.yaml is that profile already" || { \
+		mkdir -p .lathe && cp params.yaml .lathe/params.before.yaml && cp "infra/profiles/$(PROFILE).yaml" params.yaml && \
+		echo "lathe: params.yaml replaced; the one before: .lathe/params.before.yaml"; }
+
+test: env ## every test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: env ## every test but the slow ones
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: env ## the slow tests alone
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: env ## ruff and the type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: env ## let ruff put the code in shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove the environment and caches; data, models, checkpoints and mlflow.db stay
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
