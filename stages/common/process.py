@@ -29,12 +29,14 @@ log = logging.getLogger("lathe")
 _stop = threading.Event()
 _graceful = False
 key_figure: list[str] = []
+continuation: list[str] = []
 
 
-def run(stage: str, main: Callable[..., Any]) -> None:
-    """Parse the command line into `main`'s arguments and run it under the contract; never returns.
+def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
+    """Parse the command line into a main's arguments and run it under the contract; never returns.
 
-    `DVC_STAGE` (set by DVC, `evaluate@sft` for an item of a foreach) names lock and log; `stage` when run by hand.
+    Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item of a foreach) names
+    lock and log; `stage` when run by hand. `again` is the command that continues, for what is not in dvc.yaml.
     """
     import typer
 
@@ -42,15 +44,25 @@ def run(stage: str, main: Callable[..., Any]) -> None:
     quiet_libraries()
     die_with_parent()
     install_signal_handlers()
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(help=sys.modules[main.__module__].__doc__)(main)
-    started = time.time()
+    about = sys.modules[mains[0].__module__].__doc__
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=about)
+    for main in mains:
+        app.command(help=about if len(mains) == 1 else main.__doc__)(main)
+    continuation[:] = [again or f"dvc repro {name}"]
+    started = process_start()
     code = _guarded(name, lambda: app(standalone_mode=False))
     if is_main_process() and code != errors.EXIT_RUNNING:
         write_execution(name, started, code)
     logging.shutdown()
     sys.stdout.flush()
     sys.exit(code)
+
+
+def process_start() -> float:
+    """Return when this process began, in seconds since the epoch: imports count as the stage's time."""
+    import psutil
+
+    return float(psutil.Process().create_time())
 
 
 def _guarded(name: str, work: Callable[[], Any]) -> int:
@@ -90,7 +102,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
 
 
 def _fail(name: str, what: str, code: int) -> int:
-    line = f"lathe: {name} failed ({code}): {what}; then continue with: dvc repro {name}  (log: {log_file(name)})"
+    line = f"lathe: {name} failed ({code}): {what}; then continue with: {continuation[0]}  (log: {log_file(name)})"
     print(line, file=sys.stderr, flush=True)
     with_suppressed_io(lambda: log_file(name).open("a", encoding="utf-8").write(line + "\n"))
     return code
