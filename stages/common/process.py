@@ -67,7 +67,7 @@ def process_start() -> float:
 
 def _guarded(name: str, work: Callable[[], Any]) -> int:
     """Run `work` with lock and log, and return the exit code; every failure is one line on stderr."""
-    import click
+    from typer.exceptions import TyperException
 
     try:
         if set(sys.argv[1:]) & {"--help"}:
@@ -84,7 +84,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
         return _fail(name, "stopped on request; everything up to here is saved", errors.EXIT_STOPPED)
     except errors.StageError as error:
         return _fail(name, str(error), error.code)
-    except click.exceptions.ClickException as error:
+    except TyperException as error:
         return _fail(name, f"{error.format_message()}; see python -m stages.{name.split('@')[0]} --help", errors.EXIT_PARAMS)
     except MemoryError:
         return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
