@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.common import records
+from stages.common.errors import DataError
 from stages.common.records import SCHEMAS, Record, Shape
 
 RECORDS_PER_GROUP, RECORDS_PER_FILE = 2_000, 100_000
@@ -100,6 +102,17 @@ class JsonLines:
                 handle.writelines(lines)
         self.waiting.clear()
         self.characters = 0
+
+
+def row_count(folder: Path) -> int:
+    """Return how many records the Parquet files under `folder` hold, by their footers. Raises DataError."""
+    count = 0
+    for file in records.files(folder):
+        try:
+            count += pq.read_metadata(file).num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
+    return count
 
 
 def write_json(file: Path, value: Any) -> None:
