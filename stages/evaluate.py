@@ -64,7 +64,7 @@ def main(
     """Measure one candidate."""
     settings = params.load(Params, "evaluate")
     inputs = {"model": model, "questions": questions}
-    with tracking.start(f"evaluate-{candidate}", {"evaluate": settings.model_dump()}, inputs=inputs) as run:
+    with tracking.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
         policy, tokenizer = models.load(model), models.load_tokenizer(model)
         policy.to(models.device())
         answers = ask(policy, tokenizer, list(records.read(questions)), prompt, settings)

@@ -38,8 +38,9 @@ def main(
     """Train a causal language model on documents."""
     settings = params.load(Params, "pretrain")
     inputs = {"tokenizer": tokenizer, "documents": documents}
-    fingerprint = checkpoints.fingerprint("pretrain", settings.model_dump(), inputs)
-    with tracking.start("pretrain", {"pretrain": settings.model_dump()}, inputs=inputs, fingerprint=fingerprint) as run:
+    sections = {"pretrain": settings.model_dump()}
+    fingerprint = checkpoints.fingerprint("pretrain", sections, inputs)
+    with tracking.start("pretrain", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, models.load_tokenizer(tokenizer), documents, fingerprint)
         kept = training.fit(trainer, settings, run, "pretrain")
         training.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")

@@ -38,8 +38,9 @@ def main(
     """Teach the base model to answer."""
     settings = params.load(Params, "sft")
     inputs = {"model": model, "conversations": conversations}
-    fingerprint = checkpoints.fingerprint("sft", settings.model_dump(), inputs)
-    with tracking.start("sft", {"sft": settings.model_dump()}, inputs=inputs, fingerprint=fingerprint) as run:
+    sections = {"sft": settings.model_dump()}
+    fingerprint = checkpoints.fingerprint("sft", sections, inputs)
+    with tracking.start("sft", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, model, conversations, fingerprint)
         kept = training.fit(trainer, settings, run, "sft")
         folders = {epoch.name: epoch for epoch in kept} | {"last": kept[-1]}

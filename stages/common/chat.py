@@ -1,5 +1,6 @@
 """Conversations as tokens: one chat template, one rendering, used by training, evaluation and serving alike."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def template(name: str) -> str:
 def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], tools: str | None = None) -> Encoded:
     """Return a whole conversation, with the mask of the tokens the assistant wrote (end of turn included)."""
     batch = tokenizer.apply_chat_template(
-        list(messages), tools=tools, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        list(messages), tools=_schemas(tools), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     return Encoded(list(batch["input_ids"]), list(batch["assistant_masks"]))
 
@@ -48,9 +49,16 @@ def encode_prompt(
 ) -> list[int]:
     """Return the tokens that ask the assistant for its next turn."""
     batch = tokenizer.apply_chat_template(
-        list(messages), tools=tools, tokenize=True, return_dict=True, add_generation_prompt=True
+        list(messages), tools=_schemas(tools), tokenize=True, return_dict=True, add_generation_prompt=True
     )
     return list(batch["input_ids"])
+
+
+def _schemas(tools: str | None) -> list[Record] | None:
+    if not tools:
+        return None
+    parsed = json.loads(tools)
+    return parsed if isinstance(parsed, list) else [parsed]
 
 
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:

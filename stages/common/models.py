@@ -34,7 +34,9 @@ def load(folder: Path | str) -> "PreTrainedModel":
     """Return the causal language model in `folder` (or of that name in the local hub cache), on the CPU in fp32."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     local = Path(folder)
     if local.is_dir():
         check(local)

@@ -136,8 +136,13 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
 
     Raises StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not a number.
     """
+    from transformers import PrinterCallback
+    from transformers.utils import logging as transformers_logging
+
     from stages.common.callbacks import Life
 
+    transformers_logging.disable_progress_bar()
+    trainer.remove_callback(PrinterCallback)
     folder = Path(trainer.args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.keep_checkpoints = settings.keep_checkpoints
