@@ -47,6 +47,7 @@ class Forwarder(threading.Thread):
                     log.warning("tracking waits in %s, to be sent later (or by `%s`): %s", spool.FOLDER, REPLAY, error)
                 warned = True
                 if closing:
+                    self._events.release()
                     return
 
     def close(self, seconds: float) -> None:

@@ -5,37 +5,25 @@ Nothing MLflow raises reaches a stage: what a store that is away has missed is s
     python -m stages.common.tracking replay
 """
 
-import fcntl
 import json
-import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from stages.common import process
-from stages.common.errors import StageError, StopRequested, TryAgainError
-from stages.common.forwarder import Forwarder, replay
+from stages.common import process, store
+from stages.common.errors import StopRequested
+from stages.common.forwarder import REPLAY, Forwarder, replay
 from stages.common.process import log
 from stages.common.run import Run, begin, watch_system
 from stages.common.spool import Event, Spool
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-DATABASE, ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
 CLOSE_SECONDS, STOP_SECONDS = 30.0, 8.0
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100
-ENVIRONMENT = {  # a server that is away must show in seconds, and nobody wants its address in a stage's output
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
 
@@ -72,76 +60,11 @@ def start(
         forwarder.close(STOP_SECONDS if status == "KILLED" else CLOSE_SECONDS)
 
 
-def client() -> "MlflowClient":
-    """Return a client of the store, its schema migrated by one process at a time.
-
-    Raises TryAgainError when the store does not answer.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    uri = store_uri()
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with answers(), _one_at_a_time() if uri.startswith("sqlite") else nullcontext():
-        connected = MlflowClient(uri, registry_uri=uri)
-        connected.get_experiment_by_name("Default")
-    return connected
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Hold a file lock: a fresh database breaks when two processes migrate it at once."""
-    process.LOCKS.mkdir(parents=True, exist_ok=True)
-    with (process.LOCKS / "mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def store_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or the database in the working tree."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
-
-
-@contextmanager
-def answers() -> Iterator[None]:
-    """Turn whatever the store raises inside into a TryAgainError that names the store."""
-    try:
-        yield
-    except StageError:
-        raise
-    except Exception as error:  # MlflowException, SQLAlchemy's, requests', botocore's: all mean the same to a user
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        remedy = "start the store, or set MLFLOW_TRACKING_URI"
-        raise TryAgainError(
-            f"the MLflow store does not do it: {first[:300]}", where=store_uri(), remedy=remedy
-        ) from error
-
-
-def experiment_id(connected: "MlflowClient", name: str) -> str:
-    """Return the id of experiment `name`, made on first use, by one process at a time on this machine."""
-    from mlflow import MlflowException
-
-    found = connected.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
-    # a server chooses the place of its artifacts itself
-    place = None if store_uri().startswith(("http:", "https:")) else ARTIFACTS.absolute().as_uri()
-    try:
-        return str(connected.create_experiment(name, artifact_location=place))
-    except MlflowException as error:
-        made_meanwhile = connected.get_experiment_by_name(name)
-        if made_meanwhile is None:
-            raise error
-        return str(made_meanwhile.experiment_id)
-
-
 class Sender:
     """Sends events to the store; sending one twice leaves it there once."""
 
     def __init__(self) -> None:
-        self._client = client()
+        self._client = store.client()
 
     def send(self, events: Spool, batch: list[Event]) -> None:
         """Send events of one kind; what the store refuses for good is named and left out, lest it block the rest."""
@@ -160,7 +83,7 @@ class Sender:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         event = batch[0]
-        experiment = experiment_id(self._client, event["experiment"])
+        experiment = store.experiment_id(self._client, event["experiment"])
         known = self._client.search_runs([experiment], f"tags.`spool` = '{events.id}'", max_results=1)
         if known:
             run_id = known[0].info.run_id
@@ -229,10 +152,10 @@ class Sender:
 
 def main(action: Annotated[Literal["replay"], typer.Argument(help="send what the store has missed")]) -> None:
     """Send the spools of runs that ended while the store was away."""
-    with answers():
+    with store.answers():
         sent = replay(Sender())
-    process.report(f"{sent} runs sent to {store_uri()}")
+    process.report(f"{sent} runs sent to {store.shown()}")
 
 
 if __name__ == "__main__":
-    process.run("tracking", main)
+    process.run("tracking", main, again=REPLAY)

@@ -1,0 +1,91 @@
+"""The MLflow store: `mlflow.db` in the working tree with its files in `mlartifacts/`; MLFLOW_TRACKING_URI overrides."""
+
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.common import process
+from stages.common.errors import StageError, TryAgainError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE, ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
+ENVIRONMENT = {  # a server that is away must show at once (our thread tries again), its address not in the output
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def client() -> "MlflowClient":
+    """Return a client of the store, its schema migrated by one process at a time.
+
+    Raises TryAgainError when the store does not answer.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    address = uri()
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with answers(), _one_at_a_time() if address.startswith("sqlite") else nullcontext():
+        connected = MlflowClient(address, registry_uri=address)
+        connected.get_experiment_by_name("Default")
+    return connected
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Hold a file lock: a fresh database breaks when two processes migrate it at once."""
+    process.LOCKS.mkdir(parents=True, exist_ok=True)
+    with (process.LOCKS / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def uri() -> str:
+    """Return MLFLOW_TRACKING_URI, or the database in the working tree."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
+
+
+def shown(text: str = "") -> str:
+    """Return `text`, or the store's address, without the password that an address may carry."""
+    return re.sub(r"//[^/@\s]*@", "//", text or uri())
+
+
+@contextmanager
+def answers() -> Iterator[None]:
+    """Turn whatever the store raises inside into a TryAgainError that names the store."""
+    try:
+        yield
+    except StageError:
+        raise
+    except Exception as error:  # MlflowException, SQLAlchemy's, requests', botocore's: all mean the same to a user
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "start the store, or set MLFLOW_TRACKING_URI"
+        raise TryAgainError(f"the MLflow store fails: {shown(first[:300])}", where=shown(), remedy=remedy) from error
+
+
+def experiment_id(connected: "MlflowClient", name: str) -> str:
+    """Return the id of experiment `name`, made on first use."""
+    from mlflow import MlflowException
+
+    found = connected.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    # a server chooses the place of its artifacts itself
+    place = None if uri().startswith(("http:", "https:")) else ARTIFACTS.absolute().as_uri()
+    try:
+        return str(connected.create_experiment(name, artifact_location=place))
+    except MlflowException as error:
+        made_meanwhile = connected.get_experiment_by_name(name)
+        if made_meanwhile is None:
+            raise error
+        return str(made_meanwhile.experiment_id)

@@ -1,0 +1,367 @@
+"""Tracking against real stores: SQLite, an MLflow server that dies and comes back, processes that are killed."""
+
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common import forwarder, lineage, run, spool, store, tracking
+from stages.common.errors import StopRequested, TryAgainError
+
+ROOT = Path(__file__).parents[2]
+PARAMS = {"sft": {"max_tokens": 256, "training": {"learning_rate": 1e-5, "betas": [0.9, 0.95]}}}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working tree of its own, on the default store."""
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for variable in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    return folder
+
+
+def rows(query: str, database: Path = Path("mlflow.db")) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(database) as connection:
+        return connection.execute(query).fetchall()
+
+
+def script(body: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start a process that tracks `body` as a run, in the current folder."""
+    lines = "\n    ".join(body.splitlines())
+    code = f"import os, time\nfrom stages.common import tracking\nwith tracking.start('sft') as run:\n    {lines}\n"
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.Popen([sys.executable, "-c", code], env=variables, text=True, stderr=subprocess.PIPE)
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_run_is_whole_in_the_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    monkeypatch.setenv("LATHE_FLOW_RUN_ID", "flow-7")
+    Path("dvc.lock").write_text("stages:\n  validate:\n    outs:\n    - path: data/validated\n      md5: 0123abc.dir\n")
+    Path("params.yaml").write_text("run:\n  name: world\n  launcher: python\n")
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    (project / "notes").mkdir()
+    (project / "notes/note.txt").write_text("read me")
+    inputs = {"conversations": Path("data/validated/conversations")}
+    with tracking.start("sft", params=PARAMS, inputs=inputs, fingerprint="f1") as tracked:
+        for step in range(3):
+            tracked.metrics({"loss": 3 - step, "lr": 0.1}, step=step)
+        tracked.figure("loss", figure)
+        tracked.table("answers", [{"prompt": "2+2", "answer": "4"}, {"prompt": "中国", "score": 1}])
+        tracked.artifact(project / "notes")
+        tracked.checkpoint("sft-1.0", Path("models/sft/epoch-1"), 1, {"eval_loss": 2.0}, "aa")
+        tracked.checkpoint("sft-2.0", Path("models/sft/epoch-2"), 2, {"eval_loss": 1.0}, "bb")
+
+    client = store.client()
+    experiment = client.get_experiment_by_name("world")
+    assert experiment
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert (found.info.run_name, found.info.status) == ("sft", "FINISHED")
+    assert found.data.params["sft.training.learning_rate"] == "1e-05"
+    assert found.data.params["sft.training.betas"] == "[0.9, 0.95]"
+    assert {key: found.data.tags[key] for key in ("fingerprint", "flow_run")} == {
+        "fingerprint": "f1",
+        "flow_run": "flow-7",
+    }
+    assert [point.value for point in client.get_metric_history(found.info.run_id, "loss")] == [3, 2, 1]
+    assert [(data.dataset.name, data.dataset.digest) for data in found.inputs.dataset_inputs] == [
+        ("conversations", "0123abc.dir")
+    ]
+    best = client.search_logged_models(
+        [experiment.experiment_id], order_by=[{"field_name": "metrics.eval_loss", "ascending": True}]
+    )
+    assert [model.tags["sha256"] for model in best] == ["bb", "aa"]
+    assert best[0].params == {"sha256": "bb", "path": "models/sft/epoch-2", "step": "2"}
+    assert {(output.model_id, output.step) for output in found.outputs.model_outputs} == {
+        (best[0].model_id, 2),
+        (best[1].model_id, 1),
+    }
+    kept = project / "mlartifacts" / found.info.run_id / "artifacts"
+    assert (kept / "figures/loss.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((kept / "tables/answers.json").read_text()) == {
+        "columns": ["prompt", "answer", "score"],
+        "data": [["2+2", "4", None], ["中国", None, 1]],
+    }
+    assert (kept / "notes/note.txt").read_text() == "read me"
+    assert not list(spool.FOLDER.iterdir()), "the spool is emptied once the store has everything"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "tag"),
+    [(ValueError("row 3"), "FAILED", "ValueError: row 3"), (StopRequested(), "KILLED", "StopRequested: ")],
+)
+def test_a_run_that_ends_badly_says_so_and_raises_on(
+    project: Path, error: BaseException, status: str, tag: str
+) -> None:
+    with pytest.raises(type(error)), tracking.start("sft"):
+        raise error
+    assert rows("select status from runs") == [(status,)]
+    assert rows("select value from tags where key = 'error'") == [(tag,)]
+
+
+def test_ranks_other_than_the_first_track_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with tracking.start("sft") as tracked:
+        tracked.metrics({"loss": 1.0})
+        tracked.table("answers", [{"a": 1}])
+    assert not list(project.iterdir())
+
+
+def test_sending_everything_twice_leaves_it_there_once(project: Path) -> None:
+    events = run.begin("sft", PARAMS, {"raw": Path("data/raw")}, "f")
+    assert events
+    tracked = run.Run(events)
+    tracked.metrics({"loss": 1.0, "nothing": float("nan")}, step=1)
+    tracked.table("answers", [{"a": 1}])
+    tracked.checkpoint("c", Path("models/c"), 1, {"eval_loss": 1.0}, "aa")
+    tracked.close("FINISHED", {})
+    for _ in range(2):
+        assert forwarder.drain(tracking.Sender(), events)
+        events.state = {"offset": 0}
+    tables = ("runs", "metrics", "params", "logged_models", "logged_model_metrics", "datasets", "inputs")
+    counts = {table: rows(f"select count(*) from {table}")[0][0] for table in tables}
+    assert counts == {
+        "runs": 1, "metrics": 3, "params": 3, "logged_models": 1, "logged_model_metrics": 1, "datasets": 1, "inputs": 2
+    }  # fmt: skip
+
+
+def test_what_the_store_refuses_for_good_does_not_hold_up_the_rest(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking.start("sft") as tracked:
+        tracked.tags({"": "no name"})
+        tracked.metrics({"loss": 1.0})
+    assert rows("select key from metrics") == [("loss",)]
+    assert rows("select status from runs") == [("FINISHED",)]
+    assert [record.message for record in caplog.records if "MLflow refuses an event (tags)" in record.message]
+
+
+def test_a_store_that_is_away_costs_one_warning_and_is_caught_up_later(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{free_port()}")
+    started = time.monotonic()
+    with tracking.start("sft") as tracked:
+        tracked.metrics({"loss": 1.0}, step=1)
+    assert time.monotonic() - started < 20
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "tracking waits in .lathe/spool" in warnings[0]
+    assert "secret" not in caplog.text
+    with pytest.raises(TryAgainError):
+        store.client()
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with tracking.start("evaluate"):
+        wait_for(lambda: len(list(spool.FOLDER.glob("*.jsonl"))) == 1)
+    assert sorted(rows("select name, status from runs")) == [("evaluate", "FINISHED"), ("sft", "FINISHED")]
+    assert rows("select key, value, step from metrics") == [("loss", 1.0, 1)]
+
+
+def test_a_spool_that_cannot_be_written_does_not_stop_the_stage(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(".lathe").write_text("a file where the folder should be")
+    with tracking.start("sft") as tracked:
+        tracked.metrics({"loss": 1.0})
+    assert "this run is not tracked" in caplog.text
+
+
+def test_a_full_disk_in_the_middle_keeps_the_spool_whole(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events = spool.create()
+    tracked = run.Run(events)
+    tracked.metrics({"loss": 1.0}, step=0)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (events.path.stat().st_size + 40, limit[1]))
+    try:
+        for step in range(1, 4):
+            tracked.metrics({"loss": 1.0}, step=step)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    tracked.metrics({"loss": 1.0}, step=4)
+    assert [event["step"] for event, _ in events.read(0)] == [0, 4]
+    assert caplog.text.count("tracking misses events") == 1
+
+
+def test_a_damaged_line_is_left_out_and_a_torn_last_one_waited_for(project: Path) -> None:
+    events = spool.create()
+    events.append("metrics", step=1)
+    with events.path.open("ab") as handle:
+        handle.write(b"\0\0\0\n")
+    events.append("metrics", step=2)
+    with events.path.open("ab") as handle:
+        handle.write(b'{"kind": "metr')
+    assert [event["step"] for event, _ in events.read(0)] == [1, 2]
+
+
+def test_an_event_larger_than_one_read_arrives_whole(project: Path) -> None:
+    events = spool.create()
+    events.append("tags", values={"long": "x" * 5000})
+    assert [len(event["values"]["long"]) for event, _ in events.read(0, limit=100)] == [5000]
+
+
+def test_a_live_process_keeps_its_spool_to_itself(project: Path) -> None:
+    process = script("open('started', 'w').close(); time.sleep(60)", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    try:
+        wait_for(Path("started").exists)
+        assert not list(spool.leftovers())
+    finally:
+        process.kill()
+        process.communicate()
+    (left,) = spool.leftovers()
+    left.remove()
+
+
+@pytest.mark.fault
+def test_a_killed_run_is_replayed_whole_and_marked(project: Path) -> None:
+    body = "for i in range(5000): run.metrics({'loss': i / 7}, step=i)\nopen('done', 'w').close()\ntime.sleep(60)"
+    process = script(body)
+    wait_for(Path("done").exists)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    command = [sys.executable, "-m", "stages.common.tracking", "replay"]
+    for report in ("1 runs sent", "0 runs sent"):
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert report in done.stdout
+    assert rows("select name, status from runs") == [("sft", "KILLED")]
+    assert rows("select value from tags where key = 'error'") == [("the process was killed",)]
+    points = rows("select step, count(*) from metrics where key = 'loss' group by step order by step")
+    assert points == [(step, 1) for step in range(5000)]
+
+
+@pytest.mark.slow
+def test_four_processes_may_touch_a_fresh_store_at_once(project: Path) -> None:
+    processes = [script("run.metrics({'loss': 1.0}, step=1)") for _ in range(4)]
+    for process in processes:
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+    assert not list(spool.FOLDER.glob("*.jsonl"))
+    assert rows("select status, count(*) from runs group by status") == [("FINISHED", 4)]
+    assert len(rows("select name from experiments")) == 2, "the default one and ours"
+
+
+@contextmanager
+def server(port: int) -> Iterator[None]:
+    """A real MLflow server on `server.db`, killed with its workers at the end."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///server.db", "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", "server-files"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with Path("server.log").open("a") as log:
+        process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True)
+
+    def is_up() -> bool:
+        assert process.poll() is None, Path("server.log").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_for(is_up, 120)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_server_killed_in_the_middle_gets_every_point_exactly_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(forwarder, "RETRY_SECONDS", 2.0)
+    database = project / "server.db"
+    total = 0
+    with tracking.start("sft") as tracked:
+
+        def log_for(seconds: float) -> None:
+            nonlocal total
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                tracked.metrics({"loss": total / 7}, step=total)
+                total += 1
+                time.sleep(0.002)
+
+        def arrived() -> int:
+            return int(rows("select count(*) from metrics where key = 'loss'", database)[0][0])
+
+        with server(port):
+            log_for(1)
+            wait_for(lambda: arrived() > 0)
+            log_for(2)
+        log_for(2)
+        tracked.table("answers", [{"a": 1}])
+        tracked.checkpoint("c", Path("models/c"), total, {"eval_loss": 1.0}, "aa")
+        before = arrived()
+        with server(port):
+            log_for(1)
+            wait_for(lambda: arrived() > before)
+        log_for(1)
+    left = list(spool.FOLDER.glob("*.jsonl"))
+    assert len(left) == 1, "the server was away when the run ended"
+    with server(port):
+        assert forwarder.replay(tracking.Sender()) == 1
+    points = rows("select step, count(*) from metrics where key = 'loss' group by step order by step", database)
+    assert points == [(step, 1) for step in range(total)]
+    assert rows("select status from runs", database) == [("FINISHED",)]
+    assert len(rows("select * from logged_models", database)) == 1
+    assert list((project / "server-files").rglob("tables/answers.json"))
+    assert caplog.text.count("tracking waits in") == 1
+
+
+def test_the_dag_hash_names_a_state_of_commit_params_and_raw_data(project: Path) -> None:
+    Path("dvc.yaml").write_text("stages:\n  demo:\n    cmd: x\n    outs:\n    - data/raw/demo\n")
+    Path("params.yaml").write_text("run:\n  name: world\n")
+    Path("data/raw/demo").mkdir(parents=True)
+    Path("data/raw/own.txt").write_text("mine")
+    before = lineage.dag()
+    Path("data/raw/demo/documents.jsonl").write_text("what a stage wrote")
+    assert lineage.dag() == before
+    Path("data/raw/own.txt").write_text("MINE")
+    changed = lineage.dag()
+    assert changed != before
+    Path("params.yaml").write_text("run:\n  name: other\n")
+    assert lineage.dag() not in (before, changed)
+
+
+def test_dvc_lock_alone_does_not_make_a_tree_dirty(project: Path) -> None:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for name in ("dvc.lock", "code.py"):
+        Path(name).write_text("1")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    assert len(lineage.commit()) == 40
+    Path("dvc.lock").write_text("2")
+    assert not lineage.is_dirty()
+    Path("code.py").write_text("2")
+    assert lineage.is_dirty()
