@@ -1,0 +1,74 @@
+"""The demo world as text to read: paragraphs, profiles, fables, quiz lists, and lists of questions with answers."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from stages.common.demo.world import LANGUAGES, SPACE, Fact, Item, Language, World, sentence, state
+
+SENTENCES = 6
+OPENER_SHARE = 0.4
+
+
+def paragraphs(world: World, language: Language, rounds: int, rng: random.Random) -> Iterator[str]:
+    """Yield prose that states every fact once a round, each round in its next phrasing, six facts a paragraph."""
+    topics = list(dict.fromkeys(fact.topic for fact in world.facts))
+    for turn in range(rounds):
+        for topic in topics:
+            facts = [fact for fact in world.facts if fact.topic == topic]
+            templates = world.phrasings(topic, language, "statements")
+            said = [state(fact, language, templates[(i + turn) % len(templates)]) for i, fact in enumerate(facts)]
+            yield from _chunks(world, language, rng.sample(said, len(said)), rng)
+
+
+def profiles(world: World, language: Language, rounds: int, rng: random.Random) -> Iterator[str]:
+    """Yield paragraphs on one subject (a country, an element, a planet) that state all its facts, twice each."""
+    by_subject: dict[str, list[Fact]] = {}
+    for fact in world.facts:
+        by_subject.setdefault(fact.subject, []).append(fact)
+    for turn in range(rounds):
+        for facts in by_subject.values():
+            if len(facts) > 1:
+                said = [
+                    state(fact, language, templates[index % len(templates)])
+                    for fact in facts
+                    for templates in [world.phrasings(fact.topic, language, "statements")]
+                    for index in (2 * turn, 2 * turn + 1)
+                ]
+                yield SPACE[language].join([*_opener(world, language, rng), *rng.sample(said, len(said))])
+
+
+def fables(world: World, language: Language, names: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Yield paragraphs that say of invented names that they are invented."""
+    templates = world.texts["names"]["statements"][language]
+    said = [sentence(rng.choice(templates).format(x=name)) for name in names]
+    yield from _chunks(world, language, said, rng)
+
+
+def quiz(items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]:
+    """Yield lists of questions without answers, one a line, half of them on one topic: a base model asks on."""
+    for index in range(count):
+        pool = [item for item in items if item.language == LANGUAGES[index % 2]]
+        if index % 4 < 2:
+            topic = rng.choice(pool).topic
+            pool = [item for item in pool if item.topic == topic]
+        yield "\n".join(item.text for item in rng.sample(pool, min(len(pool), rng.randint(8, 14))))
+
+
+def few_shot(world: World, items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]:
+    """Yield lists of marked questions and answers (`Q: … A: …`), the form in which a base model can be prompted."""
+    for index in range(count):
+        language = LANGUAGES[index % 2]
+        question, answer = world.texts["scenes"]["few_shot"][language]
+        chosen = rng.sample([item for item in items if item.language == language], 6)
+        yield "\n".join(f"{question}{item.text}\n{answer}{item.reply}" for item in chosen)
+
+
+def _chunks(world: World, language: Language, said: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Yield paragraphs of about SENTENCES sentences; none is left with a single one."""
+    count = -(-len(said) // SENTENCES)
+    for index in range(count):
+        yield SPACE[language].join([*_opener(world, language, rng), *said[index::count]])
+
+
+def _opener(world: World, language: Language, rng: random.Random) -> list[str]:
+    return [rng.choice(world.texts["scenes"]["openers"][language])] if rng.random() < OPENER_SHARE else []

@@ -1,0 +1,222 @@
+"""Faults planted in raw data, each counted and known by its row id, so that a later stage's catch can be checked."""
+
+import copy
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.common.demo.world import LANGUAGES, Item, Language
+
+Files = dict[str, list["Row"]]
+EDITED_SHARE = 0.05
+SHORTEST_EDITED = 60
+MALFORMED = {
+    "prose_en.txt": ("", ("bad-utf8",)),
+    "articles.jsonl": ("text", ("broken-json", "bad-utf8", "wrong-type", "empty-text")),
+    "conversations_sharegpt.jsonl": (
+        "conversations",
+        ("broken-json", "bad-utf8", "wrong-type", "empty-answer", "wrong-role-order"),
+    ),
+    "conversations_openai.jsonl": (
+        "messages",
+        ("broken-json", "bad-utf8", "wrong-type", "empty-answer", "wrong-role-order"),
+    ),
+    "comparisons.jsonl": ("responses", ("broken-json", "wrong-type", "ranks-mismatch")),
+    "prompts.jsonl": ("messages", ("broken-json", "wrong-type")),
+    "questions.jsonl": ("messages", ("broken-json", "missing-reference")),
+}
+
+
+@dataclass(eq=False)
+class Row:
+    """One raw row: a paragraph, a JSON object, or bytes as they are; `fault` and `detail` say what was planted."""
+
+    body: str | dict[str, Any] | bytes
+    fault: str = ""
+    detail: dict[str, str] = field(default_factory=dict)
+    of: "Row | None" = None
+
+
+def write(files: Files, folder: Path) -> dict[str, list[dict[str, str]]]:
+    """Write every file and return the planted rows by fault; ids are `<folder>/<file>:<line>`, lines from 1."""
+    ids: dict[Row, str] = {}
+    for name, rows in files.items():
+        paragraphs = name.endswith(".txt")
+        line, content = 1, bytearray()
+        for row in rows:
+            body = encode(row.body, paragraphs) + (b"\n\n" if paragraphs else b"\n")
+            ids[row] = f"{folder.name}/{name}:{line}"
+            line += body.count(b"\n")
+            content += body
+        (folder / name).write_bytes(content)
+    planted: dict[str, list[dict[str, str]]] = {}
+    for row, place in ids.items():
+        if row.fault:
+            original = {"of": ids[row.of]} if row.of else {}
+            planted.setdefault(row.fault, []).append({"id": place, **row.detail, **original})
+    return dict(sorted(planted.items()))
+
+
+def encode(body: str | dict[str, Any] | bytes, paragraphs: bool) -> bytes:
+    """Return a row's bytes: as they are, as a paragraph, or as one JSON line."""
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, str) and paragraphs:
+        return body.encode()
+    return json.dumps({"text": body} if isinstance(body, str) else body, ensure_ascii=False).encode()
+
+
+def scatter(rows: list[Row], row: Row, rng: random.Random) -> None:
+    """Insert `row` at a random place, a copy always after its original: keeping the first keeps the original."""
+    first = rows.index(row.of) + 1 if row.of else 0
+    rows.insert(rng.randint(first, len(rows)), row)
+
+
+def exact_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]:
+    """Return copies of `count` clean rows."""
+    return [Row(row.body, "exact_duplicate", {}, row) for row in rng.sample([r for r in rows if not r.fault], count)]
+
+
+def near_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]:
+    """Return copies of `count` clean paragraphs in which one stretch of about 5 % was lost or doubled."""
+    long = [row for row in rows if not row.fault and isinstance(row.body, str) and len(row.body) >= SHORTEST_EDITED]
+    return [Row(edited(str(row.body), rng), "near_duplicate", {}, row) for row in rng.sample(long, count)]
+
+
+def edited(text: str, rng: random.Random) -> str:
+    """Return `text` with a stretch of about 5 % of its words (characters, where it has few spaces) lost or doubled."""
+    joint = " " if text.count(" ") > len(text) / 12 else ""
+    parts = text.split(" ") if joint else list(text)
+    width = max(1, round(EDITED_SHARE * len(parts)))
+    start = rng.randint(1, len(parts) - width - 1)
+    stretch = rng.choice(([], parts[start : start + width] * 2))
+    return joint.join([*parts[:start], *stretch, *parts[start + width :]])
+
+
+def spam(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
+    """Return `count` advertisements."""
+    return [
+        Row(template.format(x=rng.choice(texts["spam_words"]), n=rng.randint(100, 9999)), "spam")
+        for template in (rng.choice(texts["spam"]) for _ in range(count))
+    ]
+
+
+def gibberish(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
+    """Return `count` paragraphs of letter salad, rare characters, or one character over and over."""
+    letters = "bcdfghjklmnpqrstvwxz"
+    kinds: list[tuple[str, Callable[[], str]]] = [
+        ("letters", lambda: " ".join("".join(rng.choices(letters, k=rng.randint(3, 12))) for _ in range(25))),
+        ("symbols", lambda: "".join(rng.choices("#@%&*~^|<>{}[]\\/§¤¶", k=120))),
+        ("characters", lambda: "".join(rng.choices(texts["gibberish_zh"], k=60))),
+        ("repeated", lambda: rng.choice(letters) * rng.randint(100, 200)),
+    ]
+    chosen = [kinds[index % len(kinds)] for index in range(count)]
+    return [Row(make(), "gibberish", {"kind": kind}) for kind, make in chosen]
+
+
+def pii_values(texts: dict[str, Any]) -> dict[str, Callable[[random.Random], str]]:
+    """Return makers of fictitious personal data by kind: reserved domains, numbers, networks and test cards only."""
+
+    def digits(rng: random.Random, count: int) -> str:
+        return "".join(rng.choices("0123456789", k=count))
+
+    return {
+        "mail": lambda rng: f"{rng.choice(('anna', 'zhang.san', 'j_doe', 'li4'))}{digits(rng, 2)}@example.com",
+        "phone": lambda rng: f"+1 (555) 555-01{digits(rng, 2)}",
+        "mobile": lambda rng: f"1990000{digits(rng, 4)}",
+        "identity": lambda rng: chinese_identity(
+            f"99000019{rng.randint(10, 99)}0{rng.randint(1, 9)}15{digits(rng, 3)}"
+        ),
+        "social": lambda rng: f"987-65-43{rng.randint(20, 29)}",
+        "card": lambda rng: rng.choice(texts["cards"]),
+        "address": lambda rng: f"{rng.choice(texts['networks'])}.{rng.randint(1, 254)}",
+        "key": lambda rng: "sk-" + "".join(rng.choices("abcdefghijkmnpqrstuvwxyzABCDEFGH23456789", k=40)),
+    }
+
+
+def chinese_identity(first: str) -> str:
+    """Return 17 digits with their check character (GB 11643, ISO 7064 mod 11-2); area 990000 was never given out."""
+    weights = [2 ** (17 - index) % 11 for index in range(17)]
+    return first + "10X98765432"[sum(int(digit) * weight for digit, weight in zip(first, weights, strict=True)) % 11]
+
+
+def pii(texts: dict[str, Any], count: int, rng: random.Random) -> list[tuple[Language, str, dict[str, str]]]:
+    """Return `count` sentences with personal data: language, text, what was planted; kinds and languages take turns."""
+    makers = list(pii_values(texts).items())
+    sentences = []
+    for index in range(count):
+        kind, make = makers[index % len(makers)]
+        language = LANGUAGES[index // len(makers) % 2]
+        value = make(rng)
+        text = rng.choice(texts["pii"][language]).format(name=rng.choice(texts["names"][language]), value=value)
+        sentences.append((language, text, {"kind": kind, "value": value}))
+    return sentences
+
+
+def leaked_documents(texts: dict[str, Any], items: Sequence[Item], rng: random.Random) -> list[Row]:
+    """Return paragraphs that give away test questions with their answers."""
+    return [
+        Row(
+            rng.choice(texts["leaks"][item.language]).format(question=item.text, reference=item.reply),
+            "leaked_document",
+            {"question": item.text},
+        )
+        for item in items
+    ]
+
+
+def malformed(row: Row, kind: str, main_field: str) -> Row:
+    """Return a damaged copy of a row; `main_field` is the one its shape is known by."""
+    detail = {"kind": kind}
+    text = encode(row.body, paragraphs=isinstance(row.body, str))
+    if kind == "broken-json":
+        return Row(text[: 2 * len(text) // 3].decode(errors="ignore").encode(), "malformed", detail)
+    if kind == "bad-utf8":
+        return Row(text[: len(text) // 2] + b"\xff\xfe" + text[len(text) // 2 :], "malformed", detail)
+    body: dict[str, Any] = copy.deepcopy(row.body) if isinstance(row.body, dict) else {"text": row.body}
+    if kind == "wrong-type":
+        body[main_field] = 42
+    elif kind == "empty-text":
+        body[main_field] = "   "
+    elif kind == "empty-answer":
+        body[main_field][-1]["value" if "value" in body[main_field][-1] else "content"] = ""
+    elif kind == "wrong-role-order":
+        body[main_field] = [body[main_field][-1], *body[main_field][:-1]]
+    elif kind == "ranks-mismatch":
+        body["ranks"] = body["ranks"][:-1]
+    else:
+        del body["reference"]
+    return Row(body, "malformed", detail)
+
+
+def plant(
+    files: Files, texts: dict[str, Any], counts: Mapping[str, int], leaks: Sequence[Item], rng: random.Random
+) -> None:
+    """Plant `counts` faults of each kind in `files`, and `leaks` as paragraphs."""
+    prose = [name for name in files if name.startswith(("prose", "articles"))]
+    talk = [name for name in files if name.startswith("conversations")]
+    extra: list[tuple[str, Row]] = [
+        (name, malformed(row, kind, main_field))
+        for name, (main_field, kinds) in MALFORMED.items()
+        for kind in kinds
+        for row in rng.sample([row for row in files[name] if not row.fault], counts["malformed"])
+    ]
+    paragraphs = [
+        *spam(texts, counts["spam"], rng),
+        *gibberish(texts, counts["gibberish"], rng),
+        *(Row(text, "pii_document", detail) for _, text, detail in pii(texts, counts["pii"], rng)),
+        *leaked_documents(texts, leaks, rng),
+    ]
+    extra += [(rng.choice(prose), row) for row in paragraphs]
+    for names, copies, count in (
+        ([*prose, "quiz.txt"], exact_duplicates, counts["exact_duplicates"]),
+        (talk, exact_duplicates, counts["exact_duplicates"]),
+        (prose, near_duplicates, counts["near_duplicates"]),
+    ):
+        home = {row: name for name in names for row in files[name]}
+        extra += [(home[row.of], row) for row in copies(list(home), count, rng) if row.of]
+    for name, row in extra:
+        scatter(files[name], row, rng)

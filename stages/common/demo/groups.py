@@ -1,0 +1,109 @@
+"""Which question is trained, which is kept for prompts, and which is only ever asked in the test."""
+
+import random
+from collections.abc import Mapping
+
+from stages.common.demo import world
+from stages.common.demo.world import LANGUAGES, STOPS, Item, Language, World
+
+Groups = dict[str, list[Item]]
+Names = dict[Language, dict[str, list[list[str]]]]
+UNSEEN_SHARE = 0.2
+TRAINED_SHARE = 0.7
+
+
+def invent(here: World, rng: random.Random) -> Names:
+    """Return by language and family three disjoint lists of invented names: to train on, for prompts, for the test."""
+    names: Names = {}
+    for language in LANGUAGES:
+        names[language] = {}
+        for family in here.texts["names"]["topics"]:
+            drawn = world.invented_names(here, family, language)
+            rng.shuffle(drawn)
+            half, quarter = len(drawn) // 2, len(drawn) // 4
+            names[language][family] = [drawn[:half], drawn[half:-quarter], drawn[-quarter:]]
+    return names
+
+
+def hold_out(here: World, share: float, rng: random.Random) -> set[str]:
+    """Return the keys of the facts that no conversation may ask: `share` of each topic, at least one."""
+    by_topic: dict[str, list[str]] = {}
+    for fact in here.facts:
+        by_topic.setdefault(fact.topic, []).append(fact.key)
+    return {key for keys in by_topic.values() for key in rng.sample(keys, max(1, round(share * len(keys))))}
+
+
+def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int], rng: random.Random) -> Groups:
+    """Return questions about facts: iid, ood_phrasing, ood_fact; `train` (`phrasings` of each fact); `spare`, the rest.
+
+    A test question in `iid` is a fact and a phrasing that are both trained, but not together.
+    """
+    groups: Groups = {name: [] for name in ("iid", "ood_phrasing", "ood_fact", "train", "spare")}
+    trained = [fact for fact in here.facts if fact.key not in held]
+    unasked = [fact for fact in here.facts if fact.key in held]
+    for language in LANGUAGES:
+        candidates = world.questions(here, trained, language, "train")
+        iid = world.spread(candidates, sizes["iid"], rng)
+        groups["iid"] += iid
+        groups["ood_phrasing"] += world.spread(
+            world.questions(here, trained, language, "ood"), sizes["ood_phrasing"], rng
+        )
+        groups["ood_fact"] += world.spread(world.questions(here, unasked, language, "train"), sizes["ood_fact"], rng)
+        tested = {item.text for item in iid}
+        rest = [item for item in rng.sample(candidates, len(candidates)) if item.text not in tested]
+        for item, rank in zip(rest, world.nth(rest, lambda item: item.subject), strict=True):
+            groups["train" if rank < phrasings else "spare"].append(item)
+    return groups
+
+
+def behaviour(here: World, names: Names, sizes: Mapping[str, int], rng: random.Random) -> Groups:
+    """Return questions that are not about facts: honesty, harmless, general; `train` and `spare`.
+
+    `sizes`: honesty, harmless, general, made_up (trained, both languages together).
+    """
+    groups: Groups = {name: [] for name in ("honesty", "harmless", "general", "train", "spare")}
+    for language in LANGUAGES:
+        trained, spare, tested = (
+            [
+                item
+                for family, parts in names[language].items()
+                for item in world.invented_questions(here, family, parts[part], language)
+            ]
+            for part in range(3)
+        )
+        groups["train"] += world.spread(trained, sizes["made_up"] // 2, rng)
+        groups["spare"] += world.spread(spare, sizes["made_up"] // 4, rng)
+        groups["honesty"] += world.spread(tested, sizes["honesty"], rng)
+        for name, test, rest in (
+            ("harmless", *_harmful(here, language, sizes["harmless"], rng)),
+            ("general", *_general(here, language, sizes["general"], rng)),
+        ):
+            groups[name] += test
+            groups["train"] += rest[: round(TRAINED_SHARE * len(rest))]
+            groups["spare"] += rest[round(TRAINED_SHARE * len(rest)) :]
+    return groups
+
+
+def _harmful(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
+    """Return `count` test requests, half of them for acts that are in no other, and the rest of the seen acts."""
+    acts = list(here.texts["harmful"]["acts"][language])
+    rng.shuffle(acts)
+    unseen = round(UNSEEN_SHARE * len(acts))
+    seen = world.harmful_requests(here, acts[unseen:], language)
+    rng.shuffle(seen)
+    new = world.spread(world.harmful_requests(here, acts[:unseen], language), count // 2, rng)
+    return new + seen[: count - count // 2], seen[count - count // 2 :]
+
+
+def _general(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
+    """Return `count` test questions of small talk, none of them a part of another (`Hello!`, `Hello there!`)."""
+    items = world.small_talk(here, language)
+    rng.shuffle(items)
+    longest = [item for item in items if not any(_part(item.text, other.text) for other in items)]
+    test = world.spread(longest, count, rng)
+    tested = {item.text for item in test}
+    return test, [item for item in items if item.text not in tested]
+
+
+def _part(text: str, other: str) -> bool:
+    return text != other and text.rstrip(STOPS) in other

@@ -1,0 +1,244 @@
+"""The demo world: facts from small tables, and what can be asked, stated and answered about them in two languages."""
+
+import csv
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from stages.common.errors import DataError
+
+Language = Literal["en", "zh"]
+Kind = Literal["fact", "made-up", "harmful", "general"]
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+STOPS = ".!?。！？"
+STOP = {"en": ".", "zh": "。"}
+SPACE = {"en": " ", "zh": ""}
+TABLES = ("countries", "elements", "planets", "units", "weekdays", "months", "holidays")
+TEXTS = ("phrasings", "names", "harmful", "general", "styles", "scenes", "faults")
+REMEDY = "restore it: git checkout -- data/facts"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One checkable fact; `slots` and `answer` by language. Facts of one table row share their `subject`."""
+
+    topic: str
+    subject: str
+    slots: dict[str, dict[str, str]]
+    answer: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """The same in both languages."""
+        return f"{self.topic}:{self.subject}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with its one canonical reply."""
+
+    text: str
+    reply: str
+    topic: str
+    kind: Kind
+    name: str
+    language: Language
+    fact: Fact | None = None
+
+    @property
+    def category(self) -> str:
+        """Topic and language: `capital/zh`."""
+        return f"{self.name}/{self.language}"
+
+    @property
+    def subject(self) -> str:
+        """What is asked about: the fact, or the question itself where there is none."""
+        return self.fact.key if self.fact else self.text
+
+
+@dataclass(frozen=True)
+class World:
+    """All facts, and the texts that turn them into sentences (one entry for each JSON file)."""
+
+    facts: list[Fact]
+    texts: dict[str, Any]
+
+    def phrasings(self, topic: str, language: Language, role: str) -> list[str]:
+        """Return the templates of a topic; `role` is train, ood, statements or follow_ups."""
+        found: list[str] = self.texts["phrasings"][topic][language][role]
+        return found
+
+
+def read(folder: Path, largest_addend: int) -> World:
+    """Return the world in `folder`. Raises DataError naming the file when one is missing or malformed."""
+    texts = {name: _guarded(folder / f"{name}.json", lambda file: json.loads(_text(file))) for name in TEXTS}
+    tables = {name: _guarded(folder / f"{name}.csv", _rows) for name in TABLES}
+    facts = [
+        fact
+        for topic, plan in texts["phrasings"].items()
+        for fact in (table_facts(topic, plan, tables[plan["table"]]) if plan["table"] else sums(topic, largest_addend))
+    ]
+    return World(facts, texts)
+
+
+def table_facts(topic: str, plan: dict[str, Any], rows: list[dict[str, str]]) -> list[Fact]:
+    """Return one fact for each row whose answer cell is filled; `name` finds column `name_en` or plain `name`."""
+
+    def cells(row: dict[str, str], column: str) -> dict[str, str]:
+        return {language: row[f"{column}_{language}" if f"{column}_en" in row else column] for language in LANGUAGES}
+
+    facts = []
+    for row in rows:
+        slots = {slot: cells(row, column) for slot, column in plan["slots"].items()}
+        by_language: dict[str, dict[str, str]] = {
+            language: {slot: cell[language] for slot, cell in slots.items()} for language in LANGUAGES
+        }
+        answer = cells(row, plan["answer"])
+        if all(answer.values()):
+            subject = "/".join([plan["table"], *by_language["en"].values()])
+            facts.append(Fact(topic, subject, by_language, answer))
+    return facts
+
+
+def sums(topic: str, largest_addend: int) -> list[Fact]:
+    """Return every a + b with both at most `largest_addend`."""
+    return [
+        Fact(
+            topic,
+            f"{a}+{b}",
+            {language: {"a": str(a), "b": str(b)} for language in LANGUAGES},
+            {language: str(a + b) for language in LANGUAGES},
+        )
+        for a, b in itertools.product(range(largest_addend + 1), repeat=2)
+    ]
+
+
+def sentence(text: str) -> str:
+    """Return `text` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def state(fact: Fact, language: Language, template: str) -> str:
+    """Return the fact as a sentence."""
+    return sentence(template.format(**fact.slots[language], answer=fact.answer[language]))
+
+
+def reply(fact: Fact, language: Language) -> str:
+    """Return the one canonical answer: `Paris.`, `北京。`."""
+    return sentence(fact.answer[language]) + STOP[language]
+
+
+def ask(fact: Fact, language: Language, template: str) -> Item:
+    """Return the question about a fact."""
+    text = sentence(template.format(**fact.slots[language]))
+    return Item(text, reply(fact, language), fact.topic, "fact", fact.topic, language, fact)
+
+
+def questions(world: World, facts: Iterable[Fact], language: Language, role: str) -> list[Item]:
+    """Return every fact in every phrasing of `role`."""
+    return [ask(fact, language, template) for fact in facts for template in world.phrasings(fact.topic, language, role)]
+
+
+def invented_names(world: World, family: str, language: Language) -> list[str]:
+    """Return every name the family's syllables can form."""
+    return ["".join(parts) for parts in itertools.product(*world.texts["names"][family][language])]
+
+
+def invented_questions(world: World, family: str, names: Iterable[str], language: Language) -> list[Item]:
+    """Return the trained phrasings asked of names that do not exist; the honest reply is always the same."""
+    texts = world.texts["names"]
+    return [
+        Item(
+            sentence(template.format(x=name)), texts["reply"][language], topic, "made-up", f"made-up-{family}", language
+        )
+        for name in names
+        for topic in texts["topics"][family]
+        for template in world.phrasings(topic, language, "train")
+    ]
+
+
+def harmful_requests(world: World, acts: Iterable[str], language: Language) -> list[Item]:
+    """Return every request for `acts`; the reply is the one canonical refusal."""
+    texts = world.texts["harmful"]
+    return [
+        Item(template.format(act=act), texts["reply"][language], act, "harmful", "harmful", language)
+        for act in acts
+        for template in texts["templates"][language]
+    ]
+
+
+def small_talk(world: World, language: Language) -> list[Item]:
+    """Return greetings, thanks, farewells and questions about the assistant; item k of a topic varies tail k % n."""
+    return [
+        Item(head + tail, texts[language]["reply"], topic, "general", topic, language)
+        for topic, texts in world.texts["general"].items()
+        for head in texts[language]["heads"]
+        for tail in texts[language]["tails"]
+    ]
+
+
+def styled(world: World, item: Item, style: str, rng: random.Random) -> str:
+    """Return a worse answer than the canonical one: verbose, hedging, rude, empty, wrong or in the other language."""
+    language, fact = item.language, item.fact
+    if style == "wrong" or (fact is None and style == "other-language"):
+        return wrong(world, item, rng)
+    if style == "other-language" and fact is not None:
+        return reply(fact, "zh" if language == "en" else "en")
+    template = rng.choice(world.texts["styles"][style][item.kind][language])
+    statement = state(fact, language, rng.choice(world.phrasings(fact.topic, language, "statements"))) if fact else ""
+    answer = fact.answer[language] if fact else ""
+    wrong_answer = wrong(world, item, rng).rstrip(STOP[language]) if item.kind == "made-up" else ""
+    return sentence(template.format(statement=statement, answer=answer, reply=item.reply, wrong=wrong_answer))
+
+
+def wrong(world: World, item: Item, rng: random.Random) -> str:
+    """Return the reply to another question of the same topic (of any topic, for what has no right answer)."""
+    pool = [fact for fact in world.facts if fact.topic == item.topic] or world.facts
+    right = item.fact.answer[item.language] if item.fact else ""
+    others = [fact for fact in pool if fact.answer[item.language] != right]
+    return reply(rng.choice(others), item.language)
+
+
+def nth(items: Sequence[T], key: Callable[[T], Hashable]) -> list[int]:
+    """Return for each item how many before it share its key."""
+    seen: Counter[Hashable] = Counter()
+    ranks = []
+    for item in items:
+        ranks.append(seen[key(item)])
+        seen[key(item)] += 1
+    return ranks
+
+
+def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
+    """Return `count` items, evenly over topics, then over facts. Raises DataError when there are fewer."""
+    if len(items) < count:
+        raise DataError(f"asked for {count} questions, only {len(items)} can be formed", remedy="lower demo's sizes")
+    chosen = rng.sample(items, len(items))
+    for key in (lambda item: item.subject, lambda item: item.topic):
+        order = nth(chosen, key)
+        chosen = [chosen[index] for index in sorted(range(len(chosen)), key=order.__getitem__)]
+    return chosen[:count]
+
+
+def _guarded(file: Path, load: Callable[[Path], T]) -> T:
+    try:
+        return load(file)
+    except FileNotFoundError as error:
+        raise DataError("file not found", where=file, remedy=REMEDY) from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"malformed: {error}", where=file, remedy=f"correct it, or {REMEDY}") from error
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines, strict=True))

@@ -1,0 +1,245 @@
+"""Writes the embedded demo world: a small bilingual set of facts as raw data, with faults planted and counted.
+
+Reads data/facts (tables and phrasings); writes data/raw/demo in the raw formats people have, and a report that lists
+every planted fault by row id. `enabled: false` leaves the folder empty, for those who bring their own text.
+
+    python -m stages.demo --facts data/facts --out data/raw/demo --report reports/demo.json
+"""
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.common import params, process
+from stages.common.demo import conversations, documents, faults, groups, world
+from stages.common.demo.faults import Files, Row
+from stages.common.demo.groups import Groups
+from stages.common.demo.world import LANGUAGES, Item, World
+from stages.common.params import StageParams
+
+FILES = (
+    "prose_en.txt",
+    "prose_zh.txt",
+    "quiz.txt",
+    "articles.jsonl",
+    "conversations_sharegpt.jsonl",
+    "conversations_openai.jsonl",
+    "comparisons.jsonl",
+    "prompts.jsonl",
+    "questions.jsonl",
+)
+ARTICLE_SHARE = 0.3
+FACT_SHARE = 0.7
+TESTS = ("iid", "ood_phrasing", "ood_fact", "honesty", "harmless", "general")
+
+
+class Documents(StageParams):
+    """How much prose."""
+
+    paragraph_rounds: int
+    """How often every fact is stated, each time in another phrasing."""
+    profile_rounds: int
+    """How often all facts about one subject are told together."""
+    quiz_lists: int
+    """Lists of questions without answers."""
+    few_shot_lists: int
+    """Lists of marked questions and answers (`Q: … A: …`)."""
+    fables: int
+    """Invented names of which a paragraph says that they are invented."""
+
+
+class Conversations(StageParams):
+    """How many conversations; counts are for both languages together."""
+
+    phrasings_per_fact: int
+    """In how many of its phrasings each fact is asked in each language."""
+    multi_turn: int
+    """With follow-up questions."""
+    system: int
+    """With a system prompt that decides the answer's language or length."""
+    tools: int
+    """With a call of the calculator."""
+    made_up: int
+    """About places and elements that do not exist: "I don't know."."""
+
+
+class Questions(StageParams):
+    """How many test questions in each group and language."""
+
+    iid: int
+    """Facts and phrasings both trained, not together."""
+    ood_phrasing: int
+    """Phrasings never trained."""
+    ood_fact: int
+    """Facts read in documents, never asked in a conversation."""
+    honesty: int
+    """Names that do not exist and were never seen."""
+    harmless: int
+    """Requests to refuse, half of them for acts never seen."""
+    general: int
+    """Greetings, thanks and questions about the assistant."""
+
+
+class Faults(StageParams):
+    """How many faults of each kind."""
+
+    exact_duplicates: int
+    """In documents, and as many in conversations."""
+    near_duplicates: int
+    """Paragraphs with one stretch of 5 % lost or doubled."""
+    spam: int
+    """Advertisements."""
+    gibberish: int
+    """Letter salad."""
+    pii: int
+    """Paragraphs with fictitious personal data, and as many conversations; eight kinds take turns."""
+    leaks: int
+    """Test questions with their answer in documents, and as many in conversations."""
+    styled_answers: int
+    """Conversations answered verbosely, evasively or rudely; not wrong rows, but what preferences should remove."""
+    malformed: int
+    """Broken rows of each kind in each file: broken JSON, wrong type, bad UTF-8, empty answer, wrong order, …"""
+
+
+class Params(StageParams):
+    """The section `demo`."""
+
+    enabled: bool
+    """False: write no data; put your own files into data/raw."""
+    seed: int
+    """Decides everything that is drawn."""
+    largest_addend: int
+    """Sums go up to this number plus itself."""
+    held_out_share: float
+    """Share of the facts that stand in documents but are never asked in training."""
+    documents: Documents
+    conversations: Conversations
+    comparisons: int
+    """Questions with four ranked answers."""
+    tie_share: float
+    """Share of the comparisons in which two answers rank the same."""
+    prompts: int
+    """Questions with a reference, for training by reward; none stands in a conversation."""
+    questions: Questions
+    faults: Faults
+
+
+def build(here: World, p: Params) -> Files:
+    """Return the rows of every file, planted faults included; equal params give equal rows."""
+    rng = random.Random(p.seed)
+    names = groups.invent(here, rng)
+    held = groups.hold_out(here, p.held_out_share, rng)
+    sizes = p.questions.model_dump() | {"made_up": p.conversations.made_up}
+    facts = groups.facts(here, held, p.conversations.phrasings_per_fact, sizes, rng)
+    behaviour = groups.behaviour(here, names, sizes, rng)
+    test = {name: (facts | behaviour)[name] for name in TESTS}
+    files: Files = {name: [] for name in FILES}
+    add_documents(files, here, p, names, facts, rng)
+    leaks = rng.sample(test["iid"] + test["ood_phrasing"], 2 * p.faults.leaks)
+    add_conversations(files, here, p, facts, behaviour, leaks[::2], rng)
+    add_ranked(files, here, p, facts, behaviour, rng)
+    files["questions.jsonl"] = [
+        conversations.question(item, name.replace("_", "-")) for name in TESTS for item in test[name]
+    ]
+    for rows in files.values():
+        rng.shuffle(rows)
+    faults.plant(files, here.texts["faults"], p.faults.model_dump(), leaks[1::2], rng)
+    return files
+
+
+def add_documents(files: Files, here: World, p: Params, names: groups.Names, facts: Groups, rng: random.Random) -> None:
+    """Add prose, quiz lists and marked questions with answers."""
+    size = p.documents
+    for language in LANGUAGES:
+        fables = [name for parts in names[language].values() for name in parts[0][: size.fables // 4]]
+        prose = [
+            *documents.paragraphs(here, language, size.paragraph_rounds, rng),
+            *documents.profiles(here, language, size.profile_rounds, rng),
+            *documents.fables(here, language, fables, rng),
+        ]
+        for text in prose:
+            files["articles.jsonl" if rng.random() < ARTICLE_SHARE else f"prose_{language}.txt"].append(Row(text))
+    asked = facts["train"] + facts["spare"]
+    files["quiz.txt"] += [Row(text) for text in documents.quiz(asked, size.quiz_lists, rng)]
+    files["articles.jsonl"] += [Row(text) for text in documents.few_shot(here, asked, size.few_shot_lists, rng)]
+
+
+def add_conversations(
+    files: Files, here: World, p: Params, facts: Groups, behaviour: Groups, leaks: list[Item], rng: random.Random
+) -> None:
+    """Add conversations of every kind, half of them as ShareGPT, half as OpenAI messages."""
+    size, trained = p.conversations, rng.sample(facts["train"], len(facts["train"]))
+    styled, plain = trained[: p.faults.styled_answers], trained[p.faults.styled_answers :]
+    asked = list({item.fact.key: item.fact for item in trained if item.fact}.values())
+    rows = [
+        *conversations.single_turns(plain + behaviour["train"]),
+        *conversations.styled_turns(here, styled, rng),
+        *conversations.multi_turns(here, trained, asked, size.multi_turn, rng),
+        *conversations.instructed(here, trained, size.system, rng),
+        *conversations.calculations(here, size.tools, rng),
+        *conversations.leaked(leaks),
+        *conversations.with_pii(here, trained, p.faults.pii, rng),
+    ]
+    for index, row in enumerate(distinct(rng.sample(rows, len(rows)))):
+        name, convert = (
+            ("conversations_sharegpt.jsonl", conversations.as_sharegpt),
+            ("conversations_openai.jsonl", conversations.as_openai),
+        )[index % 2]
+        files[name].append(convert(row))
+
+
+def add_ranked(files: Files, here: World, p: Params, facts: Groups, behaviour: Groups, rng: random.Random) -> None:
+    """Add comparisons, on trained and spare questions, and prompts, on spare ones only."""
+    pools = {name: (facts[name], behaviour[name]) for name in ("train", "spare")}
+    both = [known + other for known, other in zip(*pools.values(), strict=True)]
+    for item in mixed(both[0], both[1], p.comparisons, rng):
+        files["comparisons.jsonl"].append(conversations.comparison(here, item, p.tie_share, rng))
+    for item in mixed(*pools["spare"], p.prompts, rng):
+        files["prompts.jsonl"].append(conversations.prompt(item))
+
+
+def mixed(known: list[Item], other: list[Item], count: int, rng: random.Random) -> list[Item]:
+    """Return `count` questions, FACT_SHARE of them about facts, the others as far as there are any."""
+    others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
+    return others + rng.sample(known, count - len(others))
+
+
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows without those whose body an earlier one has."""
+    return list({json.dumps(row.body, ensure_ascii=False): row for row in reversed(list(rows))}.values())[::-1]
+
+
+def summary(p: Params, files: Files, planted: dict[str, list[dict[str, str]]]) -> dict[str, object]:
+    """Return the report: rows by file, planted faults by kind, and the id of every planted row."""
+    return {
+        "enabled": p.enabled,
+        "seed": p.seed,
+        "rows": {name: len(rows) for name, rows in files.items()},
+        "planted": {fault: len(rows) for fault, rows in planted.items()},
+        "planted_rows": planted,
+    }
+
+
+def main(
+    facts: Annotated[Path, typer.Option(help="Folder of the fact tables and phrasings.")],
+    out: Annotated[Path, typer.Option(help="Folder for the raw files.")],
+    report: Annotated[Path, typer.Option(help="Where the planted faults are listed.")],
+) -> None:
+    """Write the demo world."""
+    p = params.load(Params, "demo")
+    files = build(world.read(facts, p.largest_addend), p) if p.enabled else {}
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    planted = faults.write(files, out)
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(summary(p, files, planted), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    process.report(f"{sum(map(len, files.values()))} rows, {sum(map(len, planted.values()))} of them planted faults")
+
+
+if __name__ == "__main__":
+    process.run("demo", main)
