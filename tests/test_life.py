@@ -1,0 +1,88 @@
+"""The life of a trainer, from outside: pretrain and SFT killed in the middle end with the bits of a run that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.common.models import file_sha256
+from tests.tiny import CONFIG, make_tokenizer, write_validated
+
+ROOT = Path(__file__).parent.parent
+PARAMS = f"""
+pretrain:
+  model: {CONFIG}
+  block_tokens: 32
+  checkpoint_minutes: 0.001
+  training: &training
+    num_train_epochs: 6
+    per_device_train_batch_size: 2
+    learning_rate: 0.01
+    lr_scheduler_type: cosine
+    seed: 1
+sft:
+  checkpoint_minutes: 0.001
+  training: *training
+"""
+COMMANDS = {
+    "pretrain": "--tokenizer models/tokenizer --documents data/documents --out models/pretrain --curve pretrain.csv",
+    "sft": "--model models/pretrain --conversations data/conversations --out models/sft --curve sft.csv",
+}
+OUTS = {"pretrain": "models/pretrain/model.safetensors", "sft": "models/sft/last/model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with data, params, tokenizer and a base model trained without interruption."""
+    folder = tmp_path_factory.mktemp("life")
+    write_validated(folder / "data")
+    (folder / "params.yaml").write_text(PARAMS.replace("'", '"').replace("True", "true"))
+    make_tokenizer().save_pretrained(folder / "models/tokenizer")
+    assert start(folder, "pretrain").wait() == 0
+    return folder
+
+
+def start(folder: Path, stage: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("DVC_STAGE", None)
+    command = [sys.executable, "-m", f"stages.{stage}", *COMMANDS[stage].split()]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+
+
+def checkpoints(folder: Path, stage: str) -> set[str]:
+    return {path.name for path in (folder / "checkpoints" / stage).glob("*/checkpoint-*")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> None:
+    if stage == "sft":
+        assert start(work, "sft").wait() == 0
+    whole = (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv"))
+    for path in [work / "checkpoints" / stage, work / OUTS[stage]]:
+        subprocess.run(["rm", "-r", str(path)], check=True)
+    chance = random.Random(stage)
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
+        process, before = start(work, stage), checkpoints(work, stage)
+        while process.poll() is None and not checkpoints(work, stage) - before:
+            time.sleep(0.02)
+        time.sleep(chance.random() * 0.3)
+        process.send_signal(number)
+        assert process.wait() == code
+        assert checkpoints(work, stage)
+    assert start(work, stage).wait() == 0
+    assert "resuming from" in (work / "logs" / f"{stage}.log").read_text()
+    assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
+    assert not list((work / "models").rglob("*.bin"))
+
+
+@pytest.mark.slow
+def test_two_at_once_one_runs_and_the_other_says_who(work: Path) -> None:
+    subprocess.run(["rm", "-r", str(work / "checkpoints/pretrain")], check=True)
+    running = [start(work, "pretrain") for _ in range(2)]
+    assert sorted(process.wait() for process in running) == [0, 6]
