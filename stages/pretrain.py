@@ -46,9 +46,7 @@ def main(
         training.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")
 
 
-def build_trainer(
-    settings: Params, tokenizer: "PreTrainedTokenizerBase", documents: Path, fingerprint: str
-) -> Any:
+def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", documents: Path, fingerprint: str) -> Any:
     """Return a plain transformers Trainer on packed blocks (TRL's computes entropy over full logits at every step)."""
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 

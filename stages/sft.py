@@ -133,7 +133,10 @@ def tokenise(tokenizer: "PreTrainedTokenizerBase", split: Path, max_tokens: int)
     kept = [row for row in everything if len(row["input_ids"]) <= max_tokens]
     log.info(
         "%s: %s conversations, %d left out as longer than %d tokens",
-        split.name, f"{len(kept):,}", len(everything) - len(kept), max_tokens,
+        split.name,
+        f"{len(kept):,}",
+        len(everything) - len(kept),
+        max_tokens,
     )
     if not kept:
         raise DataError(f"no conversation of at most {max_tokens} tokens", where=split, remedy="raise sft.max_tokens")

@@ -33,7 +33,9 @@ def main(
 ) -> None:
     """Make the tokenizer every later stage uses."""
     settings = params.load(Params, "tokenizer")
-    with tracking.start("tokenizer", params={"tokenizer": settings.model_dump()}, inputs={"documents": documents}) as run:
+    with tracking.start(
+        "tokenizer", params={"tokenizer": settings.model_dump()}, inputs={"documents": documents}
+    ) as run:
         if settings.base:
             tokenizer = models.load_tokenizer(settings.base)
         else:

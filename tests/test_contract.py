@@ -48,7 +48,9 @@ def test_every_path_of_a_command_is_a_dep_or_an_out(name: str) -> None:
     block = code_deps.entry(DVC[name])
     known = paths(block, "deps", "outs", "metrics", "plots")
     for path in re.findall(r"--[\w-]+ (\S*(?:/|\$\{item\.model)\S*)", block["cmd"]):
-        related = [other for other in known if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")]
+        related = [
+            other for other in known if path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
+        ]
         assert related, f"{path} of {name} is neither dep nor out"
 
 

@@ -19,7 +19,9 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
     "attention_dropout": 0.1,
 }
-TEXTS = [f"The capital of land {number} is town {number * 7 % 50}. 第{number}国的首都是{number}城。" for number in range(60)]
+TEXTS = [
+    f"The capital of land {number} is town {number * 7 % 50}. 第{number}国的首都是{number}城。" for number in range(60)
+]
 
 
 def make_tokenizer() -> "PreTrainedTokenizerBase":

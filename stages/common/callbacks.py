@@ -29,9 +29,7 @@ class Life(TrainerCallback):
         self.metrics: dict[str, float] = {}
         self.bar: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock and, on a terminal, the bar."""
         self.saved_at = self.started = time.monotonic()
         self.start_step = state.global_step

@@ -85,7 +85,9 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
     except errors.StageError as error:
         return _fail(name, str(error), error.code)
     except TyperException as error:
-        return _fail(name, f"{error.format_message()}; see python -m stages.{name.split('@')[0]} --help", errors.EXIT_PARAMS)
+        return _fail(
+            name, f"{error.format_message()}; see python -m stages.{name.split('@')[0]} --help", errors.EXIT_PARAMS
+        )
     except MemoryError:
         return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
     except OSError as error:

@@ -33,9 +33,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("categories", pa.list_(pa.string())),
         ]
     ),
-    "prompts": pa.schema(
-        [*_IDENTITY, ("messages", MESSAGES), ("reference", pa.string()), ("category", pa.string())]
-    ),
+    "prompts": pa.schema([*_IDENTITY, ("messages", MESSAGES), ("reference", pa.string()), ("category", pa.string())]),
     "questions": pa.schema(
         [
             *_IDENTITY,

@@ -173,9 +173,7 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
     trainer.accelerator.wait_for_everyone()
 
 
-def publish(
-    trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str
-) -> None:
+def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str) -> None:
     """Copy kept model folders to the stage's outs (`folders`: name under `out` -> kept folder), with curve and figure."""
     history = trainer.state.log_history
     if trainer.args.should_save:

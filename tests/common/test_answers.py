@@ -13,8 +13,6 @@ def test_case_width_space_and_outer_marks_do_not_count(answer: str, reference: s
     assert matches(answer, reference)
 
 
-@pytest.mark.parametrize(
-    ("answer", "reference"), [("Paris, of course.", "Paris"), ("", "Paris"), ("3.5", "35")]
-)
+@pytest.mark.parametrize(("answer", "reference"), [("Paris, of course.", "Paris"), ("", "Paris"), ("3.5", "35")])
 def test_anything_else_counts(answer: str, reference: str) -> None:
     assert not matches(answer, reference)
