@@ -98,7 +98,7 @@ def fault(shape: Shape, record: Record) -> str:
         return "bad_role_order"
     if shape == "conversations":
         return "" if turns.answered(messages) else "cut"
-    if not turns.awaits_answer(messages):
+    if not turns.awaits_answer(messages, of=("user", "tool") if shape == "comparisons" else ("user",)):
         return "no_question"
     if shape == "comparisons" and not all(record["responses"]):
         return "empty_answer"
@@ -128,8 +128,7 @@ def sort(shape: Shape, folder: Path, out: Path, limit: int, questions: set[bytes
     places = {"whole": out} if shape == "questions" else {split: out / split for split in records.SPLITS}
     progress = Progress(row_count(folder))
     with Shards({place: shape for place in places.values()}) as shards:
-        for raw in records.read(folder):
-            progress.row(progress.rows)
+        for raw in progress.over(records.read(folder)):
             record = content.clean(shape, raw)
             reason = drop_reason(shape, record, seen, questions)
             count.add(record["source"], reason)

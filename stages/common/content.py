@@ -63,8 +63,8 @@ def identity(shape: Shape, record: Record) -> bytes:
 
 def user_turns(shape: Shape, record: Record) -> list[str]:
     """Return what the user says, in order; a document has no user."""
-    turns = record[TURNS[shape]] if shape in TURNS else []
-    return [turn["content"] for turn in turns if turn["role"] == "user"]
+    turns = record[TURNS[shape]] or [] if shape in TURNS else []
+    return [turn["content"] or "" for turn in turns if turn["role"] == "user"]
 
 
 def asked(shape: Shape, record: Record) -> Iterator[bytes]:
@@ -73,7 +73,8 @@ def asked(shape: Shape, record: Record) -> Iterator[bytes]:
     Of a test question only the last turn counts: those before it are examples or context.
     """
     if shape == "documents":
-        parts = {*record["text"].split("\n"), *record["text"].split("\n\n")}
+        text = record["text"] or ""
+        parts = {*text.split("\n"), *text.split("\n\n")}
     else:
         turns = user_turns(shape, record)
         parts = set(turns[-1:] if shape == "questions" else turns)

@@ -99,8 +99,8 @@ def comparison(row: Record) -> Record:
         raise Malformed("bad responses", "not a list of texts")
     if not isinstance(ranks, list) or len(ranks) != len(responses) or len(ranks) < 2:
         raise Malformed("bad ranks", f"{len(responses)} responses need as many ranks, and at least two")
-    if not all(type(rank) is int and 1 <= rank <= len(ranks) for rank in ranks):
-        raise Malformed("bad ranks", f"ranks are whole numbers from 1 to {len(ranks)}")
+    if not all(type(rank) is int and rank <= len(ranks) for rank in ranks) or min(ranks) != 1:
+        raise Malformed("bad ranks", f"ranks are whole numbers from 1 (the best) to {len(ranks)}")
     categories = row.get("categories")
     if categories is not None and not (isinstance(categories, list) and all(isinstance(c, str) for c in categories)):
         raise Malformed("bad categories", "not a list of texts")

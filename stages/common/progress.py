@@ -1,10 +1,13 @@
 """A line every few seconds about work that takes long: rows a second and the time left."""
 
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from stages.common.process import log
 
 SECONDS_BETWEEN_LINES = 5.0
+T = TypeVar("T")
 
 
 class Progress:
@@ -24,6 +27,12 @@ class Progress:
         self.told, seconds, share = now, now - self.started, min(done / self.total, 1.0)
         left = f", {seconds / share - seconds:,.0f} s left" if share > 0 else ""
         log.info("%s rows, %.0f %%, %s rows/s%s", f"{self.rows:,}", 100 * share, f"{self.rows / seconds:,.0f}", left)
+
+    def over(self, rows: Iterable[T]) -> Iterator[T]:
+        """Yield `rows`, counting them against a total of rows."""
+        for row in rows:
+            self.row(self.rows)
+            yield row
 
     def rows_per_second(self) -> float:
         """Return the mean speed so far."""

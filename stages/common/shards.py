@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -106,13 +107,28 @@ class JsonLines:
 
 def row_count(folder: Path) -> int:
     """Return how many records the Parquet files under `folder` hold, by their footers. Raises DataError."""
-    count = 0
-    for file in records.files(folder):
-        try:
-            count += pq.read_metadata(file).num_rows
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
-    return count
+    return sum(_metadata(file).num_rows for file in records.files(folder))
+
+
+def schema(file: Path) -> pa.Schema:
+    """Return the columns of a Parquet file. Raises DataError."""
+    return _metadata(file).schema.to_arrow_schema()
+
+
+def read_file(file: Path) -> Iterator[Record]:
+    """Yield the records of one Parquet file, a few thousand in memory at a time. Raises DataError."""
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=RECORDS_PER_GROUP):
+            yield from batch.to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
+
+
+def _metadata(file: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -35,6 +35,6 @@ def answered(messages: Sequence[Record]) -> bool:
     return bool(messages) and messages[-1]["role"] == "assistant"
 
 
-def awaits_answer(messages: Sequence[Record]) -> bool:
-    """Whether it is the assistant's turn."""
-    return bool(messages) and messages[-1]["role"] in ("user", "tool")
+def awaits_answer(messages: Sequence[Record], *, of: tuple[str, ...] = ("user", "tool")) -> bool:
+    """Whether it is the assistant's turn, after a turn `of` one of these roles."""
+    return bool(messages) and messages[-1]["role"] in of
