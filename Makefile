@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt | preflight
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch numpy
 	@echo "lathe: installing everything else (some minutes, once)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
-	@touch $@
+	@mkdir -p .lathe && touch $@
 
 demo: env ## the whole pipeline on the demo world: data to chat
 	@$(BIN)/dvc repro

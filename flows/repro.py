@@ -1,0 +1,102 @@
+"""One stage, through one call of `dvc repro --single-item`: what became of it, or its own error line."""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flows import command, devices
+from flows.pipeline import Stage
+from stages.common import errors, process
+
+LOGS = Path("logs/flow")
+RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
+State = Literal["ran", "restored", "cached"]
+HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+
+
+class StageFailed(Exception):
+    """A stage ended badly: its own error line, and its exit code."""
+
+    def __init__(self, line: str, code: int) -> None:
+        super().__init__(line)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call did: ran, restored (from DVC's cache) or cached (was up to date); `figure` is the stage's own."""
+
+    stage: str
+    state: State
+    seconds: float
+    figure: str
+
+
+def repro(
+    stage: Stage,
+    *,
+    follow: Callable[[str], None],
+    cancel: threading.Event,
+    flow_run: str,
+    gpus: Sequence[str] = (),
+    timeout_seconds: float | None = None,
+) -> Outcome:
+    """Bring `stage` up to date on `stage.gpus` of the devices `gpus`. Raises StageFailed."""
+    if cancel.is_set():
+        raise StageFailed(f"lathe: {stage.name} was not started: the flow is cancelled", errors.EXIT_STOPPED)
+    started, log = time.monotonic(), LOGS / f"{stage.name.replace('/', '_')}.log"
+    with devices.held(stage.gpus, gpus, cancel) as held:
+        code = command.run(
+            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
+            log,
+            follow=lambda line: None if line.strip().startswith(HINTS) else follow(line),
+            cancel=cancel,
+            environment=environment(flow_run, held),
+            timeout_seconds=timeout_seconds,
+        )
+    said = log.read_text(encoding="utf-8", errors="replace")
+    if code == command.TIMED_OUT:
+        raise StageFailed(f"lathe: {stage.name} failed: stopped after {timeout_seconds:.0f} s, its time limit", code)
+    if code:
+        raise failure(stage.name, said, code)
+    return Outcome(stage.name, state(said), round(time.monotonic() - started, 1), figure(stage.name))
+
+
+def environment(flow_run: str, gpus: Sequence[str]) -> dict[str, str]:
+    """Return the environment of a stage: this interpreter first on the path, and only the GPUs it holds."""
+    own = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "LATHE_FLOW_RUN_ID": flow_run,
+        "DVC_NO_ANALYTICS": "1",
+    }
+    return {**os.environ, **own, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})}
+
+
+def state(said: str) -> State:
+    """Return what DVC's output says it did."""
+    if "didn't change, skipping" in said:
+        return "cached"
+    return "restored" if "is cached - skipping run" in said else "ran"
+
+
+def failure(name: str, said: str, code: int) -> StageFailed:
+    """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's exit code."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("lathe: ") and " failed (" in line]
+    dvcs = [line for line in lines if line.startswith("ERROR: ")]
+    exits = re.findall(r"exited with (-?\d+)", dvcs[-1]) if dvcs else []
+    line = (own or [f"lathe: {name} failed: {(dvcs or lines or ['without a word'])[-1]}"])[-1]
+    return StageFailed(line, int(exits[-1]) if exits else code)
+
+
+def figure(name: str) -> str:
+    """Return the key figure of the stage's last execution; a stage outside the process contract has none."""
+    facts = process.execution(name)
+    return str(json.loads(facts.read_text(encoding="utf-8"))["figure"]) if facts.exists() else ""

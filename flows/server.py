@@ -1,0 +1,137 @@
+"""The Prefect server of this checkout: attach to the one that answers, start one if none does.
+
+Where it is, and every other setting of it, stands in pyproject.toml under [tool.prefect]; PREFECT_API_URL overrides.
+In the foreground, for a Procfile or a container: python -m flows.server
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stages.common.errors import TryAgainError
+
+HOME = Path(".lathe/prefect")
+LOG = Path("logs/prefect-server.log")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+START_SECONDS = 120.0
+
+
+def api_url() -> str:
+    """Return the API's address, ending in `/api`, as Prefect's own settings have it."""
+    HOME.mkdir(parents=True, exist_ok=True)  # or Prefect warns that it cannot make it
+    from prefect.settings import get_current_settings
+
+    return str(get_current_settings().api.url).rstrip("/")
+
+
+def ui_url(url: str) -> str:
+    """Return the page that belongs to the API at `url`."""
+    return url.removesuffix("/api")
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server is at `url`. Raises TryAgainError when something else is."""
+    import httpx
+
+    try:
+        health = httpx.get(f"{url}/health", timeout=5.0, trust_env=False)
+        healthy = health.status_code == httpx.codes.OK and health.json() is True
+    except httpx.ConnectError:
+        return False
+    except (httpx.HTTPError, ValueError):
+        healthy = False
+    if not healthy:
+        port = urlsplit(url).port or 80
+        raise TryAgainError(
+            "something that is no Prefect server answers here",
+            where=ui_url(url),
+            remedy=f"stop it, or take another port: PREFECT_API_URL=http://127.0.0.1:{port + 1}/api",
+        )
+    return True
+
+
+def environment(url: str) -> dict[str, str]:
+    """Return the environment of a server at `url`: its own page is the only one that may read its API."""
+    host, port = address(url)
+    return {
+        **os.environ,
+        "PREFECT_HOME": str(HOME.absolute()),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_API_HOST": host,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ui_url(url),
+        "PREFECT_UI_API_URL": url,
+    }
+
+
+def address(url: str) -> tuple[str, int]:
+    """Return host and port of `url`."""
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+def ensure() -> str:
+    """Return the address of a healthy server, started in the background if there was none; it stays after the flow.
+
+    Raises TryAgainError when the address is on another machine and nothing answers, is taken, or the start fails.
+    """
+    url = api_url()
+    if answers(url):
+        return url
+    if address(url)[0] not in LOOPBACK:
+        raise TryAgainError("no Prefect server answers", where=url, remedy="start it there, or unset PREFECT_API_URL")
+    with (HOME / "start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two flows that start at once share one server
+        if not answers(url):
+            _start(url)
+    return url
+
+
+def _start(url: str) -> None:
+    LOG.parent.mkdir(exist_ok=True)
+    print(f"lathe: starting the Prefect server, once ({LOG})", end="", file=sys.stderr, flush=True)
+    with LOG.open("w") as log:
+        server = subprocess.Popen(
+            command(url), env=environment(url), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    pid_file().write_text(str(server.pid))
+    started = time.monotonic()
+    while not answers(url):
+        if server.poll() is not None or time.monotonic() - started > START_SECONDS:
+            server.kill()
+            print(file=sys.stderr)
+            raise TryAgainError(f"the Prefect server did not start: {last_line(LOG)}", where=LOG)
+        print(".", end="", file=sys.stderr, flush=True)
+        time.sleep(1)
+    print(f" {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def command(url: str) -> list[str]:
+    """Return the command of a server at `url`."""
+    host, port = address(url)
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+
+
+def pid_file() -> Path:
+    """Return the file with the id of the server that this checkout started."""
+    return HOME / "server.pid"
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of `log` that says something."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def main() -> None:
+    """Become the server."""
+    url = api_url()
+    os.execve(sys.executable, command(url), environment(url))
+
+
+if __name__ == "__main__":
+    main()
