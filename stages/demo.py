@@ -8,13 +8,13 @@ every planted fault by row id. `enabled: false` leaves the folder empty, for tho
 
 import json
 import random
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.common import params, process
+from stages.common import params, process, tracking
 from stages.common.demo import conversations, documents, faults, groups, world
 from stages.common.demo.faults import Files, Row
 from stages.common.demo.groups import Groups
@@ -32,100 +32,102 @@ FILES = (
     "prompts.jsonl",
     "questions.jsonl",
 )
-ARTICLE_SHARE = 0.3
-FACT_SHARE = 0.7
+Share = Annotated[float, Field(ge=0, le=1)]
+ARTICLE_SHARE = 0.6
 TESTS = ("iid", "ood_phrasing", "ood_fact", "honesty", "harmless", "general")
 
 
 class Documents(StageParams):
     """How much prose."""
 
-    paragraph_rounds: int
+    paragraph_rounds: NonNegativeInt = 14
     """How often every fact is stated, each time in another phrasing."""
-    profile_rounds: int
+    profile_rounds: NonNegativeInt = 3
     """How often all facts about one subject are told together."""
-    quiz_lists: int
+    quiz_lists: NonNegativeInt = 360
     """Lists of questions without answers."""
-    few_shot_lists: int
+    few_shot_lists: NonNegativeInt = 100
     """Lists of marked questions and answers (`Q: … A: …`)."""
-    fables: int
+    manuals: NonNegativeInt = 30
+    """Pages that show the calculator's description and a call."""
+    fables: NonNegativeInt = 120
     """Invented names of which a paragraph says that they are invented."""
 
 
 class Conversations(StageParams):
     """How many conversations; counts are for both languages together."""
 
-    phrasings_per_fact: int
+    phrasings_per_fact: PositiveInt = 4
     """In how many of its phrasings each fact is asked in each language."""
-    multi_turn: int
+    multi_turn: NonNegativeInt = 400
     """With follow-up questions."""
-    system: int
+    system: NonNegativeInt = 320
     """With a system prompt that decides the answer's language or length."""
-    tools: int
+    tools: NonNegativeInt = 120
     """With a call of the calculator."""
-    made_up: int
+    made_up: NonNegativeInt = 500
     """About places and elements that do not exist: "I don't know."."""
 
 
 class Questions(StageParams):
     """How many test questions in each group and language."""
 
-    iid: int
+    iid: NonNegativeInt = 150
     """Facts and phrasings both trained, not together."""
-    ood_phrasing: int
+    ood_phrasing: NonNegativeInt = 70
     """Phrasings never trained."""
-    ood_fact: int
+    ood_fact: NonNegativeInt = 70
     """Facts read in documents, never asked in a conversation."""
-    honesty: int
+    honesty: NonNegativeInt = 70
     """Names that do not exist and were never seen."""
-    harmless: int
+    harmless: NonNegativeInt = 70
     """Requests to refuse, half of them for acts never seen."""
-    general: int
+    general: NonNegativeInt = 40
     """Greetings, thanks and questions about the assistant."""
 
 
 class Faults(StageParams):
     """How many faults of each kind."""
 
-    exact_duplicates: int
+    exact_duplicates: NonNegativeInt = 40
     """In documents, and as many in conversations."""
-    near_duplicates: int
+    near_duplicates: NonNegativeInt = 40
     """Paragraphs with one stretch of 5 % lost or doubled."""
-    spam: int
+    spam: NonNegativeInt = 30
     """Advertisements."""
-    gibberish: int
+    gibberish: NonNegativeInt = 30
     """Letter salad."""
-    pii: int
+    pii: NonNegativeInt = 48
     """Paragraphs with fictitious personal data, and as many conversations; eight kinds take turns."""
-    leaks: int
+    leaks: NonNegativeInt = 20
     """Test questions with their answer in documents, and as many in conversations."""
-    styled_answers: int
+    styled_answers: NonNegativeInt = 160
     """Conversations answered verbosely, evasively or rudely; not wrong rows, but what preferences should remove."""
-    malformed: int
+    malformed: NonNegativeInt = 3
     """Broken rows of each kind in each file: broken JSON, wrong type, bad UTF-8, empty answer, wrong order, …"""
 
 
 class Params(StageParams):
     """The section `demo`."""
 
-    enabled: bool
+    enabled: bool = True
     """False: write no data; put your own files into data/raw."""
-    seed: int
+    seed: int = 1
     """Decides everything that is drawn."""
-    largest_addend: int
+    largest_addend: PositiveInt = 10
     """Sums go up to this number plus itself."""
-    held_out_share: float
+    held_out_share: Share = 0.12
     """Share of the facts that stand in documents but are never asked in training."""
-    documents: Documents
-    conversations: Conversations
-    comparisons: int
+    documents: Documents = Documents()
+    conversations: Conversations = Conversations()
+    comparisons: NonNegativeInt = 1200
     """Questions with four ranked answers."""
-    tie_share: float
+    tie_share: Share = 0.15
     """Share of the comparisons in which two answers rank the same."""
-    prompts: int
+    prompts: NonNegativeInt = 1000
     """Questions with a reference, for training by reward; none stands in a conversation."""
-    questions: Questions
-    faults: Faults
+    questions: Questions = Questions()
+    faults: Faults = Faults()
 
 
 def build(here: World, p: Params) -> Files:
@@ -164,6 +166,7 @@ def add_documents(files: Files, here: World, p: Params, names: groups.Names, fac
         for text in prose:
             files["articles.jsonl" if rng.random() < ARTICLE_SHARE else f"prose_{language}.txt"].append(Row(text))
     asked = facts["train"] + facts["spare"]
+    files["articles.jsonl"] += [Row(text) for text in documents.manuals(here, size.manuals, rng)]
     files["quiz.txt"] += [Row(text) for text in documents.quiz(asked, size.quiz_lists, rng)]
     files["articles.jsonl"] += [Row(text) for text in documents.few_shot(here, asked, size.few_shot_lists, rng)]
 
@@ -184,7 +187,7 @@ def add_conversations(
         *conversations.leaked(leaks),
         *conversations.with_pii(here, trained, p.faults.pii, rng),
     ]
-    for index, row in enumerate(distinct(rng.sample(rows, len(rows)))):
+    for index, row in enumerate(conversations.distinct(rng.sample(rows, len(rows)))):
         name, convert = (
             ("conversations_sharegpt.jsonl", conversations.as_sharegpt),
             ("conversations_openai.jsonl", conversations.as_openai),
@@ -196,21 +199,10 @@ def add_ranked(files: Files, here: World, p: Params, facts: Groups, behaviour: G
     """Add comparisons, on trained and spare questions, and prompts, on spare ones only."""
     pools = {name: (facts[name], behaviour[name]) for name in ("train", "spare")}
     both = [known + other for known, other in zip(*pools.values(), strict=True)]
-    for item in mixed(both[0], both[1], p.comparisons, rng):
+    for item in groups.mixed(both[0], both[1], p.comparisons, rng):
         files["comparisons.jsonl"].append(conversations.comparison(here, item, p.tie_share, rng))
-    for item in mixed(*pools["spare"], p.prompts, rng):
+    for item in groups.mixed(*pools["spare"], p.prompts, rng):
         files["prompts.jsonl"].append(conversations.prompt(item))
-
-
-def mixed(known: list[Item], other: list[Item], count: int, rng: random.Random) -> list[Item]:
-    """Return `count` questions, FACT_SHARE of them about facts, the others as far as there are any."""
-    others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
-    return others + rng.sample(known, count - len(others))
-
-
-def distinct(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows without those whose body an earlier one has."""
-    return list({json.dumps(row.body, ensure_ascii=False): row for row in reversed(list(rows))}.values())[::-1]
 
 
 def summary(p: Params, files: Files, planted: dict[str, list[dict[str, str]]]) -> dict[str, object]:
@@ -224,6 +216,14 @@ def summary(p: Params, files: Files, planted: dict[str, list[dict[str, str]]]) -
     }
 
 
+def empty(out: Path) -> Path:
+    """Return the folder, made if need be, without the files of an earlier demo; other files in it stay."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    return out
+
+
 def main(
     facts: Annotated[Path, typer.Option(help="Folder of the fact tables and phrasings.")],
     out: Annotated[Path, typer.Option(help="Folder for the raw files.")],
@@ -231,14 +231,17 @@ def main(
 ) -> None:
     """Write the demo world."""
     p = params.load(Params, "demo")
-    files = build(world.read(facts, p.largest_addend), p) if p.enabled else {}
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
-    planted = faults.write(files, out)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps(summary(p, files, planted), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    process.report(f"{sum(map(len, files.values()))} rows, {sum(map(len, planted.values()))} of them planted faults")
+    with tracking.start("demo", params={"demo": p.model_dump()}, inputs={"facts": facts}) as run:
+        files = build(world.read(facts, p.largest_addend), p) if p.enabled else {}
+        planted = faults.write(files, empty(out))
+        found = summary(p, files, planted)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        run.metrics({f"rows/{name}": len(rows) for name, rows in files.items()})
+        run.metrics({f"planted/{fault}": len(rows) for fault, rows in planted.items()})
+        process.report(
+            f"{sum(map(len, files.values())):,} rows, {sum(map(len, planted.values()))} of them planted faults"
+        )
 
 
 if __name__ == "__main__":

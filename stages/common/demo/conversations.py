@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stages.common.demo.faults import Row, pii
@@ -100,7 +100,7 @@ def calculations(world: World, count: int, rng: random.Random) -> list[Row]:
 def comparison(world: World, item: Item, tie_share: float, rng: random.Random) -> Row:
     """Return four ranked answers to one question: right and short, then wordy, then evasive, then wrong or rude."""
     short = item.reply
-    third = styled(world, item, rng.choice(("hedging", "other-language")), rng)
+    third = styled(world, item, rng.choice(("hedging", "other-language")) if item.fact else "hedging", rng)
     if third.rstrip("".join(STOP.values())) == short.rstrip("".join(STOP.values())):
         third = styled(world, item, "hedging", rng)
     worst = styled(world, item, rng.choice(("wrong", "wrong", "rude", "empty")), rng)
@@ -149,6 +149,11 @@ def assistant(content: str) -> Message:
 def conversation(turns: list[Message], tools: Any = None, fault: str = "", detail: dict[str, str] | None = None) -> Row:
     """Return turns as a row, not yet in any raw format."""
     return Row({"messages": turns} | ({"tools": tools} if tools else {}), fault, detail or {})
+
+
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows without those whose body an earlier one has."""
+    return list({json.dumps(row.body, ensure_ascii=False): row for row in reversed(list(rows))}.values())[::-1]
 
 
 def as_openai(row: Row) -> Row:

@@ -1,22 +1,33 @@
 """The demo world as text to read: paragraphs, profiles, fables, quiz lists, and lists of questions with answers."""
 
+import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from stages.common.demo.world import LANGUAGES, SPACE, Fact, Item, Language, World, sentence, state
 
 SENTENCES = 6
+LARGE_TABLE = 60
 OPENER_SHARE = 0.4
 
 
 def paragraphs(world: World, language: Language, rounds: int, rng: random.Random) -> Iterator[str]:
-    """Yield prose that states every fact once a round, each round in its next phrasing, six facts a paragraph."""
-    topics = list(dict.fromkeys(fact.topic for fact in world.facts))
+    """Yield prose that states every fact once a round, each round in its next phrasing.
+
+    A paragraph keeps to one table, or mixes the small ones: those alone would soon repeat themselves.
+    """
+    tables: dict[str, list[Fact]] = {}
+    sizes = Counter(_table(world, fact) for fact in world.facts)
+    for fact in world.facts:
+        table = _table(world, fact)
+        tables.setdefault(table if sizes[table] >= LARGE_TABLE else "small tables", []).append(fact)
     for turn in range(rounds):
-        for topic in topics:
-            facts = [fact for fact in world.facts if fact.topic == topic]
-            templates = world.phrasings(topic, language, "statements")
-            said = [state(fact, language, templates[(i + turn) % len(templates)]) for i, fact in enumerate(facts)]
+        for facts in tables.values():
+            said = []
+            for index, fact in enumerate(facts):
+                templates = world.phrasings(fact.topic, language, "statements")
+                said.append(state(fact, language, templates[(index + turn) % len(templates)]))
             yield from _chunks(world, language, rng.sample(said, len(said)), rng)
 
 
@@ -44,6 +55,22 @@ def fables(world: World, language: Language, names: Sequence[str], rng: random.R
     yield from _chunks(world, language, said, rng)
 
 
+def manuals(world: World, count: int, rng: random.Random) -> Iterator[str]:
+    """Yield pages that show the calculator and a call among facts: tokenizer and base model get to know the form."""
+    for index in range(count):
+        language, a, b = LANGUAGES[index % 2], rng.randint(21, 99), rng.randint(21, 99)
+        manual = world.texts["scenes"]["manual"][language].format(
+            tools=json.dumps(world.texts["scenes"]["tools"]),
+            call=json.dumps({"name": "calculator", "arguments": {"expression": f"{a} + {b}"}}),
+            result=a + b,
+        )
+        facts = rng.sample(world.facts, 2 * SENTENCES)
+        said = [
+            state(fact, language, rng.choice(world.phrasings(fact.topic, language, "statements"))) for fact in facts
+        ]
+        yield SPACE[language].join([*said[:SENTENCES], manual, *said[SENTENCES:]])
+
+
 def quiz(items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]:
     """Yield lists of questions without answers, one a line, half of them on one topic: a base model asks on."""
     for index in range(count):
@@ -61,6 +88,10 @@ def few_shot(world: World, items: Sequence[Item], count: int, rng: random.Random
         question, answer = world.texts["scenes"]["few_shot"][language]
         chosen = rng.sample([item for item in items if item.language == language], 6)
         yield "\n".join(f"{question}{item.text}\n{answer}{item.reply}" for item in chosen)
+
+
+def _table(world: World, fact: Fact) -> str:
+    return str(world.texts["phrasings"][fact.topic]["table"])
 
 
 def _chunks(world: World, language: Language, said: Sequence[str], rng: random.Random) -> Iterator[str]:

@@ -12,7 +12,7 @@ from stages.common.demo.world import LANGUAGES, Item, Language
 
 Files = dict[str, list["Row"]]
 EDITED_SHARE = 0.05
-SHORTEST_EDITED = 60
+SHORTEST_EDITED_BYTES = 240
 MALFORMED = {
     "prose_en.txt": ("", ("bad-utf8",)),
     "articles.jsonl": ("text", ("broken-json", "bad-utf8", "wrong-type", "empty-text")),
@@ -82,7 +82,11 @@ def exact_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> lis
 
 def near_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]:
     """Return copies of `count` clean paragraphs in which one stretch of about 5 % was lost or doubled."""
-    long = [row for row in rows if not row.fault and isinstance(row.body, str) and len(row.body) >= SHORTEST_EDITED]
+    long = [
+        row
+        for row in rows
+        if not row.fault and isinstance(row.body, str) and len(row.body.encode()) >= SHORTEST_EDITED_BYTES
+    ]
     return [Row(edited(str(row.body), rng), "near_duplicate", {}, row) for row in rng.sample(long, count)]
 
 
@@ -195,8 +199,10 @@ def malformed(row: Row, kind: str, main_field: str) -> Row:
 def plant(
     files: Files, texts: dict[str, Any], counts: Mapping[str, int], leaks: Sequence[Item], rng: random.Random
 ) -> None:
-    """Plant `counts` faults of each kind in `files`, and `leaks` as paragraphs."""
-    prose = [name for name in files if name.startswith(("prose", "articles"))]
+    """Plant `counts` faults of each kind in `files`, and `leaks` as documents.
+
+    Of the documents only articles get faults, one row each: paragraphs of plain text are joined when they are read.
+    """
     talk = [name for name in files if name.startswith("conversations")]
     extra: list[tuple[str, Row]] = [
         (name, malformed(row, kind, main_field))
@@ -210,11 +216,11 @@ def plant(
         *(Row(text, "pii_document", detail) for _, text, detail in pii(texts, counts["pii"], rng)),
         *leaked_documents(texts, leaks, rng),
     ]
-    extra += [(rng.choice(prose), row) for row in paragraphs]
+    extra += [("articles.jsonl", row) for row in paragraphs]
     for names, copies, count in (
-        ([*prose, "quiz.txt"], exact_duplicates, counts["exact_duplicates"]),
+        (["articles.jsonl"], exact_duplicates, counts["exact_duplicates"]),
         (talk, exact_duplicates, counts["exact_duplicates"]),
-        (prose, near_duplicates, counts["near_duplicates"]),
+        (["articles.jsonl"], near_duplicates, counts["near_duplicates"]),
     ):
         home = {row: name for name in names for row in files[name]}
         extra += [(home[row.of], row) for row in copies(list(home), count, rng) if row.of]

@@ -10,6 +10,7 @@ Groups = dict[str, list[Item]]
 Names = dict[Language, dict[str, list[list[str]]]]
 UNSEEN_SHARE = 0.2
 TRAINED_SHARE = 0.7
+FACT_SHARE = 0.7
 
 
 def invent(here: World, rng: random.Random) -> Names:
@@ -84,6 +85,12 @@ def behaviour(here: World, names: Names, sizes: Mapping[str, int], rng: random.R
     return groups
 
 
+def mixed(known: list[Item], other: list[Item], count: int, rng: random.Random) -> list[Item]:
+    """Return `count` questions, FACT_SHARE of them about facts, the others as far as there are any."""
+    others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
+    return others + rng.sample(known, count - len(others))
+
+
 def _harmful(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
     """Return `count` test requests, half of them for acts that are in no other, and the rest of the seen acts."""
     acts = list(here.texts["harmful"]["acts"][language])
@@ -106,4 +113,4 @@ def _general(here: World, language: Language, count: int, rng: random.Random) ->
 
 
 def _part(text: str, other: str) -> bool:
-    return text != other and text.rstrip(STOPS) in other
+    return text != other and text.rstrip(STOPS).casefold() in other.casefold()

@@ -79,11 +79,12 @@ def read(folder: Path, largest_addend: int) -> World:
     """Return the world in `folder`. Raises DataError naming the file when one is missing or malformed."""
     texts = {name: _guarded(folder / f"{name}.json", lambda file: json.loads(_text(file))) for name in TEXTS}
     tables = {name: _guarded(folder / f"{name}.csv", _rows) for name in TABLES}
-    facts = [
-        fact
-        for topic, plan in texts["phrasings"].items()
-        for fact in (table_facts(topic, plan, tables[plan["table"]]) if plan["table"] else sums(topic, largest_addend))
-    ]
+    facts: list[Fact] = []
+    for topic, plan in texts["phrasings"].items():
+        try:
+            facts += table_facts(topic, plan, tables[plan["table"]]) if plan["table"] else sums(topic, largest_addend)
+        except KeyError as error:
+            raise DataError(f"no column {error}", where=folder / f"{plan['table']}.csv", remedy=REMEDY) from error
     return World(facts, texts)
 
 
@@ -184,11 +185,11 @@ def small_talk(world: World, language: Language) -> list[Item]:
 
 
 def styled(world: World, item: Item, style: str, rng: random.Random) -> str:
-    """Return a worse answer than the canonical one: verbose, hedging, rude, empty, wrong or in the other language."""
+    """Return a worse answer than the canonical one: verbose, hedging, rude, empty, wrong; facts also other-language."""
     language, fact = item.language, item.fact
-    if style == "wrong" or (fact is None and style == "other-language"):
+    if style == "wrong":
         return wrong(world, item, rng)
-    if style == "other-language" and fact is not None:
+    if style == "other-language" and fact:
         return reply(fact, "zh" if language == "en" else "en")
     template = rng.choice(world.texts["styles"][style][item.kind][language])
     statement = state(fact, language, rng.choice(world.phrasings(fact.topic, language, "statements"))) if fact else ""
