@@ -24,6 +24,7 @@ RESULT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["id"], "
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"20\d{6}T\d{6}\.\d{6}Z")
+LOCAL_EPOCH = re.compile(r"(1999-12-31|2000-01-01)[T ]\d\d:\d\d:\d\d(Z| [\w+-]+)")
 REMOTE_LOGO = re.compile(r'https://[^"]*/logo-long\.png\?d=[^"]*')
 
 
@@ -57,9 +58,12 @@ class Door:
             ProgressBarsConfig,
         )
 
+        from stages.common import docs_store
+
         self.docs = docs
         self.findings: dict[tuple[str, str], Finding] = {}
-        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.absolute())}
+        store = {"class_name": "SortedFilesystemStore", "module_name": docs_store.__name__}
+        store["base_directory"] = str(docs.absolute())
         site = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": store}
         site["site_index_builder"] = {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False}
         config = DataContextConfig(
@@ -116,10 +120,11 @@ class Door:
 
 
 def settled(page: str, logo: str) -> str:
-    """Return a page of Data Docs with its random ids numbered, its times fixed and its logo taken from beside it."""
+    """Return a page of Data Docs with random ids numbered, times and time zone fixed and the logo from beside it."""
     numbers: dict[str, str] = {}
     page = UUID.sub(lambda match: numbers.setdefault(match[0], f"id-{len(numbers)}"), page)
-    return TIME.sub(EPOCH.strftime("%Y%m%dT%H%M%S.%fZ"), REMOTE_LOGO.sub(logo, page))
+    page = TIME.sub(EPOCH.strftime("%Y%m%dT%H%M%S.%fZ"), REMOTE_LOGO.sub(logo, page))
+    return LOCAL_EPOCH.sub("2000-01-01 00:00:00 UTC", page)
 
 
 def _raised(info: dict[str, Any]) -> bool:
