@@ -12,6 +12,7 @@ from stages.common.records import Record, Shape
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 WIDE_SPACES = re.compile("[\xa0\u2000-\u200a\u202f\u205f\u3000]")
 LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
+SENTENCES = re.compile("[^\n.!?。！？]+[.!?。！？]*")
 BLANK_LINES = re.compile("\n{3,}")
 TURNS = {"conversations": "messages", "comparisons": "prompt", "prompts": "messages", "questions": "messages"}
 IDENTITY = {
@@ -68,13 +69,13 @@ def user_turns(shape: Shape, record: Record) -> list[str]:
 
 
 def asked(shape: Shape, record: Record) -> Iterator[bytes]:
-    """Yield digests of all the record may ask: each user turn, or each line and paragraph of a document.
+    """Yield digests of all the record may ask: each user turn, or a document's lines, paragraphs and sentences.
 
     Of a test question only the last turn counts: those before it are examples or context.
     """
     if shape == "documents":
         text = record["text"] or ""
-        parts = {*text.split("\n"), *text.split("\n\n")}
+        parts = {*text.split("\n"), *text.split("\n\n"), *SENTENCES.findall(text)}
     else:
         turns = user_turns(shape, record)
         parts = set(turns[-1:] if shape == "questions" else turns)
