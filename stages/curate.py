@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
-from stages.common import content, params, process, records, tracking, turns
+from stages.common import content, faults, params, process, records, tracking
 from stages.common.errors import DataError
 from stages.common.figures import bars
 from stages.common.params import StageParams
@@ -57,60 +57,32 @@ class Params(StageParams):
 
 @dataclass
 class Count:
-    """What became of a shape's records, by source: `rows` = `kept` + the sum of `dropped`."""
+    """What became of a shape's records: outcomes (`kept` or a reason to drop) by source, and how they were split."""
 
-    rows: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
-    hashes: set[int] = field(default_factory=set)
-    """The smallest and the largest hash that decided a split."""
-
-    def add(self, source: str, reason: str) -> None:
-        """Count one record, kept when there is no reason to drop it."""
-        self.rows[source] += 1
-        if reason:
-            self.dropped[source, reason] += 1
-        else:
-            self.kept[source] += 1
+    smallest_hash: int = HASHES
+    largest_hash: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """Return the shape's part of the report."""
-        reasons: Counter[str] = Counter()
-        sources = {name: {"rows": self.rows[name], "kept": self.kept[name], "dropped": {}} for name in self.rows}
-        for (name, reason), number in self.dropped.items():
-            reasons[reason] += number
-            sources[name]["dropped"] |= {reason: number}  # type: ignore[operator]  # the values are of two types
-        rows, kept = self.rows.total(), self.kept.total()
-        return {"rows": rows, "kept": kept, "dropped": reasons, "splits": self.splits, "sources": sources}
+        """Return the shape's part of the report; `rows` = `kept` + the sum of `dropped`, also for each source."""
+        sources = {source: self._part({source}) for source, _ in sorted(self.outcomes)}
+        return self._part(set(sources)) | {"splits": self.splits, "sources": sources}
 
-
-def fault(shape: Shape, record: Record) -> str:
-    """Return why a record is of no use by itself, or nothing."""
-    if shape == "documents":
-        return "" if record["text"] else "empty"
-    messages = record[content.TURNS[shape]]
-    if shape == "conversations" and messages and not any(turn["role"] == "assistant" for turn in messages):
-        return "no_answer"
-    if turns.empty(messages):
-        return "empty_turn"
-    if not turns.in_order(messages):
-        return "bad_role_order"
-    if shape == "conversations":
-        return "" if turns.answered(messages) else "cut"
-    if not turns.awaits_answer(messages, of=("user", "tool") if shape == "comparisons" else ("user",)):
-        return "no_question"
-    if shape == "comparisons" and not all(record["responses"]):
-        return "empty_answer"
-    return "no_reference" if shape == "questions" and not record["reference"] else ""
+    def _part(self, sources: set[str]) -> dict[str, Any]:
+        dropped: Counter[str] = Counter()
+        for (source, outcome), number in self.outcomes.items():
+            dropped[outcome] += number if source in sources else 0
+        rows, kept = dropped.total(), dropped.pop("kept", 0)
+        return {"rows": rows, "kept": kept, "dropped": +dropped}
 
 
 def drop_reason(shape: Shape, record: Record, seen: set[bytes], questions: set[bytes]) -> str:
     """Return why a clean record is dropped, or nothing and remember it as seen."""
-    reason = fault(shape, record)
+    reason = faults.fault(shape, record)
     if reason:
         return reason
-    if questions and any(question in questions for question in content.asked(shape, record)):
+    if questions and not questions.isdisjoint(content.asked(shape, record)):
         return "leaked_question"
     identity = content.identity(shape, record)
     if identity in seen:
@@ -126,12 +98,12 @@ def sort(shape: Shape, folder: Path, out: Path, limit: int, questions: set[bytes
     """
     count, seen = Count(), set[bytes]()
     places = {"whole": out} if shape == "questions" else {split: out / split for split in records.SPLITS}
-    progress = Progress(row_count(folder))
+    progress = Progress(rows := row_count(folder))
     with Shards({place: shape for place in places.values()}) as shards:
         for raw in progress.over(records.read(folder)):
             record = content.clean(shape, raw)
             reason = drop_reason(shape, record, seen, questions)
-            count.add(record["source"], reason)
+            count.outcomes[record["source"], reason or "kept"] += 1
             if reason:
                 if drops is not None:
                     drops.add(reason, {"reason": reason, "shape": shape} | raw)
@@ -140,9 +112,9 @@ def sort(shape: Shape, folder: Path, out: Path, limit: int, questions: set[bytes
             split = "whole" if shape == "questions" else "validation" if value < limit else "train"
             shards.add(places[split], record)
             count.splits[split] += 1
-            count.hashes = {min(count.hashes | {value}), max(count.hashes | {value})}
-    if progress.total != max(count.kept.total() + count.dropped.total(), 1):
-        raise DataError(f"{progress.total} records in, but {count.summary()}", where=folder)
+            count.smallest_hash, count.largest_hash = min(count.smallest_hash, value), max(count.largest_hash, value)
+    if rows != count.outcomes.total():
+        raise DataError(f"{rows} records in, but {count.summary()}", where=folder)
     return count
 
 
@@ -156,14 +128,14 @@ def curate(ingested: Path, out: Path, dropped: Path, shares: dict[str, float]) -
             counts[shape] = sort(shape, source, target, limit, questions, drops)
             if limit and _validation_is_missing(counts[shape]):
                 process.log.info("%s: by chance nothing was held out; holding out the smallest hash", shape)
-                counts[shape] = sort(shape, source, target, min(counts[shape].hashes) + 1, questions, drops=None)
+                counts[shape] = sort(shape, source, target, counts[shape].smallest_hash + 1, questions, drops=None)
             if shape == "questions":
                 questions = {asked for record in records.read(target) for asked in content.asked(shape, record)}
     return counts
 
 
 def _validation_is_missing(count: Count) -> bool:
-    enough = count.splits["train"] >= ROWS_WITH_VALIDATION and len(count.hashes) > 1
+    enough = count.splits["train"] >= ROWS_WITH_VALIDATION and count.smallest_hash < count.largest_hash
     return enough and not count.splits["validation"]
 
 

@@ -7,23 +7,21 @@ A document of plain text is several paragraphs (its rows); everywhere else a row
     python -m stages.ingest --raw data/raw --out data/ingested --quarantine data/quarantine --report reports/ingest.json
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from pydantic import PositiveInt
 
-from stages.common import formats, params, plain_text, process, raw_files, tracking
+from stages.common import params, process, raw_files, tracking
 from stages.common.errors import DataError
 from stages.common.figures import bars
 from stages.common.params import StageParams
+from stages.common.parsing import Kept, Reader, Refused
 from stages.common.progress import Progress
-from stages.common.raw_files import RawFile, Row
-from stages.common.records import SHAPES, Record, Shape
+from stages.common.records import SHAPES, Record
 from stages.common.shards import JsonLines, Shards, write_json
 
 
@@ -32,24 +30,6 @@ class Params(StageParams):
 
     document_characters: PositiveInt = 4000
     """Paragraphs of a plain text file are joined to documents of about this length."""
-
-
-class Kept(NamedTuple):
-    """A record and the number of raw rows in it."""
-
-    format: str
-    shape: Shape
-    line: int
-    record: Record
-    rows: int = 1
-
-
-class Refused(NamedTuple):
-    """A raw row for the quarantine."""
-
-    row: Row
-    reason: str
-    detail: str = ""
 
 
 @dataclass
@@ -72,63 +52,6 @@ class Count:
         self.records[outcome.shape] += 1
 
 
-def parse_row(row: Row) -> Kept | Refused:
-    """Return what becomes of one JSON row."""
-    if row.fault:
-        return Refused(row, row.fault)
-    try:
-        value = json.loads(row.data.decode("utf-8"))
-        if b"\\u" in row.data:  # an escape can hide half of a surrogate pair, which no UTF-8 file can hold
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        return Refused(row, "not UTF-8", error.reason)
-    except (ValueError, RecursionError) as error:
-        return Refused(row, "not valid JSON", str(error))
-    if not isinstance(value, dict):
-        return Refused(row, "not an object")
-    name = formats.recognise(value)
-    if name is None:
-        return Refused(row, "unknown format", "keys: " + ", ".join(list(value)[:10]))
-    shape, parse = formats.FORMATS[name]
-    try:
-        return Kept(name, shape, row.line, parse(value))
-    except formats.Malformed as error:
-        return Refused(row, error.reason, error.detail)
-
-
-def parse_text(rows: Iterable[Row], characters: int, count: Count) -> Iterator[Kept | Refused]:
-    """Yield the documents of a plain text file and its unreadable paragraphs; `count.rows` counts paragraphs."""
-    refused: list[Refused] = []
-
-    def readable() -> Iterator[plain_text.Paragraph]:
-        for found in plain_text.paragraphs(rows, characters):
-            count.rows += 1
-            if isinstance(found, plain_text.Paragraph):
-                yield found
-            else:
-                refused.append(Refused(found.row, found.reason))
-
-    for document in plain_text.documents(readable(), characters):
-        yield Kept("plain text", "documents", document.line, {"text": document.text}, document.paragraphs)
-        yield from refused
-        refused.clear()
-    yield from refused
-
-
-def parse_file(file: RawFile, characters: int, count: Count) -> Iterator[Kept | Refused]:
-    """Yield what becomes of each row of a file, counting in `count.rows` the rows that were read."""
-    if file.kind == "text":
-        yield from parse_text(file.rows(), characters, count)
-    elif file.kind == "unknown":
-        if file.path.stat().st_size:
-            count.rows += 1
-            yield Refused(Row(1, b""), "unknown format", "the whole file")
-    else:
-        for row in file.rows():
-            count.rows += 1
-            yield parse_row(row)
-
-
 def ingest(raw: Path, out: Path, quarantine: Path, characters: int) -> dict[str, Count]:
     """Read every raw file and write shapes and quarantine; return the counts by file.
 
@@ -142,7 +65,8 @@ def ingest(raw: Path, out: Path, quarantine: Path, characters: int) -> dict[str,
             source = path.relative_to(raw).as_posix()
             count = counts[source] = Count()
             with raw_files.open_raw(path) as file:
-                for outcome in parse_file(file, characters, count):
+                reader = Reader(file, characters)
+                for outcome in reader.outcomes():
                     count.add(outcome)
                     progress.row(behind + file.position())
                     if isinstance(outcome, Kept):
@@ -150,7 +74,7 @@ def ingest(raw: Path, out: Path, quarantine: Path, characters: int) -> dict[str,
                         shards.add(folders[outcome.shape], name | outcome.record)
                     else:
                         refusals.add(source, refusal(source, outcome))
-            behind += path.stat().st_size
+            behind, count.rows = behind + path.stat().st_size, reader.rows
             if count.rows != count.kept + count.quarantined.total():
                 raise DataError(f"{count.rows} rows in, but {count.kept} kept and {count.quarantined}", where=path)
     process.log.info("%s outcomes/s", f"{progress.rows_per_second():,.0f}")
