@@ -21,6 +21,7 @@ ENVIRONMENT = {  # a server that is away must show at once (our thread tries aga
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
 
 def client() -> "MlflowClient":
@@ -30,9 +31,11 @@ def client() -> "MlflowClient":
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    import mlflow
     from mlflow import MlflowClient
 
     address = uri()
+    mlflow.set_tracking_uri(address)  # the SQL registry resolves models:/ with a client of the global address
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with answers(), _one_at_a_time() if address.startswith("sqlite") else nullcontext():
@@ -89,3 +92,11 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
         if made_meanwhile is None:
             raise error
         return str(made_meanwhile.experiment_id)
+
+
+def download(location: str, folder: Path) -> None:
+    """Copy the artifacts at a remote location into `folder`."""
+    from mlflow.artifacts import download_artifacts
+
+    folder.mkdir(parents=True, exist_ok=True)
+    download_artifacts(artifact_uri=location, dst_path=str(folder), tracking_uri=uri())

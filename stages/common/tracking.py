@@ -24,7 +24,6 @@ from stages.common.spool import Event, Spool
 CLOSE_SECONDS, STOP_SECONDS = 30.0, 8.0
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100
-NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
 
 @contextmanager
@@ -136,7 +135,7 @@ class Sender:
             about = {"sha256": event["sha256"], "path": event["path"], "step": str(event["step"])}
             tags = {**about, "spool": key, "mlflow.model.isExternal": "true"}
             model = self._client.create_logged_model(
-                experiment, event["name"].translate(NAME), run_id, tags, about, model_type="checkpoint"
+                experiment, event["name"].translate(store.NAME), run_id, tags, about, model_type="checkpoint"
             )
         outputs = self._client.get_run(run_id).outputs
         if not any(output.model_id == model.model_id for output in (outputs.model_outputs if outputs else [])):

@@ -1,0 +1,183 @@
+"""The registry: versions of a name in the MLflow store, their files under a manifest of hashes, and who is champion.
+
+A version's source is always a logged model of this project's experiment. Only weights, settings and templates go in;
+a version is loaded only when every byte is as its manifest says and the manifest is the one it was registered with.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from stages.common import checkpoints, lineage, models, store
+from stages.common.errors import DataError
+from stages.common.process import log
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+KINDS = frozenset({".safetensors", ".json", ".jinja"})  # no pickle (.bin, .pt, .pkl, …) goes in or comes out
+CACHE = Path(".lathe/models")
+SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
+DESCRIPTION_CHARACTERS = 5000  # the width of MLflow's column
+REMEDY = "make the champion anew with `dvc repro -f promote`"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model."""
+
+    name: str
+    number: str
+    source: str
+    tags: dict[str, str]
+
+
+def with_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
+    """Return the version that `alias` of `name` points at, or None."""
+    with store.answers():
+        found = client.search_registered_models(f"name = '{name}'")
+        number = found[0].aliases.get(alias) if found else None
+        return _version(client.get_model_version(name, str(number))) if number is not None else None
+
+
+def with_weights(client: "MlflowClient", name: str, weights_sha256: str) -> Version | None:
+    """Return the version of `name` that has these weights, or None."""
+    with store.answers():
+        found = client.search_model_versions(f"name = '{name}' and tags.`weights_sha256` = '{weights_sha256}'")
+        return _version(found[0]) if found else None
+
+
+def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, str]) -> Version:
+    """Return the version of `name` with the weights in `folder`, made unless there is one (`tags.weights_sha256`)."""
+    known = with_weights(client, name, tags["weights_sha256"])
+    if known:
+        return known
+    with store.answers():
+        model = _uploaded(client, name, folder, tags["weights_sha256"])
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        made = client.create_model_version(
+            name,
+            source=f"models:/{model.model_id}",
+            run_id=model.source_run_id or None,
+            tags=tags | {"manifest_sha256": model.tags["manifest_sha256"]},
+        )
+        return _version(made)
+
+
+def describe(client: "MlflowClient", version: Version, description: str, tags: dict[str, str]) -> None:
+    """Set a version's description (its beginning, where it is too long for MLflow) and tags."""
+    with store.answers():
+        client.update_model_version(version.name, version.number, description[:DESCRIPTION_CHARACTERS])
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.number, key, value)
+
+
+def point(client: "MlflowClient", alias: str, version: Version) -> None:
+    """Make `alias` point at `version`."""
+    with store.answers():
+        client.set_registered_model_alias(version.name, alias, version.number)
+
+
+def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
+    """Return the champion and the local folder of its files, every byte verified.
+
+    Raises DataError when there is no champion, its source is not ours, or a file is not as registered.
+    """
+    version = with_alias(client, name, CHAMPION)
+    if version is None:
+        raise DataError(f"'{name}' has no champion", where=store.shown(), remedy="run `dvc repro -f promote`")
+    return version, fetch(client, version)
+
+
+def fetch(client: "MlflowClient", version: Version) -> Path:
+    """Return the local folder of a version's files. Raises DataError naming what is not as it was registered."""
+    where = f"{version.name} version {version.number}"
+    match = SOURCE.fullmatch(version.source)
+    if match is None:
+        raise DataError(f"its source {version.source} is not a model of this registry", where=where, remedy=REMEDY)
+    with store.answers():
+        model = client.get_logged_model(match[1])
+        project = client.get_experiment_by_name(lineage.project())
+    location, root = model.artifact_location, project.artifact_location.rstrip("/") if project else ""
+    if project is None or model.experiment_id != project.experiment_id or not location.startswith(f"{root}/"):
+        what = f"its files lie in {location}, outside this project's artifacts ({root or 'there are none'})"
+        raise DataError(what, where=where, remedy=REMEDY)
+    folder = _local(location) or _downloaded(location, model.model_id)
+    wrong = _fault(folder, version.tags)
+    if wrong:
+        raise DataError(wrong, where=where, remedy=REMEDY)
+    return folder
+
+
+def _fault(folder: Path, tags: dict[str, str]) -> str:
+    """Return what keeps a folder from being loaded as the version with these tags, or ""."""
+    wrong = checkpoints.fault(folder)
+    if wrong:
+        return wrong
+    if models.file_sha256(folder / checkpoints.MANIFEST) != tags.get("manifest_sha256"):
+        return f"{folder / checkpoints.MANIFEST}: not the manifest it was registered with"
+    for file in folder.rglob("*"):
+        if file.is_file() and file.suffix not in KINDS:
+            return f"{file}: only {', '.join(sorted(KINDS))} are loaded"
+    if models.weights_sha256(folder) != tags.get("weights_sha256"):
+        return f"{folder}: not the weights that were evaluated"
+    return ""
+
+
+def _local(location: str) -> Path | None:
+    """Return the folder that a `file:` location or a plain path names; None for a remote one."""
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(url2pathname(parts.path)) if parts.scheme else Path(location)
+
+
+def _downloaded(location: str, model_id: str) -> Path:
+    """Return the local copy of a remote folder; one that is whole is not fetched again."""
+    folder = CACHE / model_id
+    if folder.exists() and not checkpoints.fault(folder):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    with store.answers():
+        store.download(location, folder)
+    return folder
+
+
+def _uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: str) -> Any:
+    """Return a logged model that holds the files of `folder` and their manifest, sent unless it is there whole."""
+    experiment = store.experiment_id(client, lineage.project())
+    release = f"{name}/{weights_sha256}"
+    known = client.search_logged_models([experiment], f"tags.`release` = '{release}' and status = 'READY'")
+    if known:
+        return known[0]
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    for file in files:
+        if file.suffix not in KINDS:
+            log.warning("%s stays out of the registry: only %s go in", file, ", ".join(sorted(KINDS)))
+    kept = {file.relative_to(folder).as_posix(): file for file in files if file.suffix in KINDS}
+    kept.pop(checkpoints.MANIFEST, None)
+    trained = client.search_logged_models([experiment], f"tags.`sha256` = '{weights_sha256}'", max_results=1)
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest = Path(scratch) / checkpoints.MANIFEST
+        hashes = {place: models.file_sha256(file) for place, file in kept.items()}
+        manifest.write_text(json.dumps(hashes, indent=1, sort_keys=True), encoding="utf-8")
+        about = {"release": release, "weights_sha256": weights_sha256, "manifest_sha256": models.file_sha256(manifest)}
+        source_run = trained[0].source_run_id if trained else None
+        model = client.create_logged_model(
+            experiment, name.translate(store.NAME), source_run, about, model_type="release"
+        )
+        for place, file in (kept | {checkpoints.MANIFEST: manifest}).items():
+            client.log_model_artifact(model.model_id, str(file), str(Path(place).parent) if "/" in place else None)
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _version(found: Any) -> Version:
+    return Version(found.name, str(found.version), found.source, dict(found.tags))
