@@ -1,7 +1,6 @@
 """dvc.yaml as a list of stages with their parents, read through DVC's own API; nobody restates the DAG."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from stages.common import params
@@ -28,8 +27,8 @@ class Stage:
         return count
 
 
-def load(root: Path = Path()) -> list[Stage]:
-    """Return every stage of the repository at `root`, each after its parents, otherwise in the file's order.
+def load() -> list[Stage]:
+    """Return every stage of the repository we are in, each after its parents, otherwise in the file's order.
 
     Items of a foreach or matrix are stages of their own. Raises ParamsError when DVC cannot read the pipeline.
     """
@@ -38,14 +37,14 @@ def load(root: Path = Path()) -> list[Stage]:
     from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
+        with Repo() as repo:
             graph = repo.index.graph
             place = {stage: index for index, stage in enumerate(repo.index.stages)}
             ordered = networkx.lexicographical_topological_sort(graph.reverse(), key=place.__getitem__)
             return [_stage(node, [parent.addressing for parent in graph.successors(node)]) for node in ordered]
     except DvcException as error:
         what = str(error).splitlines()[0]
-        raise ParamsError(what, where=root / "dvc.yaml", remedy="`dvc dag` says more") from error
+        raise ParamsError(what, where="dvc.yaml", remedy="`dvc dag` says more") from error
 
 
 def _stage(node: Any, parents: list[str]) -> Stage:

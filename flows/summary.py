@@ -5,7 +5,6 @@ Command: python -m flows.summary
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from stages.common import process
 
@@ -58,7 +57,7 @@ def main() -> None:
     """Print the table of the pipeline in the working folder."""
     from flows import pipeline
 
-    print(show([stage.name for stage in pipeline.load(Path())]))
+    print(show([stage.name for stage in pipeline.load()]))
 
 
 if __name__ == "__main__":
