@@ -173,9 +173,9 @@ def leaked_documents(texts: dict[str, Any], items: Sequence[Item], rng: random.R
 
 
 def malformed(row: Row, kind: str, main_field: str) -> Row:
-    """Return a damaged copy of a row; `main_field` is the one its shape is known by."""
+    """Return a damaged copy of a row; `main_field` is the one its shape is known by, empty for a paragraph."""
     detail = {"kind": kind}
-    text = encode(row.body, paragraphs=isinstance(row.body, str))
+    text = encode(row.body, paragraphs=not main_field)
     if kind == "broken-json":
         return Row(text[: 2 * len(text) // 3].decode(errors="ignore").encode(), "malformed", detail)
     if kind == "bad-utf8":

@@ -1,6 +1,7 @@
 """Which question is trained, which is kept for prompts, and which is only ever asked in the test."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 
 from stages.common.demo import world
@@ -51,10 +52,26 @@ def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int],
         )
         groups["ood_fact"] += world.spread(world.questions(here, unasked, language, "train"), sizes["ood_fact"], rng)
         tested = {item.text for item in iid}
-        rest = [item for item in rng.sample(candidates, len(candidates)) if item.text not in tested]
-        for item, rank in zip(rest, world.nth(rest, lambda item: item.subject), strict=True):
-            groups["train" if rank < phrasings else "spare"].append(item)
+        trained_here, spare = _divide([item for item in candidates if item.text not in tested], phrasings, rng)
+        groups["train"] += trained_here
+        groups["spare"] += spare
     return groups
+
+
+def _divide(items: list[Item], phrasings: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
+    """Return `phrasings` questions about each fact, those in the phrasings least used so far, and the others."""
+    by_fact: dict[str, list[Item]] = {}
+    for item in rng.sample(items, len(items)):
+        by_fact.setdefault(item.subject, []).append(item)
+    used: Counter[tuple[str, str]] = Counter()
+    train: list[Item] = []
+    spare: list[Item] = []
+    for asked in by_fact.values():
+        asked.sort(key=lambda item: used[item.topic, item.template])
+        train += asked[:phrasings]
+        spare += asked[phrasings:]
+        used.update((item.topic, item.template) for item in asked[:phrasings])
+    return train, spare
 
 
 def behaviour(here: World, names: Names, sizes: Mapping[str, int], rng: random.Random) -> Groups:

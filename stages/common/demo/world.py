@@ -50,6 +50,7 @@ class Item:
     name: str
     language: Language
     fact: Fact | None = None
+    template: str = ""
 
     @property
     def category(self) -> str:
@@ -138,7 +139,7 @@ def reply(fact: Fact, language: Language) -> str:
 def ask(fact: Fact, language: Language, template: str) -> Item:
     """Return the question about a fact."""
     text = sentence(template.format(**fact.slots[language]))
-    return Item(text, reply(fact, language), fact.topic, "fact", fact.topic, language, fact)
+    return Item(text, reply(fact, language), fact.topic, "fact", fact.topic, language, fact, template)
 
 
 def questions(world: World, facts: Iterable[Fact], language: Language, role: str) -> list[Item]:
