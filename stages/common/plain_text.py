@@ -39,18 +39,20 @@ def paragraphs(rows: Iterable[Row], characters: int) -> Iterator[Paragraph | Unr
     such text is a list, or has one paragraph a line, as much Chinese text does.
     """
     block: list[Row] = []
-    size, parted, by_line = 0, False, False
+    size, by_line, opens, gap, parted, started = 0, False, False, False, False, False
     for row in rows:
         if not row.data.strip() and not row.fault:
-            yield from _block(block, parted, by_line)
-            block, size, parted, by_line = [], 0, parted or bool(block), False
+            gap = started
             continue
+        if gap:
+            yield from _block(block, opens, by_line)
+            block, size, by_line, opens, gap, parted = [], 0, False, True, False, True
         block.append(row)
-        size += len(row.data.decode("utf-8", "ignore"))
+        size, started = size + len(row.data.decode("utf-8", "ignore")), True
         if by_line or size > characters or row.fault:
-            yield from _block(block, parted and not by_line, True)
-            block, by_line = [], True
-    yield from _block(block, parted and not by_line, by_line or not parted)
+            yield from _block(block, opens, by_line=True)
+            block, by_line, opens = [], True, False
+    yield from _block(block, opens, by_line or not parted)
 
 
 def documents(found: Iterable[Paragraph], characters: int) -> Iterator[Document]:
@@ -68,7 +70,7 @@ def documents(found: Iterable[Paragraph], characters: int) -> Iterator[Document]
                     yield _join(closed)
                 closed, waiting = body or headings, headings if body else []
         waiting.append(paragraph)
-    if closed and not _headings_at_the_end(waiting)[0]:
+    if _headings_at_the_end(closed)[0] and not _headings_at_the_end(waiting)[0]:
         closed, waiting = closed + waiting, []
     yield from (_join(parts) for parts in (closed, waiting) if parts)
 

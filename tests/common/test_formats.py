@@ -1,0 +1,146 @@
+"""Every row format, parsed to the record it means; and rows that mean none."""
+
+import json
+from typing import Any
+
+import pytest
+
+from stages.common.formats import FORMATS, Malformed, recognise
+from stages.common.records import Record, message
+
+CALL = {"name": "weather", "arguments": '{"city": "北京"}'}
+TOOLS = [{"name": "weather", "parameters": {}}]
+
+
+def parse(row: Record) -> tuple[str, str, Record]:
+    name = recognise(row)
+    assert name is not None
+    shape, parser = FORMATS[name]
+    return name, shape, parser(row)
+
+
+def test_text() -> None:
+    assert parse({"text": "One.", "url": "x"}) == ("text", "documents", {"text": "One."})
+
+
+def test_sharegpt_with_system_and_tools() -> None:
+    row = {
+        "system": "Be brief.",
+        "conversations": [
+            {"from": "human", "value": "北京天气？"},
+            {"from": "function_call", "value": json.dumps({"name": "weather", "arguments": {"city": "北京"}})},
+            {"from": "observation", "value": "晴"},
+            {"from": "gpt", "value": "晴天。"},
+        ],
+        "tools": json.dumps(TOOLS),
+    }
+    turns = [
+        message("system", "Be brief."),
+        message("user", "北京天气？"),
+        message("assistant", "", tool_calls=[CALL]),
+        message("tool", "晴"),
+        message("assistant", "晴天。"),
+    ]
+    expected = {"messages": turns, "tools": json.dumps(TOOLS)}
+    assert parse(row) == ("sharegpt", "conversations", expected)
+
+
+def test_sharegpt_with_chosen_and_rejected_is_a_comparison() -> None:
+    row = {"conversations": [{"from": "human", "value": "Hi"}], "chosen": "Hello.", "rejected": {"value": "Go."}}
+    expected = {"prompt": [message("user", "Hi")], "responses": ["Hello.", "Go."], "ranks": [1, 2], "tools": None}
+    assert parse(row) == ("sharegpt comparison", "comparisons", expected)
+
+
+def test_openai_messages_with_parts_and_tool_calls() -> None:
+    row = {
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Wea"}, {"type": "text", "text": "ther?"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": CALL}]},
+            {"role": "tool", "tool_call_id": "1", "content": "sunny"},
+            {"role": "assistant", "content": "Sunny.", "thought": "Easy."},
+        ],
+        "tools": [],
+    }
+    turns = [
+        message("system", "Be brief."),
+        message("user", "Weather?"),
+        message("assistant", "", tool_calls=[CALL]),
+        message("tool", "sunny"),
+        message("assistant", "Sunny.", "Easy."),
+    ]
+    assert parse(row) == ("messages", "conversations", {"messages": turns, "tools": None})
+
+
+def test_messages_that_end_with_the_user_are_a_prompt_only_with_a_reference_or_a_category() -> None:
+    asked = [{"role": "user", "content": "1+1?"}]
+    expected = {"messages": [message("user", "1+1?")], "reference": "2", "category": None}
+    assert parse({"messages": asked, "reference": "2"}) == ("prompt", "prompts", expected)
+    assert parse({"messages": asked, "category": "sums"})[1] == "prompts"
+    assert parse({"messages": asked})[1] == "conversations"
+
+
+def test_messages_with_a_group_are_a_question() -> None:
+    row = {"messages": [{"role": "user", "content": "1+1?"}], "reference": "2", "group": "iid", "category": "sums"}
+    expected = {"messages": [message("user", "1+1?")], "reference": "2", "group": "iid", "category": "sums"}
+    assert parse(row) == ("question", "questions", expected)
+
+
+def test_ranked_answers_with_ties() -> None:
+    row = {"prompt": "Hi", "responses": ["a", "b", "c"], "ranks": [2, 1, 1], "annotator": "rules", "categories": ["x"]}
+    name, shape, record = parse(row)
+    assert (name, shape) == ("comparison", "comparisons")
+    assert record["prompt"] == [message("user", "Hi")]
+    assert (record["ranks"], record["annotator"], record["categories"]) == ([2, 1, 1], "rules", ["x"])
+
+
+@pytest.mark.parametrize("row", [{}, {"chosen": "a", "rejected": "b"}, {"instruction": "a", "output": "b"}])
+def test_other_keys_are_no_known_format(row: Record) -> None:
+    assert recognise(row) is None
+
+
+def user(content: Any = "Hi", **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content} | more
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": None}, "bad text"),
+        ({"conversations": "Hi"}, "bad turn"),
+        ({"conversations": []}, "bad turn"),
+        ({"conversations": [{"from": "human", "value": None}]}, "bad turn"),
+        ({"conversations": [{"from": "nobody", "value": "Hi"}]}, "bad role"),
+        ({"conversations": [{"from": ["human"], "value": "Hi"}]}, "bad role"),
+        ({"conversations": [{"from": "function_call", "value": "call me"}]}, "bad tool call"),
+        ({"conversations": [{"from": "function_call", "value": '{"arguments": {}}'}]}, "bad tool call"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "tools": "no JSON"}, "bad tools"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "tools": {"a": 1}}, "bad tools"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": 1, "rejected": "b"}, "bad chosen"),
+        ({"messages": [user(None)]}, "bad turn"),
+        ({"messages": [user([{"type": "image_url"}])]}, "bad turn"),
+        ({"messages": [user([{"type": "text", "text": 1}])]}, "bad turn"),
+        ({"messages": [user(thought=1)]}, "bad turn"),
+        ({"messages": [user(tool_calls="x")]}, "bad tool call"),
+        ({"messages": [user(tool_calls=[{"function": "x"}])]}, "bad tool call"),
+        ({"messages": [{"role": "poet", "content": "Hi"}]}, "bad role"),
+        ({"messages": [user()], "group": "iid"}, "bad reference"),
+        ({"messages": [user()], "group": 3, "reference": "2"}, "bad group"),
+        ({"messages": [user()], "reference": 2}, "bad reference"),
+        ({"prompt": "Hi", "responses": "a", "ranks": [1]}, "bad responses"),
+        ({"prompt": "Hi", "responses": ["a", None], "ranks": [1, 2]}, "bad responses"),
+        ({"prompt": "Hi", "responses": ["a"], "ranks": [1]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [1]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [0, 1]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, 3]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [True, 2]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [2, 2]}, "bad ranks"),
+        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, 2], "categories": "x"}, "bad categories"),
+        ({"prompt": 1, "responses": ["a", "b"], "ranks": [1, 2]}, "bad turn"),
+    ],
+)
+def test_a_malformed_row_is_refused_with_a_reason(row: Record, reason: str) -> None:
+    with pytest.raises(Malformed) as refusal:
+        parse(row)
+    assert refusal.value.reason == reason
