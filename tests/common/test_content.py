@@ -1,0 +1,73 @@
+"""What makes two texts the same, and what a record asks."""
+
+import pytest
+
+from stages.common import content
+from stages.common.records import Record, Shape, message
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("cafe\u0301", "café"),
+        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
+        ("\ufeffa\u200bb\x00c\xad", "abc"),
+        ("a\xa0b\u3000c", "a b c"),
+        ("  a  \n\n\n\n  b \t\n", "a\n\n  b"),
+        ("👩\u200d🚀 می\u200cخواهم", "👩\u200d🚀 می\u200cخواهم"),
+    ],
+)
+def test_normalise(text: str, clean: str) -> None:
+    assert content.normalise(text) == clean
+    assert content.normalise(clean) == clean
+
+
+def test_a_key_forgets_case_width_and_spacing_but_not_signs() -> None:
+    assert content.key(" What IS\n 2＋2？ ") == content.key("what is 2+2?")
+    assert content.key("2+2?") != content.key("2-2?")
+
+
+def asked(shape: Shape, record: Record) -> set[bytes]:
+    return set(content.asked(shape, record))
+
+
+def question(text: str) -> set[bytes]:
+    return {content.digest(content.key(text))}
+
+
+def test_a_conversation_asks_every_user_turn_and_a_question_only_its_last() -> None:
+    turns = [message("user", "One?"), message("assistant", "Nine?"), message("user", "Two?")]
+    assert asked("conversations", {"messages": turns}) == question("one?") | question("two?")
+    assert asked("comparisons", {"prompt": turns}) == question("one?") | question("two?")
+    assert asked("questions", {"messages": turns}) == question("two?")
+
+
+def test_a_document_asks_its_lines_paragraphs_and_sentences() -> None:
+    text = "So he said. Who are you? I asked.\n\nWhat\nnow?\n\n他是谁？我问。"
+    found = asked("documents", {"text": text})
+    assert question("Who are you?") | question("What now?") | question("他是谁?") <= found
+    assert not question("are you?") & found
+
+
+def test_identity_is_the_content_of_a_shape() -> None:
+    turns = [message("user", "Hi"), message("assistant", "Hello.")]
+    one, two = ({"id": name, "source": name, "messages": turns, "tools": None} for name in "ab")
+    assert content.identity("conversations", one) == content.identity("conversations", two)
+    assert content.identity("conversations", one) != content.identity("conversations", one | {"tools": "[]"})
+
+
+def test_the_same_first_user_turn_gives_the_same_split_in_every_shape() -> None:
+    first = content.split_digest("prompts", {"messages": [message("system", "x"), message("user", "Hi there")]})
+    turns = [message("user", "hi  there"), message("assistant", "a"), message("user", "b")]
+    assert content.split_digest("conversations", {"messages": turns}) == first
+    assert content.split_digest("comparisons", {"prompt": turns}) == first
+
+
+def test_clean_touches_every_text_a_model_reads_and_no_tool_call() -> None:
+    call = [{"name": "f", "arguments": '{"a": "x  "}  '}]
+    record = {"prompt": [message("user", " a "), message("assistant", "", " b ", call)], "responses": [" c ", "d"]}
+    assert content.clean("comparisons", record) == {
+        "prompt": [message("user", "a"), message("assistant", "", "b", call)],
+        "responses": ["c", "d"],
+    }
+    assert content.clean("documents", {"id": " i ", "text": " a "}) == {"id": " i ", "text": "a"}
