@@ -95,7 +95,7 @@ def sniff(head: bytes, name: str) -> Kind:
     if name.endswith(ROW_SUFFIXES):
         return "array" if name.endswith(".json") and text.startswith(b"[") else "rows"
     binary = head.startswith(WIDE_BOMS) or head.count(0) * 10 > len(head)
-    return "text" if name.endswith(TEXT_SUFFIXES) and not binary else "unknown"
+    return "text" if not head or (name.endswith(TEXT_SUFFIXES) and not binary) else "unknown"
 
 
 def lines(stream: Stream) -> Iterator[Row]:
