@@ -134,7 +134,7 @@ def pii_values(texts: dict[str, Any]) -> dict[str, Callable[[random.Random], str
         "identity": lambda rng: chinese_identity(
             f"99000019{rng.randint(10, 99)}0{rng.randint(1, 9)}15{digits(rng, 3)}"
         ),
-        "social": lambda rng: f"987-65-43{rng.randint(20, 29)}",
+        "social": lambda rng: f"987-65-43{digits(rng, 2)}",
         "card": lambda rng: rng.choice(texts["cards"]),
         "address": lambda rng: f"{rng.choice(texts['networks'])}.{rng.randint(1, 254)}",
         "key": lambda rng: "sk-" + "".join(rng.choices("abcdefghijkmnpqrstuvwxyzABCDEFGH23456789", k=40)),
@@ -148,16 +148,16 @@ def chinese_identity(first: str) -> str:
 
 
 def pii(texts: dict[str, Any], count: int, rng: random.Random) -> list[tuple[Language, str, dict[str, str]]]:
-    """Return `count` sentences with personal data: language, text, what was planted; kinds and languages take turns."""
+    """Return `count` sentences with personal data: language, text, what was planted; none comes twice."""
     makers = list(pii_values(texts).items())
-    sentences = []
-    for index in range(count):
-        kind, make = makers[index % len(makers)]
-        language = LANGUAGES[index // len(makers) % 2]
+    sentences: dict[str, tuple[Language, str, dict[str, str]]] = {}
+    while len(sentences) < count:
+        kind, make = makers[len(sentences) % len(makers)]
+        language = LANGUAGES[len(sentences) // len(makers) % 2]
         value = make(rng)
         text = rng.choice(texts["pii"][language]).format(name=rng.choice(texts["names"][language]), value=value)
-        sentences.append((language, text, {"kind": kind, "value": value}))
-    return sentences
+        sentences[text] = (language, text, {"kind": kind, "value": value})
+    return list(sentences.values())
 
 
 def leaked_documents(texts: dict[str, Any], items: Sequence[Item], rng: random.Random) -> list[Row]:
