@@ -39,8 +39,8 @@ class Life(TrainerCallback):
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.stage, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save on request or by time; at an epoch's last step `on_epoch_end` does it, after the evaluation."""
-        if state.epoch is not None and float(state.epoch).is_integer():
+        """Save on request or by time; at the last step of an epoch or of all `on_epoch_end` does it, after evaluation."""
+        if state.global_step >= state.max_steps or (state.epoch is not None and float(state.epoch).is_integer()):
             return
         due = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
         if self._agreed(process.stop_requested()):

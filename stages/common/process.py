@@ -81,7 +81,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
                 log.debug("traceback", exc_info=True)
                 raise
     except errors.StopRequested:
-        return _fail(name, "stopped on request; everything up to here is saved", errors.EXIT_STOPPED)
+        return _fail(name, "stopped on request, everything up to here is saved", errors.EXIT_STOPPED)
     except errors.StageError as error:
         return _fail(name, str(error), error.code)
     except TyperException as error:
@@ -104,10 +104,16 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
 
 
 def _fail(name: str, what: str, code: int) -> int:
-    line = f"lathe: {name} failed ({code}): {what}; then continue with: {continuation[0]}  (log: {log_file(name)})"
+    ended = "stopped" if code == errors.EXIT_STOPPED else "failed"
+    line = f"lathe: {name} {ended} ({code}): {what}; then continue with: {continuation[0]}  (log: {log_file(name)})"
     print(line, file=sys.stderr, flush=True)
-    with_suppressed_io(lambda: log_file(name).open("a", encoding="utf-8").write(line + "\n"))
+    with_suppressed_io(lambda: _append(log_file(name), line))
     return code
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(line + "\n")
 
 
 def with_suppressed_io(write: Callable[[], Any]) -> None:

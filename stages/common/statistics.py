@@ -13,7 +13,9 @@ def wilson(successes: int, count: int, z: float = Z_95) -> tuple[float, float]:
     share = successes / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if successes == 0 else centre - half  # exactly: rounding would leave 1e-17 beside a share of 0
+    high = 1.0 if successes == count else centre + half
+    return low, high
 
 
 def bootstrap_ratio(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common import checkpoints, params, process, state
-from stages.common.errors import StopRequested
+from stages.common.errors import DataError, StopRequested
 from stages.common.models import weights_sha256
 from stages.common.params import StageParams
 
@@ -148,13 +148,37 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
     trainer.keep_checkpoints = settings.keep_checkpoints
     trainer.add_callback(Life(trainer, settings, run, stage))
     start = checkpoints.newest(folder)
-    if start:
-        log.info("resuming from %s", start)
-    with process.graceful_stop():
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    if process.stop_requested():
-        raise StopRequested
-    return sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)
+    if start and finished(trainer, start):
+        log.info("%s is the end of this very training; to train anew: rm -r %s", start, folder)
+    else:
+        if start:
+            log.info("resuming from %s", start)
+        with process.graceful_stop():
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        if process.stop_requested():
+            raise StopRequested
+    return kept_epochs(folder)
+
+
+def finished(trainer: Any, checkpoint: Path) -> bool:
+    """Whether the checkpoint was written at the last step; if so, the trainer gets its state, loss history included."""
+    from transformers import TrainerState
+
+    reached = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if reached.global_step < reached.max_steps:
+        return False
+    trainer.state = reached
+    return True
+
+
+def kept_epochs(folder: Path) -> list[Path]:
+    """Return the kept epochs' model folders, in order. Raises DataError when one is not as it was written."""
+    kept = sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)
+    for epoch in kept:
+        wrong = checkpoints.fault(epoch)
+        if wrong:
+            raise DataError(f"kept model not usable: {wrong}", remedy=f"train anew: rm -r {folder}")
+    return kept
 
 
 def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) -> None:

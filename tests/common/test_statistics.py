@@ -16,6 +16,11 @@ def test_wilson_equals_published_values() -> None:
         assert wilson(successes, count) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_none_and_all_end_exactly_at_the_edge() -> None:
+    assert wilson(0, 43)[0] == 0.0
+    assert wilson(43, 43)[1] == 1.0
+
+
 def test_nothing_counted_says_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
