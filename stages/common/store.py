@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +24,8 @@ ENVIRONMENT = {  # a server that is away must show at once (our thread tries aga
 }
 NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
+_environment = threading.Lock()
+
 
 def client() -> "MlflowClient":
     """Return a client of the store, its schema migrated by one process at a time.
@@ -31,17 +34,32 @@ def client() -> "MlflowClient":
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import mlflow
     from mlflow import MlflowClient
 
     address = uri()
-    mlflow.set_tracking_uri(address)  # the SQL registry resolves models:/ with a client of the global address
+    _make_global(address)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with answers(), _one_at_a_time() if address.startswith("sqlite") else nullcontext():
         connected = MlflowClient(address, registry_uri=address)
         connected.get_experiment_by_name("Default")
     return connected
+
+
+def _make_global(address: str) -> None:
+    """Tell MLflow the address: its SQL registry resolves models:/ with a client of its own.
+
+    MLflow also writes it to the environment, where it would outlive a change of the working folder: that is undone.
+    """
+    import mlflow
+
+    with _environment:
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(address)
+        if given is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = given
 
 
 @contextmanager
