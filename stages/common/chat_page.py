@@ -56,6 +56,7 @@ def build(answer: Answer, page: Page, hosts: list[str]) -> "FastAPI":
         mcp_server=False,
         show_error=True,
         max_file_size="1kb",
+        app_kwargs={"openapi_url": None},
         # its default theme fetches fonts from another site
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
