@@ -66,9 +66,8 @@ def check_shape(door: Door, shape: Shape, folder: Path, seen: Seen, progress: Pr
         door.check(shape, f"{shape}.{split}.{file.stem}", frame(found, facts.columns(shape)))
 
 
-def check(curated: Path, docs: Path) -> list[Finding]:
-    """Check the columns and, where they are right, every record; write the Data Docs and return the findings."""
-    door = Door(docs)
+def check(curated: Path, door: Door) -> list[Finding]:
+    """Check the columns and, where they are right, every record; return the findings."""
     door.check("schema", "schema", frame(schema_facts(curated), ["id", "found", "wanted"]))
     if all(finding.success for finding in door.findings.values()):
         progress = Progress(sum(row_count(curated / shape) for shape in SHAPES))
@@ -79,7 +78,6 @@ def check(curated: Path, docs: Path) -> list[Finding]:
         }
         for shape in SHAPES:
             check_shape(door, shape, curated / shape, Seen(questions), progress)
-    door.write_docs()
     return list(door.findings.values())
 
 
@@ -131,7 +129,8 @@ def main(
     with tracking.start("validate", inputs={"curated": curated}) as run:
         for old in out.rglob("part-*.parquet"):
             old.unlink()
-        findings = check(curated, docs)
+        findings = check(curated, door := Door(docs))
+        door.write_docs()
         write_json(report, summary(findings))
         unexpected = {f"{finding.suite}/{finding.expectation}": finding.unexpected for finding in findings}
         run.metrics({"expectations": len(findings), "unexpected": sum(unexpected.values())})

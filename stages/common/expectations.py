@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 SUITES = Path(__file__).parent.parent / "expectations"
 IDS_NAMED = 10
-RESULT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["id"], "partial_unexpected_count": IDS_NAMED}
+RESULT = {
+    "result_format": "COMPLETE",  # the only one with which Data Docs name rows
+    "unexpected_index_column_names": ["id"],
+    "partial_unexpected_count": IDS_NAMED,
+    "return_unexpected_index_query": False,
+}
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"20\d{6}T\d{6}\.\d{6}Z")
