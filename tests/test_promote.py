@@ -83,6 +83,7 @@ def test_a_version_carries_its_card_and_tags(project: Path) -> None:
     report = run()
     client = store.client()
     version = client.get_model_version("lathe", "1")
+    assert version.description
     assert "# sft: accuracy/iid 0.9 (95 % interval 0.8 to 1)" in version.description
     assert "| accuracy/iid | 0.2 | 0.9 |" in version.description
     assert version.tags["weights_sha256"] == report["weights_sha256"]

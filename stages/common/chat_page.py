@@ -4,6 +4,7 @@ Gradio checks neither Host nor Origin, so a page elsewhere could talk to a chat 
 """
 
 import errno
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stages.common.errors import ParamsError, StageError, TryAgainError
+from stages.common.process import log
 from stages.common.records import Record, message
 
 if TYPE_CHECKING:
@@ -160,9 +162,12 @@ def listening(host: str, port: int, command: str) -> socket.socket:
     return listener
 
 
-def run_server(app: Any, listener: socket.socket) -> None:
-    """Serve until a signal; open answers have five seconds to end."""
+def run_server(app: "FastAPI", listener: socket.socket) -> None:
+    """Serve until a signal; open answers have five seconds to end. The server's own messages go to the log file."""
     import uvicorn
 
+    server_log = logging.getLogger("uvicorn")
+    server_log.handlers = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    server_log.propagate = False
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False)
     uvicorn.Server(config).run(sockets=[listener])

@@ -65,7 +65,7 @@ def url(model: Model) -> Iterator[str]:
 
 
 def test_the_answer_streams(url: str, model: Model) -> None:
-    from gradio_client import Client
+    from gradio_client import Client  # type: ignore[import-untyped]  # ships no annotations
 
     job = Client(url, verbose=False).submit("one two three", "Be kind.", 0.5, 8, api_name="/chat")
     assert job.result(timeout=30).strip() == "one two three"
@@ -192,7 +192,7 @@ def test_a_large_upload_is_refused(url: str) -> None:
 
 
 def test_the_page_s_history_becomes_messages() -> None:
-    history = [
+    history: list[Record] = [
         {"role": "user", "content": [{"type": "text", "text": "hello"}], "metadata": None},
         {"role": "assistant", "content": "hi"},
     ]

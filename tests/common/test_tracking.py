@@ -93,6 +93,7 @@ def test_a_run_is_whole_in_the_store(project: Path, monkeypatch: pytest.MonkeyPa
         "flow_run": "flow-7",
     }
     assert [point.value for point in client.get_metric_history(found.info.run_id, "loss")] == [3, 2, 1]
+    assert found.inputs and found.outputs
     assert [(data.dataset.name, data.dataset.digest) for data in found.inputs.dataset_inputs] == [
         ("conversations", "0123abc.dir")
     ]

@@ -1,0 +1,171 @@
+"""Deployment: the champion is loaded as a server loads it, answers the canned prompts, and chats over real HTTP."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stages import deploy, promote
+from stages.common import process, store
+from stages.common.errors import DataError, ParamsError
+from tests.champion import write_project
+
+ROOT = Path(__file__).parent.parent
+REPORT = Path("reports/deploy.json")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a champion; it stays where it is, for MLflow keeps absolute paths."""
+    folder = tmp_path_factory.mktemp("promoted")
+    write_project(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        promote.main(Path("reports/evaluate"), Path("models"), Path("reports/promote.json"))
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(template)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    REPORT.unlink(missing_ok=True)
+    return template
+
+
+def test_the_champion_answers_the_canned_prompts(project: Path) -> None:
+    deploy.check(Path("reports/promote.json"), REPORT)
+    report = json.loads(REPORT.read_text(encoding="utf-8"))
+    promoted = json.loads(Path("reports/promote.json").read_text(encoding="utf-8"))
+    assert report["weights_sha256"] == promoted["weights_sha256"]
+    assert [row["prompt"] for row in report["answers"]] == ["What is the capital of land 3?", "第3国的首都是哪里？"]
+    assert all(row["answer"] for row in report["answers"])
+    assert set(report) == {"name", "weights_sha256", "answers"}, "no time, version or run in an out"
+    first = REPORT.read_bytes()
+    deploy.check(Path("reports/promote.json"), REPORT)
+    assert REPORT.read_bytes() == first
+    client = store.client()
+    experiment = client.get_experiment_by_name("world")
+    assert experiment
+    newest = client.search_runs([experiment.experiment_id], "attributes.run_name = 'deploy'", max_results=1)[0]
+    assert 0 < newest.data.metrics["first_token_seconds"] < 60
+
+
+def without_champion(report: dict[str, Any]) -> dict[str, Any]:
+    return report | {"champion_sha256": None, "reason": "accuracy/iid 0.1 does not beat the base's 0.2"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda report: report | {"champion_sha256": "f" * 64}, "the champion's weights are ffffffffffff here and "),
+        (without_champion, "there is no champion: accuracy/iid 0.1 does not beat the base's 0.2"),
+        (lambda report: report | {"name": "nobody"}, "'nobody' has no champion"),
+        (lambda report: {"name": "lathe"}, "not a promotion's report"),
+    ],
+)
+def test_a_champion_other_than_the_promoted_one_is_not_deployed(
+    project: Path, tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], message: str
+) -> None:
+    report = json.loads(Path("reports/promote.json").read_text(encoding="utf-8"))
+    (tmp_path / "promote.json").write_text(json.dumps(change(report)), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        deploy.check(tmp_path / "promote.json", REPORT)
+    assert not REPORT.exists()
+
+
+def test_the_name_to_serve_comes_from_the_promotion_s_params(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert deploy.registered_name() == "lathe"
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("deploy:\n  canned: [hello]\n")
+    with pytest.raises(ParamsError, match=r"missing key 'promote\.name'"):
+        deploy.registered_name()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, port: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "stages.deploy", "serve", "--port", str(port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("DVC_STAGE", None)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.slow
+def test_the_served_champion_gives_the_canned_answers_and_leaves_on_sigterm(project: Path) -> None:
+    from gradio_client import Client  # type: ignore[import-untyped]  # ships no annotations
+
+    deploy.check(Path("reports/promote.json"), REPORT)
+    expected = json.loads(REPORT.read_text(encoding="utf-8"))
+    port = free_port()
+    server = start(project, port)
+    try:
+        assert server.stdout
+        line = server.stdout.readline()
+        assert f"version 1 of lathe chats at http://127.0.0.1:{port}" in line, server.communicate()
+        url, end = f"http://127.0.0.1:{port}", time.monotonic() + 30
+        while True:
+            try:
+                ready = httpx.get(f"{url}/readyz").json()
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        assert (ready["status"], ready["weights_sha256"]) == ("ready", expected["weights_sha256"])
+        client = Client(url, verbose=False)
+        for row in expected["answers"]:
+            assert client.predict(row["prompt"], "", 0.0, 16, api_name="/chat") == row["answer"]
+        with process.locked("deploy"):
+            pass  # serving does not hold the stage's lock
+    finally:
+        server.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        _, errors = server.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert server.returncode == 143
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_port_in_use_ends_serving_before_the_model_is_loaded(project: Path, tmp_path: Path) -> None:
+    shutil.copy(project / "params.yaml", tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = start(tmp_path, port)
+        _, errors = server.communicate(timeout=120)
+    assert server.returncode == 75
+    (line,) = errors.splitlines()
+    assert f"127.0.0.1:{port}: the port is in use" in line
+    assert f"then continue with: {deploy.SERVE}" in line
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_serving_without_a_champion_says_how_to_get_one(project: Path, tmp_path: Path) -> None:
+    shutil.copy(project / "params.yaml", tmp_path)
+    server = start(tmp_path, free_port())
+    _, errors = server.communicate(timeout=120)
+    assert server.returncode == 4
+    (line,) = errors.splitlines()
+    assert "'lathe' has no champion; run `dvc repro -f promote`" in line
