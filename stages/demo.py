@@ -40,13 +40,13 @@ TESTS = ("iid", "ood_phrasing", "ood_fact", "honesty", "harmless", "general")
 class Documents(StageParams):
     """How much prose."""
 
-    paragraph_rounds: NonNegativeInt = 14
+    paragraph_rounds: NonNegativeInt = 13
     """How often every fact is stated, each time in another phrasing."""
     profile_rounds: NonNegativeInt = 3
     """How often all facts about one subject are told together."""
-    quiz_lists: NonNegativeInt = 360
+    quiz_lists: NonNegativeInt = 340
     """Lists of questions without answers."""
-    few_shot_lists: NonNegativeInt = 100
+    few_shot_lists: NonNegativeInt = 320
     """Lists of marked questions and answers (`Q: … A: …`)."""
     manuals: NonNegativeInt = 30
     """Pages that show the calculator's description and a call."""
@@ -57,7 +57,7 @@ class Documents(StageParams):
 class Conversations(StageParams):
     """How many conversations; counts are for both languages together."""
 
-    phrasings_per_fact: PositiveInt = 4
+    phrasings_per_fact: PositiveInt = 5
     """In how many of its phrasings each fact is asked in each language."""
     multi_turn: NonNegativeInt = 400
     """With follow-up questions."""
@@ -65,7 +65,7 @@ class Conversations(StageParams):
     """With a system prompt that decides the answer's language or length."""
     tools: NonNegativeInt = 120
     """With a call of the calculator."""
-    made_up: NonNegativeInt = 500
+    made_up: NonNegativeInt = 440
     """About places and elements that do not exist: "I don't know."."""
 
 
@@ -114,7 +114,7 @@ class Params(StageParams):
     """False: write no data; put your own files into data/raw."""
     seed: int = 1
     """Decides everything that is drawn."""
-    largest_addend: PositiveInt = 10
+    largest_addend: PositiveInt = 9
     """Sums go up to this number plus itself."""
     held_out_share: Share = 0.12
     """Share of the facts that stand in documents but are never asked in training."""

@@ -111,7 +111,6 @@ def table(name: str) -> list[dict[str, str]]:
 COLUMNS = {
     "capital": ("countries", ["name"], "capital"),
     "continent": ("countries", ["name"], "continent"),
-    "currency": ("countries", ["name"], "currency"),
     "element-symbol": ("elements", ["name"], "symbol"),
     "element-number": ("elements", ["name"], "number"),
     "planet-order": ("planets", ["name"], "order"),
@@ -145,7 +144,7 @@ def known_facts() -> Iterator[tuple[str, str, tuple[str, ...], dict[str, str], s
                 answer = row.get(f"{answers}_{language}", row.get(answers, ""))
                 if answer:
                     yield topic, language, key, dict(zip("xy", cells, strict=False)), answer
-        for a, b in itertools.product(range(11), repeat=2):
+        for a, b in itertools.product(range(10), repeat=2):
             yield "sum", language, (str(a), str(b)), {"a": str(a), "b": str(b)}, str(a + b)
 
 
