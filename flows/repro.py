@@ -89,7 +89,7 @@ def state(said: str) -> State:
 def failure(name: str, said: str, code: int) -> StageFailed:
     """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's exit code."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("lathe: ") and " failed (" in line]
+    own = [line for line in lines if re.match(r"lathe: \S+ (failed|stopped) \(\d+\): ", line)]
     dvcs = [line for line in lines if line.startswith("ERROR: ")]
     exits = re.findall(r"exited with (-?\d+)", dvcs[-1]) if dvcs else []
     line = (own or [f"lathe: {name} failed: {(dvcs or lines or ['without a word'])[-1]}"])[-1]

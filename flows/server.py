@@ -6,16 +6,16 @@ In the foreground, for a Procfile or a container: python -m flows.server
 
 import fcntl
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flows import background
 from stages.common.errors import TryAgainError
 
 HOME = Path(".lathe/prefect")
-LOG = Path("logs/prefect-server.log")
+LOG, RECORD = Path("logs/prefect-server.log"), HOME / "server.json"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_SECONDS = 120.0
 
@@ -92,19 +92,14 @@ def ensure() -> str:
 
 
 def _start(url: str) -> None:
-    LOG.parent.mkdir(exist_ok=True)
     print(f"lathe: starting the Prefect server, once ({LOG})", end="", file=sys.stderr, flush=True)
-    with LOG.open("w") as log:
-        server = subprocess.Popen(
-            command(url), env=environment(url), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-    pid_file().write_text(str(server.pid))
     started = time.monotonic()
+    process = background.start(command(url), environment(url), LOG, RECORD)
     while not answers(url):
-        if server.poll() is not None or time.monotonic() - started > START_SECONDS:
-            server.kill()
+        if process.poll() is not None or time.monotonic() - started > START_SECONDS:
             print(file=sys.stderr)
-            raise TryAgainError(f"the Prefect server did not start: {last_line(LOG)}", where=LOG)
+            background.end(RECORD)
+            raise TryAgainError(f"the Prefect server did not start: {background.last_line(LOG)}", where=LOG)
         print(".", end="", file=sys.stderr, flush=True)
         time.sleep(1)
     print(f" {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
@@ -114,17 +109,6 @@ def command(url: str) -> list[str]:
     """Return the command of a server at `url`."""
     host, port = address(url)
     return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-
-
-def pid_file() -> Path:
-    """Return the file with the id of the server that this checkout started."""
-    return HOME / "server.pid"
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of `log` that says something."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
 
 
 def main() -> None:

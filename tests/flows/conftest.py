@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from flows import background, server
+
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """\
 stages:
@@ -97,8 +99,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     start = [sys.executable, "-c", "from flows import server; server.ensure()"]
     subprocess.run(start, cwd=folder, check=True, timeout=180, env=environment(url))
     yield url
-    pid = int((folder / ".lathe/prefect/server.pid").read_text())
-    subprocess.run(["kill", str(pid)], check=True)
+    assert background.end(folder / server.RECORD)
 
 
 @pytest.fixture
