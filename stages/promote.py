@@ -20,9 +20,8 @@ from stages.common.gate import Decision, Evaluation
 from stages.common.registry import Version
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from stages.common.run import Run
+    from stages.common.store import MlflowClient
 
 HISTORY = Path(".lathe/promotions.jsonl")
 

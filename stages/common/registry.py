@@ -19,7 +19,7 @@ from stages.common.errors import DataError
 from stages.common.process import log
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from stages.common.store import MlflowClient
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 KINDS = frozenset({".safetensors", ".json", ".jinja"})  # no pickle (.bin, .pt, .pkl, …) goes in or comes out

@@ -14,7 +14,7 @@ from stages.common import process
 from stages.common.errors import StageError, TryAgainError
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient as MlflowClient  # for the annotations of those who may not import mlflow
 
 DATABASE, ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
 ENVIRONMENT = {  # a server that is away must show at once (our thread tries again), its address not in the output
