@@ -44,7 +44,9 @@ def follow(identifier: str) -> Iterator[Step]:
             continue
         yield from refusals(identifier, folders)
         if not met and not list(refusals(identifier, folders)):
-            raise DataError(f"no record {identifier}", where=folders[stage], remedy="see data/ingested for ids that exist")
+            raise DataError(
+                f"no record {identifier}", where=folders[stage], remedy="see data/ingested for ids that exist"
+            )
         return
     if record is not None:
         yield from as_tokens(shape, record, folders["tokenizer"])
@@ -152,6 +154,7 @@ def champion_answer(turns: list[records.Record], tools: str | None, promotion: P
 
 def as_json(record: records.Record) -> str:
     """Return a record for reading: one field a line, empty ones left out."""
+
     def pruned(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: pruned(item) for key, item in value.items() if item is not None}

@@ -58,20 +58,30 @@ def cut(name: str) -> Callable[[Path], object]:
 
 CASES = {
     "misspelt param": Case(
-        EVALUATE, 3, ("params.yaml:", "unknown key 'evaluate.batch_sise'", "did you mean 'batch_size'?"),
+        EVALUATE,
+        3,
+        ("params.yaml:", "unknown key 'evaluate.batch_sise'", "did you mean 'batch_size'?"),
         edit("  batch_size: 64", "  batch_sise: 64"),
     ),
     "misspelt param of the library": Case(
-        PRETRAIN, 3, ("params.yaml", "'pretrain.training.learning_rat'", "did you mean 'learning_rate'?"),
+        PRETRAIN,
+        3,
+        ("params.yaml", "'pretrain.training.learning_rat'", "did you mean 'learning_rate'?"),
         edit("learning_rate", "learning_rat"),
     ),
     "wrong type": Case(EVALUATE, 3, ("params.yaml:", "'evaluate.batch_size'", "'many'"), edit("64", "many")),
     "broken YAML": Case(EVALUATE, 3, ("params.yaml:", "not valid YAML"), edit("evaluate:", "evaluate: [")),
-    "no params": Case(EVALUATE, 3, ("params.yaml", "not found", "root"), lambda folder: (folder / "params.yaml").unlink()),
+    "no params": Case(
+        EVALUATE, 3, ("params.yaml", "not found", "root"), lambda folder: (folder / "params.yaml").unlink()
+    ),
     "misspelt option": Case("evaluate --modle x", 3, ("--modle", "--help")),
-    "missing raw file": Case(INGEST.format(report="r.json"), 4, ("data/raw", "no such folder", "put files in data/raw")),
+    "missing raw file": Case(
+        INGEST.format(report="r.json"), 4, ("data/raw", "no such folder", "put files in data/raw")
+    ),
     "corrupt model": Case(
-        EVALUATE, 4, ("models/sft/model.safetensors", "not a valid safetensors file", "dvc checkout"),
+        EVALUATE,
+        4,
+        ("models/sft/model.safetensors", "not a valid safetensors file", "dvc checkout"),
         cut("models/sft/model.safetensors"),
     ),
     "corrupt config": Case(EVALUATE, 4, ("models/sft/config.json", "not valid JSON"), cut("models/sft/config.json")),
@@ -80,11 +90,15 @@ CASES = {
         EVALUATE, 4, ("models/sft", "dvc"), lambda folder: (folder / "models/sft/model.safetensors").unlink()
     ),
     "corrupt records": Case(
-        EVALUATE, 4, ("part-00000.parquet", "not a readable Parquet file", "dvc checkout"),
+        EVALUATE,
+        4,
+        ("part-00000.parquet", "not a readable Parquet file", "dvc checkout"),
         cut("data/validated/questions/part-00000.parquet"),
     ),
     "less text than a block": Case(
-        PRETRAIN, 4, ("data/validated/documents", "less than one block", "lower pretrain.block_tokens"),
+        PRETRAIN,
+        4,
+        ("data/validated/documents", "less than one block", "lower pretrain.block_tokens"),
         edit("block_tokens: 16", "block_tokens: 100000"),
     ),
 }
@@ -99,7 +113,9 @@ def work(tmp_path: Path) -> Path:
     models.save(make_model(tokenizer), tokenizer, tmp_path / "models/sft")
     config = json.dumps(CONFIG)
     training = '{"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 1.0e-3}'
-    splits = ", ".join(f"{shape}: {{validation: 0.5}}" for shape in ("documents", "conversations", "comparisons", "prompts"))
+    splits = ", ".join(
+        f"{shape}: {{validation: 0.5}}" for shape in ("documents", "conversations", "comparisons", "prompts")
+    )
     (tmp_path / "params.yaml").write_text(
         f"evaluate:\n  batch_size: 64\npretrain:\n  model: {config}\n  block_tokens: 16\n  training: {training}\n"
         f"ingest: {{}}\ncurate:\n  splits: {{{splits}}}\nvalidate: {{}}\n",
@@ -141,7 +157,9 @@ def test_a_failure_is_one_line_with_place_and_remedy(work: Path, name: str) -> N
 def test_malformed_rows_are_put_aside_by_name_and_a_critical_one_stops_at_the_door(work: Path) -> None:
     raw = work / "data/raw"
     raw.mkdir()
-    good = [{"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(9)]
+    good = [
+        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(9)
+    ]
     lines = [json.dumps(row) for row in good]
     (raw / "chat.jsonl").write_text("\n".join([*lines, '{"messages": [', ""]), encoding="utf-8")
     (raw / "text.txt").write_text("One sentence.\n\nAnother sentence.\n", encoding="utf-8")

@@ -4,4 +4,6 @@
 invalidates no checkpoint. Every other module a stage imports is a dep of it in dvc.yaml.
 """
 
-OBSERVERS = frozenset({"errors", "process", "progress", "tracking", "store", "spool", "forwarder", "run", "lineage"})
+OBSERVERS = frozenset(
+    {"errors", "process", "progress", "tracking", "store", "spool", "forwarder", "run", "lineage", "figures"}
+)
