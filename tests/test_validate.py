@@ -180,7 +180,8 @@ def test_wrong_columns_stop_the_check_before_any_record_is_read(tmp_path: Path) 
 
 def test_the_report_and_the_docs_are_the_same_bytes_each_time_and_show_no_text_of_the_data(tmp_path: Path) -> None:
     row = sound("documents/train", 1) | {"id": "<script>alert(1)</script>.txt:1", "text": "What about questions 1?"}
-    curated = lay(tmp_path / "curated", {"documents/train": [row]})
+    asked = sound("questions", 1) | {"id": "<b>bold</b>.jsonl:1"}
+    curated = lay(tmp_path / "curated", {"documents/train": [row], "questions": [asked]})
     (tmp_path / "a/validations").mkdir(parents=True)
     (tmp_path / "a/validations/old.html").write_text("of a run before")
     reports = []
@@ -198,7 +199,9 @@ def test_the_report_and_the_docs_are_the_same_bytes_each_time_and_show_no_text_o
     assert reports[0] == reports[1] and pages[0] == pages[1]
     text = b"".join(content for path, content in pages[0].items() if path.suffix == ".html").decode()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.txt:1" in text
-    assert "<script>alert" not in text and "What about" not in text and str(tmp_path) not in text
+    assert "&lt;b&gt;bold&lt;/b&gt;.jsonl:1" in text
+    assert "<script>alert" not in text and "<b>bold" not in text
+    assert "What about" not in text and str(tmp_path) not in text
     assert reports[0]["documents"][f"{NULL}(test_question)"]["ids"] == ["<script>alert(1)</script>.txt:1"]
 
 

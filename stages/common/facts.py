@@ -99,7 +99,7 @@ def _across(shape: Shape, split: str, record: Record, seen: Seen) -> dict[str, F
     }
     if shape != "questions" and seen.questions:
         leaked = (seen.questions[asked] for asked in content.asked(shape, record) if asked in seen.questions)
-        facts["test_question"] = next(leaked, None)
+        facts["test_question"] = escaped(next(leaked, None))
     seen.ids.add(name)
     own.add(same)
     return facts
