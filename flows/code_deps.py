@@ -1,7 +1,7 @@
 """Code deps of dvc.yaml: the exact modules each stage imports, found in the source.
 
-`python -m flows.code_deps` writes them into dvc.yaml; a test holds them equal. Observers (stages/common/__init__.py) are
-left out: what only watches a stage must not retrain it.
+`python -m flows.code_deps` writes them into dvc.yaml; a test holds them equal. Observers (stages/common/__init__.py)
+are left out: what only watches a stage must not retrain it.
 """
 
 import ast

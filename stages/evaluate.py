@@ -20,7 +20,7 @@ from stages.common.statistics import wilson
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from stages.common.tracking import Run
+    from stages.common.run import Run
 
 log = logging.getLogger("lathe")
 Prompt = Literal["plain", "chat"]

@@ -25,8 +25,8 @@ def paths(block: dict[str, Any], *keys: str) -> list[str]:
 
 
 def test_every_stage_has_a_file_a_section_and_an_entry() -> None:
-    assert STAGES == sorted(DVC)
-    assert STAGES == sorted(set(PARAMS) - {"run"})
+    assert sorted(DVC) == STAGES
+    assert sorted(set(PARAMS) - {"run"}) == STAGES
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -1,4 +1,4 @@
-"""What a user with a wrong file, a typo or a full disk sees: one line with place and remedy, an exit code, nothing lost."""
+"""A wrong file, a typo, a full disk: the user sees one line with place and remedy, an exit code, and loses nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The life of a trainer, from outside: pretrain and SFT killed in the middle end with the bits of a run that was not."""
+"""The life of a trainer, from outside: killed in the middle, it ends with the bits of a run that was not."""
 
 import os
 import random

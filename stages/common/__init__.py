@@ -1,7 +1,7 @@
 """What stages share. It never imports a stage.
 
-`OBSERVERS` watch a stage (its process, its log, its tracking) and never shape an out: a change there re-runs nothing and
-invalidates no checkpoint. Every other module a stage imports is a dep of it in dvc.yaml.
+`OBSERVERS` watch a stage (its process, its log, its tracking) and never shape an out: a change there re-runs nothing
+and invalidates no checkpoint. Every other module a stage imports is a dep of it in dvc.yaml.
 """
 
 OBSERVERS = frozenset(

@@ -12,7 +12,7 @@ from stages.common import process, training
 from stages.common.errors import DataError, StopRequested
 
 if TYPE_CHECKING:
-    from stages.common.tracking import Run
+    from stages.common.run import Run
 
 PLAIN_LINE_SECONDS = 15.0
 log = logging.getLogger("lathe")
@@ -39,7 +39,7 @@ class Life(TrainerCallback):
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.stage, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save on request or by time; at the last step of an epoch or of all `on_epoch_end` does it, after evaluation."""
+        """Save on request or by time; at the last step of an epoch, or of all, `on_epoch_end` does it."""
         if state.global_step >= state.max_steps or (state.epoch is not None and float(state.epoch).is_integer()):
             return
         due = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes

@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there: written aside, hashed, renamed; read only when every byte is as written.
 
-Layout: `checkpoints/<stage>/<fingerprint>/checkpoint-<step>/`, outside DVC's outs, which DVC empties before each attempt.
+Layout: `checkpoints/<stage>/<fingerprint>/checkpoint-<step>/`, outside the outs, which DVC empties before each attempt.
 """
 
 import hashlib
@@ -41,7 +41,8 @@ def fingerprint(stage: str, params: dict[str, Any], inputs: dict[str, Path]) -> 
 
 def _loaded_code() -> list[Path]:
     stages = Path(__file__).parent.parent
-    loaded = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+    names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    loaded = {Path(name) for name in names if name}
     return sorted(file for file in loaded if file.is_relative_to(stages) and file.stem not in OBSERVERS)
 
 

@@ -25,7 +25,7 @@ def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedM
         unknown = sorted(set(config) - set(settings.to_dict()) - {"model_type"})
         if unknown:
             raise ParamsError(f"unknown key '{section}.{unknown[0]}' for a {config['model_type']} model")
-        return AutoModelForCausalLM.from_config(settings)  # type: ignore[no-any-return]  # untyped in transformers
+        return AutoModelForCausalLM.from_config(settings)
     except (KeyError, ValueError, TypeError) as error:
         raise ParamsError(f"{section}: {error}", where="params.yaml") from error
 
@@ -46,7 +46,7 @@ def load(folder: Path | str) -> "PreTrainedModel":
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"cannot load the model: {_first_line(error)}", where=folder, remedy=REMEDY) from error
-    return model  # type: ignore[no-any-return]  # untyped in transformers
+    return model
 
 
 def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises bare Exception for a corrupt tokenizer.json
         raise DataError(f"cannot load the tokenizer: {_first_line(error)}", where=folder, remedy=REMEDY) from error
 

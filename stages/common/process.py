@@ -1,4 +1,4 @@
-"""The process contract: one writer a stage, dies with its parent, saves on SIGTERM, logs to its own file, says what failed.
+"""The process contract: one writer a stage, dies with its parent, saves on SIGTERM, own log file, says what failed.
 
 Every stage file ends with `process.run("name", main)`. Exit codes are in `errors.py`.
 """
@@ -173,7 +173,7 @@ def stop_requested() -> bool:
 
 @contextmanager
 def graceful_stop() -> Iterator[None]:
-    """Inside, a stop request only sets the flag: the body looks at `stop_requested()`, saves and raises StopRequested."""
+    """Inside, a stop request only sets the flag; the body asks `stop_requested()`, saves and raises StopRequested."""
     global _graceful
     _graceful = True
     try:
@@ -226,7 +226,11 @@ def own_log(name: str) -> Iterator[None]:
     to_screen.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    handlers = [(log, to_file), (log, to_screen), (logging.getLogger("py.warnings"), to_file)]
+    handlers: list[tuple[logging.Logger, logging.Handler]] = [
+        (log, to_file),
+        (log, to_screen),
+        (logging.getLogger("py.warnings"), to_file),
+    ]
     for logger, handler in handlers:
         logger.addHandler(handler)
     logging.getLogger("py.warnings").propagate = False

@@ -24,7 +24,7 @@ def load_state(folder: Path, name: str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     document = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return _unpack(document, load_file(folder / f"{name}.safetensors"))  # type: ignore[no-any-return]  # recursive
+    return _unpack(document, load_file(folder / f"{name}.safetensors"))
 
 
 def random_state() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from stages.common.models import weights_sha256
 from stages.common.params import StageParams
 
 if TYPE_CHECKING:
-    from stages.common.tracking import Run
+    from stages.common.run import Run
 
 log = logging.getLogger("lathe")
 KEPT = "kept"
@@ -198,7 +198,7 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
 
 
 def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str) -> None:
-    """Copy kept model folders to the stage's outs (`folders`: name under `out` -> kept folder), with curve and figure."""
+    """Copy kept model folders to the outs (`folders`: name under `out` -> kept folder), with curve and figure."""
     history = trainer.state.log_history
     if trainer.args.should_save:
         for name, kept in folders.items():

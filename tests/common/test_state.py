@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -11,7 +12,7 @@ from stages.common import state
 
 
 def test_a_nest_of_everything_comes_back_equal(tmp_path: Path) -> None:
-    nest = {
+    nest: dict[str, Any] = {
         "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(3, 4)}, 1: {}},
         "param_groups": [{"lr": 1e-3 / 3, "betas": (0.9, 0.999), "fused": None, "params": [0, 1]}],
         "numpy": numpy.arange(5, dtype="uint32"),
