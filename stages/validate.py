@@ -22,7 +22,7 @@ from stages.common.figures import bars
 from stages.common.params import StageParams
 from stages.common.progress import Progress
 from stages.common.records import SHAPES, Shape
-from stages.common.shards import read_file, row_count, schema, write_json
+from stages.common.shards import row_count, schema, write_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,7 +62,7 @@ def schema_facts(curated: Path) -> Iterator[dict[str, Fact]]:
 def check_shape(door: Door, shape: Shape, folder: Path, seen: Seen, progress: Progress) -> None:
     """Check the files of a shape one by one; memory holds the facts of one and two digests a record."""
     for split, file in shards(folder):
-        found = facts.rows(shape, split, progress.over(read_file(file)), seen)
+        found = facts.rows(shape, split, progress.over(records.read_file(file)), seen)
         door.check(shape, f"{shape}.{split}.{file.stem}", frame(found, facts.columns(shape)))
 
 

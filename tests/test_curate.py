@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stages import ingest
 from stages.common import content, records
 from stages.common.records import SHAPES, Record, Shape, message
+from stages.common.shards import write as write_records
 from stages.curate import curate, drop_reason
 from tests.real_data import REAL, needs_real_data
 
@@ -27,7 +28,7 @@ def run(folder: Path, shares: dict[str, float] | None = None, **found: list[Reco
     """Lay records as ingested, curate them and return the report as it is written."""
     for shape in SHAPES:
         rows = [{"id": f"{shape}:{line}", "source": shape, **row} for line, row in enumerate(found.get(shape, []), 1)]
-        records.write(rows, folder / "ingested" / shape, shape)
+        write_records(rows, folder / "ingested" / shape, shape)
     counts = curate(folder / "ingested", folder / "out", folder / "dropped", shares or SHARES)
     report: dict[str, Any] = json.loads(json.dumps({shape: count.summary() for shape, count in counts.items()}))
     return report

@@ -10,6 +10,7 @@ import pytest
 
 from stages.common import params, records
 from stages.common.errors import EXIT_DATA, EXIT_PARAMS
+from stages.common.shards import write as write_records
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = params.plain(params.read_yaml(ROOT / "dvc.yaml"))["stages"]
@@ -70,7 +71,7 @@ def test_two_folders_give_the_same_bytes_and_the_door_names_what_it_stops(tmp_pa
     assert "data/validated/conversations/train/part-00000.parquet" in one
 
     curated = folders[0] / "data/curated/conversations/validation"
-    records.write(records.read(folders[0] / "data/curated/conversations/train"), curated, "conversations")
+    write_records(records.read(folders[0] / "data/curated/conversations/train"), curated, "conversations")
     stopped = run("validate", folders[0])
     assert stopped.returncode == EXIT_DATA
     line = stopped.stderr.strip().splitlines()[-1]

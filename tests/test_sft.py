@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stages import sft
-from stages.common import records
 from stages.common.errors import DataError
+from stages.common.shards import write as write_records
 from tests.tiny import conversation, make_model, make_tokenizer
 
 
@@ -43,7 +43,7 @@ def test_the_loss_and_its_gradient_equal_transformers_own() -> None:
 
 def test_tokenise_labels_the_answer_and_leaves_out_what_is_too_long(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
-    records.write([conversation(1), conversation(2, "long " * 200)], tmp_path, "conversations")
+    write_records([conversation(1), conversation(2, "long " * 200)], tmp_path, "conversations")
     data = sft.tokenise(tokenizer, tmp_path, 120)
     assert len(data) == 1
     learnt = [token for token in data[0]["labels"] if token != -100]
@@ -51,6 +51,6 @@ def test_tokenise_labels_the_answer_and_leaves_out_what_is_too_long(tmp_path: Pa
 
 
 def test_only_too_long_conversations_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    records.write([conversation(1)], tmp_path, "conversations")
+    write_records([conversation(1)], tmp_path, "conversations")
     with pytest.raises(DataError, match=r"raise sft\.max_tokens"):
         sft.tokenise(make_tokenizer(), tmp_path, 5)

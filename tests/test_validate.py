@@ -13,6 +13,7 @@ from stages.common import records
 from stages.common.errors import EXIT_DATA, DataError
 from stages.common.expectations import SUITES, Door, Finding, settled
 from stages.common.records import SHAPES, Record, message
+from stages.common.shards import write as write_records
 from stages.validate import check, hand_over, refuse, summary
 
 USER, ANSWER = message("user", "Hi"), message("assistant", "Hello.")
@@ -36,7 +37,7 @@ def lay(curated: Path, changed: dict[str, list[Record]] | None = None) -> Path:
     """Write two sound records to every folder of `curated`, or what `changed` says for it."""
     for folder in FOLDERS:
         rows = (changed or {}).get(folder, [sound(folder, 1), sound(folder, 2)])
-        records.write(rows, curated / folder, next(shape for shape in SHAPES if shape == folder.split("/")[0]))
+        write_records(rows, curated / folder, next(shape for shape in SHAPES if shape == folder.split("/")[0]))
     return curated
 
 

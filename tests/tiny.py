@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import tokenizer as tokenizer_stage
 from stages.common import models, records
+from stages.common.shards import write as write_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,9 +55,9 @@ def write_validated(folder: Path) -> None:
     """Write small validated documents, conversations and questions under `folder`."""
     documents = [{"id": f"t:{n}", "source": "t", "text": text} for n, text in enumerate(TEXTS)]
     for split, rows in (("train", slice(10, None)), ("validation", slice(0, 10))):
-        records.write(documents[rows], folder / "documents" / split, "documents")
+        write_records(documents[rows], folder / "documents" / split, "documents")
         conversations = [conversation(number) for number in range(60)][rows]
-        records.write(conversations, folder / "conversations" / split, "conversations")
+        write_records(conversations, folder / "conversations" / split, "conversations")
     questions = [
         {
             "id": f"q:{number}",
@@ -68,4 +69,4 @@ def write_validated(folder: Path) -> None:
         }
         for number in range(4)
     ]
-    records.write(questions, folder / "questions", "questions")
+    write_records(questions, folder / "questions", "questions")

@@ -18,7 +18,7 @@ TURNS = {"conversations": "messages", "comparisons": "prompt", "prompts": "messa
 IDENTITY = {
     "documents": ("text",),
     "conversations": ("messages", "tools"),
-    "comparisons": ("prompt", "responses"),
+    "comparisons": ("prompt", "responses", "tools"),
     "prompts": ("messages",),
     "questions": ("messages", "group"),
 }

@@ -90,7 +90,9 @@ def library_config(cls: type, mapping: dict[str, Any], section: str, **own: Any)
 
 
 def _explain(error: ValidationError, cls: type[StageParams], section: str, node: Any, path: Path) -> ParamsError:
-    first = error.errors()[0]
+    first = min(
+        error.errors(), key=lambda one: one["type"] != "extra_forbidden"
+    )  # a misspelt key is also a missing one
     keys = [str(part) for part in first["loc"]]
     name = ".".join([section, *keys])
     line = _line(node, keys)

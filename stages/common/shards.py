@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -105,6 +105,13 @@ class JsonLines:
         self.characters = 0
 
 
+def write(rows: Iterable[Record], folder: Path, shape: Shape) -> None:
+    """Write one shape's records to one folder."""
+    with Shards({folder: shape}) as shards:
+        for row in rows:
+            shards.add(folder, row)
+
+
 def row_count(folder: Path) -> int:
     """Return how many records the Parquet files under `folder` hold, by their footers. Raises DataError."""
     return sum(_metadata(file).num_rows for file in records.files(folder))
@@ -113,15 +120,6 @@ def row_count(folder: Path) -> int:
 def schema(file: Path) -> pa.Schema:
     """Return the columns of a Parquet file. Raises DataError."""
     return _metadata(file).schema.to_arrow_schema()
-
-
-def read_file(file: Path) -> Iterator[Record]:
-    """Yield the records of one Parquet file, a few thousand in memory at a time. Raises DataError."""
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=RECORDS_PER_GROUP):
-            yield from batch.to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
 
 
 def _metadata(file: Path) -> pq.FileMetaData:

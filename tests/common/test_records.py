@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import records
+from stages.common import records, shards
 from stages.common.errors import DataError
 from stages.common.records import Record, Shape, message
+from stages.common.shards import write as write_records
 
 CALL = [{"name": "f", "arguments": '{"a": 1}'}]
 TURNS = [message("system", "s"), message("user", "北京？"), message("assistant", "", "t", CALL), message("tool", "")]
@@ -19,6 +20,7 @@ RECORDS: dict[Shape, Record] = {
         "ranks": [1, 1],
         "annotator": None,
         "categories": ["x"],
+        "tools": "[]",
     },
     "prompts": {"messages": TURNS, "reference": None, "category": "c"},
     "questions": {"messages": TURNS, "reference": "r", "group": "iid", "category": None},
@@ -28,13 +30,13 @@ RECORDS: dict[Shape, Record] = {
 @pytest.mark.parametrize("shape", records.SHAPES)
 def test_what_is_written_is_read(shape: Shape, tmp_path: Path) -> None:
     written = [{"id": f"a:{number}", "source": "a", **RECORDS[shape]} for number in range(3)]
-    assert records.write(written, tmp_path / "new", shape) == 3
+    write_records(written, tmp_path / "new", shape)
     read = list(records.read(tmp_path / "new"))
     assert [{name: record[name] for name in written[0]} for record in read] == written
 
 
 def test_a_missing_field_is_read_as_none(tmp_path: Path) -> None:
-    records.write([{"id": "a:1", "source": "a", "messages": []}], tmp_path, "prompts")
+    write_records([{"id": "a:1", "source": "a", "messages": []}], tmp_path, "prompts")
     assert next(records.read(tmp_path)) == {
         "id": "a:1",
         "source": "a",
@@ -44,26 +46,25 @@ def test_a_missing_field_is_read_as_none(tmp_path: Path) -> None:
     }
 
 
-def test_many_records_go_to_many_files_and_come_back_in_order(tmp_path: Path) -> None:
-    count = records.write(
-        ({"id": f"a:{number}"} for number in range(9_000)), tmp_path, "documents", records_per_file=4_000
-    )
-    assert count == 9_000
+def test_many_records_go_to_many_files_and_come_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "RECORDS_PER_FILE", 4_000)
+    write_records(({"id": f"a:{number}"} for number in range(9_000)), tmp_path, "documents")
     assert len(records.files(tmp_path)) == 3
     assert [record["id"] for record in records.read(tmp_path)] == [f"a:{number}" for number in range(9_000)]
 
 
 def test_no_records_still_leave_a_file_with_the_columns(tmp_path: Path) -> None:
-    assert records.write([], tmp_path, "documents") == 0
+    write_records([], tmp_path, "documents")
     assert list(records.read(tmp_path)) == []
     assert len(records.files(tmp_path)) == 1
 
 
-def test_the_identity_of_a_data_set_is_that_of_its_records(tmp_path: Path) -> None:
+def test_the_identity_of_a_data_set_is_that_of_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": f"a:{number}", "source": "a", "text": str(number)} for number in range(5_000)]
-    records.write(rows, tmp_path / "one", "documents")
-    records.write(rows, tmp_path / "two", "documents", records_per_file=2_000)
-    records.write(rows[::-1], tmp_path / "three", "documents")
+    write_records(rows, tmp_path / "one", "documents")
+    monkeypatch.setattr(shards, "RECORDS_PER_FILE", 2_000)
+    write_records(rows, tmp_path / "two", "documents")
+    write_records(rows[::-1], tmp_path / "three", "documents")
     one, two, three = (records.sha256(tmp_path / name) for name in ("one", "two", "three"))
     assert one == two != three
 

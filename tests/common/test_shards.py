@@ -8,7 +8,7 @@ import pytest
 
 from stages.common import records, shards
 from stages.common.errors import DataError
-from stages.common.shards import JsonLines, Shards, read_file, row_count, schema, write_json
+from stages.common.shards import JsonLines, Shards, row_count, schema, write_json
 
 
 def document(number: int) -> records.Record:
@@ -28,7 +28,7 @@ def test_each_folder_gets_its_records_in_order_and_files_of_a_limited_size(
     assert [file.name for file in records.files(odd)] == [f"part-0000{part}.parquet" for part in range(3)]
     assert [pq.read_metadata(file).num_rows for file in records.files(odd)] == [4, 4, 1]
     assert row_count(tmp_path) == 18
-    assert list(read_file(odd / "part-00002.parquet")) == [document(17)]
+    assert list(records.read_file(odd / "part-00002.parquet")) == [document(17)]
 
 
 def test_a_folder_without_records_still_tells_its_columns(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     file = tmp_path / "part-00000.parquet"
     file.write_text("not Parquet")
-    for read in (lambda: row_count(tmp_path), lambda: schema(file), lambda: list(read_file(file))):
+    for read in (lambda: row_count(tmp_path), lambda: schema(file), lambda: list(records.read_file(file))):
         with pytest.raises(DataError, match=r"part-00000\.parquet: not a readable Parquet file.*dvc checkout"):
             read()
 
