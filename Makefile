@@ -62,8 +62,8 @@ down: env ## stop what `make up` started
 serve: env ## the chat with the champion
 	@$(BIN)/python -m stages.deploy serve
 
-trace: env ## follow one record through every step (ID=demo/conversations_en.jsonl:12)
-	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_en.jsonl:12" >&2; exit 1; }
+trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
+	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_openai.jsonl:12" >&2; exit 1; }
 	@$(BIN)/python -m flows.trace "$(ID)"
 
 metrics: env ## the figures of every stage, and what changed since the last commit

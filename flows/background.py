@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,17 +41,21 @@ def find(record: Path) -> "psutil.Process | None":
 
 
 def end(record: Path) -> bool:
-    """Ask the recorded process to leave, kill what is left of its tree after the grace; False when it did not run."""
+    """Ask the recorded process and all below it to save and leave, kill what is left after the grace.
+
+    Returns False when it did not run.
+    """
     import psutil
 
     top = find(record)
     if top is None:
         return False
     tree = [top, *top.children(recursive=True)]
-    top.terminate()
-    _, left = psutil.wait_procs(tree, timeout=GRACE_SECONDS)
-    for process in left:
-        process.kill()
+    for signal in ("terminate", "kill"):
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                getattr(process, signal)()
+        _, tree = psutil.wait_procs(tree, timeout=GRACE_SECONDS)
     record.unlink()
     return True
 

@@ -51,7 +51,7 @@ def repro(
     """Bring `stage` up to date on `stage.gpus` of the devices `gpus`. Raises StageFailed."""
     if cancel.is_set():
         raise StageFailed(f"lathe: {stage.name} was not started: the flow is cancelled", errors.EXIT_STOPPED)
-    started, log = time.monotonic(), LOGS / f"{stage.name.replace('/', '_')}.log"
+    started, log = time.time(), LOGS / f"{stage.name.replace('/', '_')}.log"
     with devices.held(stage.gpus, gpus, cancel) as held:
         code = command.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
@@ -65,8 +65,8 @@ def repro(
     if code == command.TIMED_OUT:
         raise StageFailed(f"lathe: {stage.name} failed: stopped after {timeout_seconds:.0f} s, its time limit", code)
     if code:
-        raise failure(stage.name, said, code)
-    return Outcome(stage.name, state(said), round(time.monotonic() - started, 1), figure(stage.name))
+        raise failure(stage.name, said, code, started)
+    return Outcome(stage.name, state(said), round(time.time() - started, 1), figure(stage.name))
 
 
 def environment(flow_run: str, gpus: Sequence[str]) -> dict[str, str]:
@@ -86,13 +86,19 @@ def state(said: str) -> State:
     return "restored" if "is cached - skipping run" in said else "ran"
 
 
-def failure(name: str, said: str, code: int) -> StageFailed:
-    """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's exit code."""
+def failure(name: str, said: str, code: int, started: float) -> StageFailed:
+    """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's exit code.
+
+    A launcher between DVC and the stage has an exit code of its own: what the stage wrote down goes before.
+    """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     own = [line for line in lines if re.match(r"lathe: \S+ (failed|stopped) \(\d+\): ", line)]
     dvcs = [line for line in lines if line.startswith("ERROR: ")]
     exits = re.findall(r"exited with (-?\d+)", dvcs[-1]) if dvcs else []
     line = (own or [f"lathe: {name} failed: {(dvcs or lines or ['without a word'])[-1]}"])[-1]
+    facts = process.execution(name)
+    if facts.exists() and facts.stat().st_mtime >= started:
+        return StageFailed(line, int(json.loads(facts.read_text(encoding="utf-8"))["exit_code"]))
     return StageFailed(line, int(exits[-1]) if exits else code)
 
 

@@ -14,7 +14,7 @@ WHERE = """\
   chat               make serve                                                   then http://127.0.0.1:7860
   curves, accuracy   make plots
   data documentation reports/data_docs/index.html
-  one record         make trace ID=demo/conversations_en.jsonl:12"""
+  one record         make trace ID=demo/conversations_openai.jsonl:12"""
 
 
 def rows(stages: Sequence[str], states: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:

@@ -1,0 +1,59 @@
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import repro
+
+OWN = "lathe: sft failed (5): out of memory; then continue with: dvc repro sft  (log: logs/sft.log)"
+DVCS = "ERROR: failed to reproduce 'sft': failed to run: python -m stages.sft, exited with 137"
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "line", "code"),
+    [
+        (f"step 3\n{OWN}\n{DVCS}\n", OWN, 137),
+        (f"step 3\n{DVCS}\n", f"lathe: sft failed: {DVCS}", 137),
+        ("Segmentation fault\n", "lathe: sft failed: Segmentation fault", 1),
+        ("", "lathe: sft failed: without a word", 1),
+    ],
+)
+def test_a_failure_is_the_stages_line_or_dvcs_or_the_last(said: str, line: str, code: int) -> None:
+    failed = repro.failure("sft", said, 1, time.time())
+    assert (str(failed), failed.code) == (line, code)
+
+
+def test_the_code_a_stage_wrote_down_counts_when_it_is_of_this_attempt() -> None:
+    facts = Path("logs/sft.json")
+    facts.parent.mkdir()
+    facts.write_text(json.dumps({"exit_code": 75}))
+    launcher = DVCS.replace("137", "1")
+    assert repro.failure("sft", launcher, 255, time.time() - 10).code == 75
+    os.utime(facts, (0, 0))
+    assert repro.failure("sft", launcher, 255, time.time() - 10).code == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("Stage 'sft' didn't change, skipping\nData and pipelines are up to date.\n", "cached"),
+        ("Stage 'sft' is cached - skipping run, checking out outputs\n", "restored"),
+        ("Running stage 'sft':\n> python -m stages.sft\n", "ran"),
+    ],
+)
+def test_the_state_is_what_dvc_says(said: str, state: str) -> None:
+    assert repro.state(said) == state
+
+
+def test_a_stage_sees_the_cards_it_holds_and_the_flow_it_belongs_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    held = repro.environment("flow-1", ["2"])
+    assert (held["CUDA_VISIBLE_DEVICES"], held["LATHE_FLOW_RUN_ID"]) == ("2", "flow-1")
+    assert repro.environment("flow-1", [])["CUDA_VISIBLE_DEVICES"] == "0,1,2"
