@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,11 +44,11 @@ def repro(
     *,
     follow: Callable[[str], None],
     cancel: threading.Event,
-    flow_run: str,
+    environment: Mapping[str, str],
     gpus: Sequence[str] = (),
     timeout_seconds: float | None = None,
 ) -> Outcome:
-    """Bring `stage` up to date on `stage.gpus` of the devices `gpus`. Raises StageFailed."""
+    """Bring `stage` up to date in `environment`, on `stage.gpus` of the devices `gpus`. Raises StageFailed."""
     if cancel.is_set():
         raise StageFailed(f"lathe: {stage.name} was not started: the flow is cancelled", errors.EXIT_STOPPED)
     started, log = time.time(), LOGS / f"{stage.name.replace('/', '_')}.log"
@@ -58,7 +58,7 @@ def repro(
             log,
             follow=lambda line: None if line.strip().startswith(HINTS) else follow(line),
             cancel=cancel,
-            environment=environment(flow_run, held),
+            environment={**environment, **({"CUDA_VISIBLE_DEVICES": ",".join(held)} if held else {})},
             timeout_seconds=timeout_seconds,
         )
     said = log.read_text(encoding="utf-8", errors="replace")
@@ -69,14 +69,17 @@ def repro(
     return Outcome(stage.name, state(said), round(time.time() - started, 1), figure(stage.name))
 
 
-def environment(flow_run: str, gpus: Sequence[str]) -> dict[str, str]:
-    """Return the environment of a stage: this interpreter first on the path, and only the GPUs it holds."""
-    own = {
+def stage_environment(flow_run: str) -> dict[str, str]:
+    """Return the environment of every stage of a flow run: this interpreter first on the path.
+
+    Taken once, when the flow starts: MLflow's client changes variables of this process while it works.
+    """
+    return {
+        **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "LATHE_FLOW_RUN_ID": flow_run,
         "DVC_NO_ANALYTICS": "1",
     }
-    return {**os.environ, **own, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})}
 
 
 def state(said: str) -> State:

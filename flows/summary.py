@@ -6,6 +6,7 @@ Command: python -m flows.summary
 import json
 from collections.abc import Mapping, Sequence
 
+from flows.repro import Outcome
 from stages.common import process
 
 HEAD = ("stage", "time", "peak memory", "key figure")
@@ -51,6 +52,17 @@ def show(stages: Sequence[str], states: Mapping[str, str] | None = None) -> str:
     """Return the whole closing message."""
     head = HEAD if states is None else (HEAD[0], "state", *HEAD[1:])
     return f"\n{table(rows(stages, states), head)}\n\n{WHERE}\n"
+
+
+def artifact(outcome: Outcome, link: str) -> str:
+    """Return the Markdown that a task leaves in Prefect: state, time, key figure, and its run in MLflow."""
+    lines = {
+        "state": outcome.state,
+        "time": clock(outcome.seconds),
+        "key figure": outcome.figure.replace("|", "\\|") or "none",
+        "MLflow": f"[run]({link})" if link else "no run",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in lines.items())])
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 
 import typer
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
@@ -23,8 +23,9 @@ from prefect.futures import PrefectFuture
 from prefect.states import Failed
 
 from flows import devices, pipeline, server, summary
+from flows.links import mlflow_run
 from flows.pipeline import Stage
-from flows.repro import RESUMES, Outcome, StageFailed, repro
+from flows.repro import RESUMES, Outcome, StageFailed, repro, stage_environment
 from stages.common.errors import ParamsError, StageError
 
 RETRIES, RETRY_SECONDS = 2, 10.0
@@ -44,6 +45,7 @@ def train(
     """
     cancel, slots = threading.Event(), threading.BoundedSemaphore(stages_at_once)
     flow_run, timeout_seconds = str(runtime.flow_run.id), stage_hours * 3600 if stage_hours else None
+    environment = stage_environment(flow_run)
     try:
         stages = pipeline.until(pipeline.load(), until) if until else pipeline.load()
         gpus = reserve(stages)
@@ -52,10 +54,15 @@ def train(
             follow = get_run_logger().info
             with gpu_slots(stage, cancel), slots:
                 return repro(
-                    stage, follow=follow, cancel=cancel, flow_run=flow_run, gpus=gpus, timeout_seconds=timeout_seconds
+                    stage,
+                    follow=follow,
+                    cancel=cancel,
+                    environment=environment,
+                    gpus=gpus,
+                    timeout_seconds=timeout_seconds,
                 )
 
-        return outcomes(submit(stages, bring_up_to_date, cancel))
+        return outcomes(submit(stages, bring_up_to_date, flow_run, cancel))
     except (StageFailed, StageError) as error:
         return Failed(message=str(error), data=error)  # raised, it would only add a traceback of this file
     except BaseException:  # a cancelled flow too: what still runs gets time to save, then ends
@@ -63,7 +70,9 @@ def train(
         raise
 
 
-def submit(stages: list[Stage], work: Repro, cancel: threading.Event) -> dict[str, PrefectFuture[dict[str, str]]]:
+def submit(
+    stages: list[Stage], work: Repro, flow_run: str, cancel: threading.Event
+) -> dict[str, PrefectFuture[dict[str, str]]]:
     """Submit one task a stage, after its parents' tasks, and return their futures by the stages' names."""
 
     def resumes(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -79,7 +88,8 @@ def submit(stages: list[Stage], work: Repro, cancel: threading.Event) -> dict[st
     )
     def run(name: str) -> dict[str, Any]:
         outcome = work(by_name[name])
-        create_table_artifact([asdict(outcome)], key=artifact_key(name), description=f"{name}: {outcome.state}")
+        link = mlflow_run(name, flow_run) if outcome.state == "ran" else ""
+        create_markdown_artifact(summary.artifact(outcome, link), artifact_key(name), f"{name}: {outcome.state}")
         return asdict(outcome)
 
     by_name = {stage.name: stage for stage in stages}
