@@ -1,0 +1,69 @@
+"""A user's own files in data/raw: real documents and conversations to a champion, every row accounted for."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import project
+from tests.real_data import REAL, needs_real_data
+
+FILES = (
+    "wikitext2/valid.txt",
+    "medicalgpt/en_article_tail500.txt",
+    "medicalgpt/fever.txt",
+    "medicalgpt/medical_sft_1K_format.jsonl",
+    "medicalgpt/sharegpt_zh_1K_format.jsonl.gz",
+    "medicalgpt/glaive_toolcall_zh_demo.jsonl",
+)
+FEWER_STEPS = {"pretrain.training.max_steps": 40, "sft.training.max_steps": 20, "pretrain.model.hidden_size": 128}
+
+pytestmark = [pytest.mark.slow, needs_real_data]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project that has run the own-text profile, with fewer steps, on real files."""
+    folder = project.lay(tmp_path_factory.mktemp("own"), "infra/profiles/own-text.yaml", FEWER_STEPS)
+    for name in FILES:
+        shape = "conversations" if ".jsonl" in name else "documents"
+        (folder / "data/raw" / shape).mkdir(parents=True, exist_ok=True)
+        shutil.copy(REAL / name, folder / "data/raw" / shape)
+    result = project.run(folder, "dvc", "repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def report(folder: Path, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "reports" / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_it_ends_with_a_champion(done: Path) -> None:
+    promotion = report(done, "promote.json")
+    assert promotion["candidate"] == "sft"
+    assert promotion["decision"] == "promoted"
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_the_loss_falls(done: Path, stage: str) -> None:
+    with (done / f"reports/{stage}.csv").open(encoding="utf-8") as handle:
+        losses = [float(row["loss"]) for row in csv.DictReader(handle) if row["loss"]]
+    assert sum(losses[-5:]) / 5 < 0.9 * sum(losses[:5]) / 5
+
+
+def test_every_raw_row_is_kept_dropped_or_quarantined(done: Path) -> None:
+    ingested, curated = report(done, "ingest.json"), report(done, "curate.json")
+    assert len(ingested["files"]) == len(FILES)
+    for counts in ingested["files"].values():
+        assert counts["rows"] == counts["kept"] + sum(counts["quarantined"].values())
+    for shape, counts in curated.items():
+        assert counts["rows"] == counts["kept"] + sum(counts["dropped"].values())
+        assert counts["rows"] == ingested["total"]["records"].get(shape, 0)
+    aside = [line for file in (done / "data/quarantine").rglob("*.jsonl") for line in file.read_text().splitlines()]
+    assert len(aside) == sum(ingested["total"]["quarantined"].values())
+    dropped = [line for file in (done / "data/dropped").rglob("*.jsonl") for line in file.read_text().splitlines()]
+    assert len(dropped) == sum(sum(counts["dropped"].values()) for counts in curated.values())

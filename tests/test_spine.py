@@ -1,0 +1,116 @@
+"""The whole chain on a small world: raw data to champion, nothing on the second call, a record followed end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.common import params
+from tests import project
+
+SMALL = {
+    "demo.documents.paragraph_rounds": 2,
+    "demo.documents.profile_rounds": 1,
+    "demo.documents.quiz_lists": 40,
+    "demo.documents.few_shot_lists": 40,
+    "demo.conversations.phrasings_per_fact": 1,
+    "demo.conversations.multi_turn": 40,
+    "demo.comparisons": 40,
+    "demo.prompts": 40,
+    "tokenizer.vocab_size": 1024,
+    "pretrain.model.hidden_size": 64,
+    "pretrain.model.intermediate_size": 128,
+    "pretrain.training.num_train_epochs": 1,
+    "sft.training.num_train_epochs": 1,
+    "evaluate.max_new_tokens": 12,
+}
+
+DATA = ["data/raw", "data/ingested", "data/curated", "data/validated"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project whose pipeline has run to its end."""
+    folder = project.lay(tmp_path_factory.mktemp("spine"), "params.yaml", SMALL)
+    result = project.run(folder, "dvc", "repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def test_it_ends_with_a_champion_that_answers(done: Path) -> None:
+    promotion = json.loads((done / "reports/promote.json").read_text(encoding="utf-8"))
+    assert promotion["candidate"] == "sft"
+    asked = json.loads((done / "reports/deploy.json").read_text(encoding="utf-8"))
+    assert len(asked["answers"]) == len(params.read_yaml(done / "params.yaml")["deploy"]["canned"])
+
+
+def test_a_second_call_runs_nothing(done: Path) -> None:
+    lock = (done / "dvc.lock").read_bytes()
+    result = project.run(done, "dvc", "repro")
+    assert result.returncode == 0
+    assert "Running stage" not in result.stdout
+    assert (done / "dvc.lock").read_bytes() == lock
+
+
+def test_a_comment_in_params_runs_nothing(done: Path) -> None:
+    with (done / "params.yaml").open("a", encoding="utf-8") as handle:
+        handle.write("# a thought\n")
+    assert "Running stage" not in project.run(done, "dvc", "repro").stdout
+
+
+def test_plots_can_be_shown(done: Path) -> None:
+    result = project.run(done, "dvc", "plots", "show")
+    assert result.returncode == 0, result.stderr
+    page = (done / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert "pretrain.csv" in page
+    assert "accuracy" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        (
+            "conversations_openai.jsonl",
+            [*DATA, "sft", "champion"],
+        ),
+        ("articles.jsonl", [*DATA, "pretrain"]),
+        (
+            "questions.jsonl",
+            [*DATA, "reports/evaluate", "champion"],
+        ),
+    ],
+)
+def test_a_record_is_followed_from_raw_row_to_tokens_and_answer(done: Path, name: str, steps: list[str]) -> None:
+    from stages.common import records
+
+    shape = {"conversations_openai.jsonl": "conversations", "articles.jsonl": "documents"}.get(name, "questions")
+    identifier = next(
+        row["id"] for row in records.read(done / "data/validated" / shape) if row["source"] == f"demo/{name}"
+    )
+    result = project.run(done, "python", "-m", "flows.trace", identifier)
+    assert result.returncode == 0, result.stderr
+    places = [line.split(". ", 1)[1] for line in result.stdout.splitlines() if line[:1].isdigit() and ". " in line[:4]]
+    found = iter(places)
+    for step in steps:
+        assert any(place.startswith(step) for place in found), f"{step} is not in {places}"
+    if shape == "conversations":
+        learnt = [line for line in result.stdout.splitlines() if "  *   " in line]
+        assert learnt[-1].endswith('"<|im_end|>"')
+
+
+@pytest.mark.parametrize("kind", ["malformed", "exact_duplicate"])
+def test_a_refused_record_is_followed_to_where_it_was_put_aside(done: Path, kind: str) -> None:
+    planted = json.loads((done / "reports/demo.json").read_text(encoding="utf-8"))["planted_rows"]
+    result = project.run(done, "python", "-m", "flows.trace", planted[kind][0]["id"])
+    assert result.returncode == 0, result.stderr
+    last = result.stdout.strip().splitlines()[-2:]
+    assert last[1].startswith("put aside: ")
+    assert "data/quarantine/" in last[0] or "data/dropped/" in last[0]
+
+
+def test_an_unknown_record_is_an_error_with_a_hint(done: Path) -> None:
+    result = project.run(done, "python", "-m", "flows.trace", "demo/articles.jsonl:999999")
+    assert result.returncode == 4
+    assert "the file ends before line 999999" in result.stderr
