@@ -30,7 +30,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-12s %s\n", $$1, $$2}'
 
 preflight:
-	@test -n "$(PYTHON)" || { echo "lathe: no Python 3.11 or newer here; install one, or: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "lathe: no Python 3.11 or newer$(if $(PYTHON), as $(PYTHON)); install one, or: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "lathe: $(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "lathe: git is missing; install it (Debian, Ubuntu: apt install git)" >&2; exit 1; }
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "lathe: $(CURDIR) is no git checkout, which DVC needs; clone it, or: git init && git add . && git commit -m start" >&2; exit 1; }
