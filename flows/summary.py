@@ -11,11 +11,11 @@ from stages.common import process
 
 HEAD = ("stage", "time", "peak memory", "key figure")
 WHERE = """\
-  runs and models    .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db   then http://127.0.0.1:5000
-  chat               make serve                                                   then http://127.0.0.1:7860
-  curves, accuracy   make plots
-  data documentation reports/data_docs/index.html
-  one record         make trace ID=demo/conversations_openai.jsonl:12"""
+  chat                 make serve    http://127.0.0.1:7860
+  runs and models      make up       http://127.0.0.1:5000   (with it: Prefect on 4200, the chat on 7860)
+  curves, accuracy     make plots
+  one record's way     make trace ID=demo/conversations_openai.jsonl:12
+  what the data holds  reports/data_docs/index.html"""
 
 
 def rows(stages: Sequence[str], states: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
