@@ -48,13 +48,21 @@ def main(
 
 
 def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":
-    """Return a byte-level BPE (GPT-2, section 2.2), digits split one by one so that sums can be learnt."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Return a byte-level BPE (GPT-2, section 2.2).
+
+    Digits stand alone so that sums can be learnt, and so do Han characters: Chinese has no spaces, and a merge over
+    word borders would hide a name in as many tokens as there are words beside it.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(r"\p{Han}"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
