@@ -66,6 +66,7 @@ def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, st
         made = client.create_model_version(
             name,
             source=f"models:/{model.model_id}",
+            model_id=model.model_id,
             run_id=model.source_run_id or None,
             tags=tags | {"manifest_sha256": model.tags["manifest_sha256"]},
         )

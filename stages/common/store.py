@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,7 @@ ENVIRONMENT = {  # a server that is away must show at once (our thread tries aga
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
@@ -113,8 +115,10 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
 
 
 def download(location: str, folder: Path) -> None:
-    """Copy the artifacts at a remote location into `folder`."""
+    """Copy the artifacts at a remote location to `folder`, which is there whole or not at all."""
     from mlflow.artifacts import download_artifacts
 
-    folder.mkdir(parents=True, exist_ok=True)
-    download_artifacts(artifact_uri=location, dst_path=str(folder), tracking_uri=uri())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
+        fetched = download_artifacts(artifact_uri=location, dst_path=scratch, tracking_uri=uri())
+        Path(fetched).rename(folder)

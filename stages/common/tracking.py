@@ -45,7 +45,8 @@ def start(
         return
     forwarder, closed = Forwarder(events, Sender), threading.Event()
     forwarder.start()
-    threading.Thread(target=watch_system, args=(run, closed), name="system-metrics", daemon=True).start()
+    watcher = threading.Thread(target=watch_system, args=(run, closed), name="system-metrics", daemon=True)
+    watcher.start()
     status, tags = "FINISHED", {}
     try:
         yield run
@@ -55,6 +56,7 @@ def start(
         raise
     finally:
         closed.set()
+        watcher.join(1)
         run.close(status, tags)
         forwarder.close(STOP_SECONDS if status == "KILLED" else CLOSE_SECONDS)
 

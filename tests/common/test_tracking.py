@@ -5,13 +5,10 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import pytest
 
 from stages.common import forwarder, lineage, run, spool, store, tracking
 from stages.common.errors import StopRequested, TryAgainError
+from tests.mlflow_server import free_port, server, wait_for
 
 ROOT = Path(__file__).parents[2]
 PARAMS = {"sft": {"max_tokens": 256, "training": {"learning_rate": 1e-5, "betas": [0.9, 0.95]}}}
@@ -46,19 +44,6 @@ def script(body: str, **environment: str) -> "subprocess.Popen[str]":
     code = f"import os, time\nfrom stages.common import tracking\nwith tracking.start('sft') as run:\n    {lines}\n"
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.Popen([sys.executable, "-c", code], env=variables, text=True, stderr=subprocess.PIPE)
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_run_is_whole_in_the_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +112,20 @@ def test_a_run_that_ends_badly_says_so_and_raises_on(
         raise error
     assert rows("select status from runs") == [(status,)]
     assert rows("select value from tags where key = 'error'") == [(tag,)]
+
+
+def test_processor_and_memory_are_logged_while_the_run_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SYSTEM_SECONDS", 0.05)
+    with tracking.start("sft"):
+        time.sleep(0.5)
+    found = dict(rows("select key, max(value) from metrics group by key"))
+    assert set(found) == {
+        "system/cpu_utilization_percentage",
+        "system/system_memory_usage_percentage",
+        "system/process_memory_usage_megabytes",
+    }
+    assert 10 < found["system/process_memory_usage_megabytes"] < 100_000
+    assert len(rows("select * from metrics where key = 'system/process_memory_usage_megabytes'")) >= 3
 
 
 def test_ranks_other_than_the_first_track_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,28 +268,6 @@ def test_four_processes_may_touch_a_fresh_store_at_once(project: Path) -> None:
     assert not list(spool.FOLDER.glob("*.jsonl"))
     assert rows("select status, count(*) from runs group by status") == [("FINISHED", 4)]
     assert len(rows("select name from experiments")) == 2, "the default one and ours"
-
-
-@contextmanager
-def server(port: int) -> Iterator[None]:
-    """A real MLflow server on `server.db`, killed with its workers at the end."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///server.db", "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", "server-files"]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with Path("server.log").open("a") as log:
-        process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True)
-
-    def is_up() -> bool:
-        assert process.poll() is None, Path("server.log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_for(is_up, 120)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.slow

@@ -1,0 +1,46 @@
+"""The registry on an MLflow server: files travel over HTTP and are verified here, byte by byte."""
+
+from pathlib import Path
+
+import pytest
+
+from stages import promote
+from stages.common import registry, store
+from stages.common.errors import DataError
+from tests.champion import add_candidate, write_project
+from tests.mlflow_server import free_port, server
+
+
+@pytest.mark.slow
+def test_a_champion_on_a_server_is_fetched_once_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    with server(port):
+        promote.main(Path("reports/evaluate"), Path("models"), Path("reports/promote.json"))
+        client = store.client()
+        version, folder = registry.champion(client, "lathe")
+        assert folder.is_relative_to(registry.CACHE)
+        weights = folder / "model.safetensors"
+        assert weights.read_bytes() == Path("models/sft/model.safetensors").read_bytes()
+
+        fetched = weights.stat().st_ino
+        registry.champion(client, "lathe")
+        assert weights.stat().st_ino == fetched, "what is whole is not fetched again"
+
+        weights.write_bytes(b"torn")
+        registry.champion(client, "lathe")
+        assert weights.read_bytes() == Path("models/sft/model.safetensors").read_bytes()
+
+        (stored,) = Path("server-files").rglob("model.safetensors")
+        stored.write_bytes(Path("models/pretrain/model.safetensors").read_bytes())
+        weights.unlink()
+        with pytest.raises(DataError, match=r"model\.safetensors: content differs from the manifest"):
+            registry.champion(client, "lathe")
+
+        add_candidate(tmp_path, "sft", 0.95, seed=2)
+        promote.main(Path("reports/evaluate"), Path("models"), Path("reports/promote.json"))
+        newer, _ = registry.champion(client, "lathe")
+        assert (version.number, newer.number) == ("1", "2")
+        assert not Path("mlflow.db").exists()
