@@ -91,3 +91,7 @@ def test_a_library_is_imported_only_in_its_home(library: str, home: set[str]) ->
         if pattern.search(only_types.sub("", file.read_text(encoding="utf-8"))):
             place = file.relative_to(ROOT)
             assert str(place) in home or str(place.parent) in home, f"{place} imports {library}"
+
+
+def test_the_demo_profile_is_params_yaml_as_committed() -> None:
+    assert params.plain(params.read_yaml(ROOT / "infra/profiles/demo.yaml")) == PARAMS
