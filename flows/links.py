@@ -4,7 +4,7 @@ import os
 
 from stages.common import lineage, store
 from stages.common.errors import TryAgainError
-from stages.common.process import log
+from stages.common.journal import log
 
 
 def mlflow_run(stage: str, flow_run: str) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from flows import command, devices
 from flows.pipeline import Stage
-from stages.common import errors, process
+from stages.common import errors, journal
 
 LOGS = Path("logs/flow")
 RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
@@ -99,7 +99,7 @@ def failure(name: str, said: str, code: int, started: float) -> StageFailed:
     dvcs = [line for line in lines if line.startswith("ERROR: ")]
     exits = re.findall(r"exited with (-?\d+)", dvcs[-1]) if dvcs else []
     line = (own or [f"lathe: {name} failed: {(dvcs or lines or ['without a word'])[-1]}"])[-1]
-    facts = process.execution(name)
+    facts = journal.execution(name)
     if facts.exists() and facts.stat().st_mtime >= started:
         return StageFailed(line, int(json.loads(facts.read_text(encoding="utf-8"))["exit_code"]))
     return StageFailed(line, int(exits[-1]) if exits else code)
@@ -107,5 +107,5 @@ def failure(name: str, said: str, code: int, started: float) -> StageFailed:
 
 def figure(name: str) -> str:
     """Return the key figure of the stage's last execution; a stage outside the process contract has none."""
-    facts = process.execution(name)
+    facts = journal.execution(name)
     return str(json.loads(facts.read_text(encoding="utf-8"))["figure"]) if facts.exists() else ""

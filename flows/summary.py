@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from flows.repro import Outcome
-from stages.common import process
+from stages.common import journal
 
 HEAD = ("stage", "time", "peak memory", "key figure")
 WHERE = """\
@@ -22,7 +22,7 @@ def rows(stages: Sequence[str], states: Mapping[str, str] | None = None) -> list
     """Return one row a stage from what its last execution left in logs/; with `states`, what this flow did to it."""
     found: list[tuple[str, ...]] = []
     for name in stages:
-        file = process.execution(name)
+        file = journal.execution(name)
         if file.exists():
             facts = json.loads(file.read_text(encoding="utf-8"))
             state = () if states is None else (states.get(name, ""),)

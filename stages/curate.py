@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
-from stages.common import content, faults, params, process, records, tracking
+from stages.common import content, faults, journal, params, process, records, tracking
 from stages.common.errors import DataError
 from stages.common.figures import bars
 from stages.common.params import StageParams
@@ -127,7 +127,7 @@ def curate(ingested: Path, out: Path, dropped: Path, shares: dict[str, float]) -
             source, target, limit = ingested / shape, out / shape, int(shares.get(shape, 0) * HASHES)
             counts[shape] = sort(shape, source, target, limit, questions, drops)
             if limit and _validation_is_missing(counts[shape]):
-                process.log.info("%s: by chance nothing was held out; holding out the smallest hash", shape)
+                journal.log.info("%s: by chance nothing was held out; holding out the smallest hash", shape)
                 counts[shape] = sort(shape, source, target, counts[shape].smallest_hash + 1, questions, drops=None)
             if shape == "questions":
                 questions = {asked for record in records.read(target) for asked in content.asked(shape, record)}
@@ -155,7 +155,7 @@ def main(
         kept = {f"kept/{shape}": counts["kept"] for shape, counts in result.items()}
         run.metrics(kept | {f"dropped/{reason}": number for reason, number in reasons.items()})
         run.figure("dropped", bars(reasons, "records dropped by reason"))
-        process.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
+        journal.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.common import params, process, tracking
+from stages.common import journal, params, process, tracking
 from stages.common.demo import conversations, documents, faults, groups, world
 from stages.common.demo.faults import Files, Row
 from stages.common.demo.groups import Groups
@@ -239,7 +239,7 @@ def main(
         report.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         run.metrics({f"rows/{name}": len(rows) for name, rows in files.items()})
         run.metrics({f"planted/{fault}": len(rows) for fault, rows in planted.items()})
-        process.report(
+        journal.report(
             f"{sum(map(len, files.values())):,} rows, {sum(map(len, planted.values()))} of them planted faults"
         )
 

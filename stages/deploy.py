@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel, Field, ValidationError
 
-from stages.common import chat_page, models, params, process, records, registry, store, streaming, tracking
+from stages.common import chat_page, journal, models, params, process, records, registry, store, streaming, tracking
 from stages.common.errors import DataError, ParamsError
-from stages.common.process import log
+from stages.common.journal import log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def check(
         write(report, promoted, answers)
         run.table("canned", answers)
         run.metrics({"first_token_seconds": seconds})
-    process.report(f"version {champion.version.number} answers, first token after {1000 * seconds:.0f} ms")
+    journal.report(f"version {champion.version.number} answers, first token after {1000 * seconds:.0f} ms")
 
 
 def serve(
@@ -86,7 +86,7 @@ def serve(
         app = chat_page.build(
             partial(answer, champion), page(champion, settings), [*chat_page.LOOPBACK, host, *(allow_host or [])]
         )
-        process.report(f"version {champion.version.number} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
+        journal.report(f"version {champion.version.number} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
         chat_page.run_server(app, listener)
 
 

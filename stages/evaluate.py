@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stages.common import chat, generation, likelihood, models, params, process, records, tracking
+from stages.common import chat, generation, journal, likelihood, models, params, process, records, tracking
 from stages.common.answers import matches
 from stages.common.statistics import wilson
 
@@ -72,7 +72,7 @@ def main(
         likelihood_of(report, policy, tokenizer, documents, conversations, settings)
         write(report, answers, out, identity(candidate, model, prompt, questions))
         publish(report, answers, run, candidate)
-    process.report(headline(report))
+    journal.report(headline(report))
 
 
 def ask(

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import PositiveInt
 
-from stages.common import params, process, raw_files, tracking
+from stages.common import journal, params, process, raw_files, tracking
 from stages.common.errors import DataError
 from stages.common.figures import bars
 from stages.common.params import StageParams
@@ -77,7 +77,7 @@ def ingest(raw: Path, out: Path, quarantine: Path, characters: int) -> dict[str,
             behind, count.rows = behind + path.stat().st_size, reader.rows
             if count.rows != count.kept + count.quarantined.total():
                 raise DataError(f"{count.rows} rows in, but {count.kept} kept and {count.quarantined}", where=path)
-    process.log.info("%s outcomes/s", f"{progress.rows_per_second():,.0f}")
+    journal.log.info("%s outcomes/s", f"{progress.rows_per_second():,.0f}")
     return counts
 
 
@@ -119,7 +119,7 @@ def main(
         run.metrics({"rows": total["rows"], "kept": total["kept"]} | total["records"])
         run.figure("quarantined", bars(total["quarantined"], "rows in quarantine by reason"))
         records, refused = sum(total["records"].values()), sum(total["quarantined"].values())
-        process.report(f"{records:,} records of {total['rows']:,} rows, {refused:,} in quarantine")
+        journal.report(f"{records:,} records of {total['rows']:,} rows, {refused:,} in quarantine")
 
 
 if __name__ == "__main__":

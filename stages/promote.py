@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from stages.common import gate, lineage, model_card, models, params, process, registry, store, tracking
+from stages.common import gate, journal, lineage, model_card, models, params, process, registry, store, tracking
 from stages.common.errors import DataError
 from stages.common.gate import Decision, Evaluation
 from stages.common.registry import Version
@@ -57,7 +57,7 @@ def main(
         version = release(client, settings, best, decision, card)
         write(report, settings, best, decision, champion)
         publish(run, version, best, settings.metric)
-    process.report(f"{decision.verdict} {best.candidate}: {decision.reason}")
+    journal.report(f"{decision.verdict} {best.candidate}: {decision.reason}")
 
 
 def check_weights(best: Evaluation, folder: Path) -> None:

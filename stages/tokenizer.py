@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.common import chat, models, params, process, records, tracking
+from stages.common import chat, journal, models, params, process, records, tracking
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(
         tokenizer.save_pretrained(out)
         efficiency = characters_per_token(tokenizer, documents / "validation")
         run.metrics({"vocabulary": float(len(tokenizer)), "characters_per_token": efficiency})
-    process.report(f"{len(tokenizer):,} tokens, {efficiency:.2f} characters per token")
+    journal.report(f"{len(tokenizer):,} tokens, {efficiency:.2f} characters per token")
 
 
 def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":

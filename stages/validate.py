@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import content, facts, params, process, records, tracking
+from stages.common import content, facts, journal, params, process, records, tracking
 from stages.common.errors import DataError
 from stages.common.expectations import Door, Finding
 from stages.common.facts import Fact, Seen
@@ -93,7 +93,7 @@ def refuse(findings: Iterable[Finding], docs: Path) -> None:
     """Log every warning. Raises DataError for the first critical failure, naming suite, expectation and rows."""
     failed = [finding for finding in findings if not finding.success]
     for finding in failed:
-        process.log.warning("%s %s: %s", finding.severity, finding.suite, told(finding))
+        journal.log.warning("%s %s: %s", finding.severity, finding.suite, told(finding))
     critical = [finding for finding in failed if finding.severity == "critical"]
     if critical:
         first, more = critical[0], f" (and {len(critical) - 1} more critical failures)" if critical[1:] else ""
@@ -137,7 +137,7 @@ def main(
         failing = {name: count for name, count in unexpected.items() if count}
         run.figure("unexpected", bars(failing, "rows that fail, by expectation"))
         refuse(findings, docs)
-        process.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
+        journal.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def work(tmp_path: Path) -> Path:
     )
     (tmp_path / "params.yaml").write_text(
         f"evaluate:\n  batch_size: 64\npretrain:\n  model: {config}\n  block_tokens: 16\n  training: {training}\n"
-        f"ingest: {{}}\ncurate:\n  splits: {{{splits}}}\nvalidate: {{}}\ndeploy: {{canned: [Hello]}}\npromote: {{name: x, metric: m}}\n",
+        f"ingest: {{}}\ncurate:\n  splits: {{{splits}}}\nvalidate: {{}}\n"
+        "deploy: {canned: [Hello]}\npromote: {name: x, metric: m}\n",
         encoding="utf-8",
     )
     return tmp_path

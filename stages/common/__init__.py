@@ -5,5 +5,5 @@ and invalidates no checkpoint. Every other module a stage imports is a dep of it
 """
 
 OBSERVERS = frozenset(
-    {"errors", "process", "progress", "tracking", "store", "spool", "forwarder", "run", "lineage", "figures"}
+    {"errors", "process", "journal", "progress", "tracking", "store", "spool", "forwarder", "run", "lineage", "figures"}
 )

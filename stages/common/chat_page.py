@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stages.common.errors import ParamsError, StageError, TryAgainError
-from stages.common.process import log
+from stages.common.journal import log
 from stages.common.records import Record, message
 
 if TYPE_CHECKING:

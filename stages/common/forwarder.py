@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from stages.common import spool
-from stages.common.process import log
+from stages.common.journal import log
 from stages.common.spool import Event, Spool
 
 FLUSH_SECONDS, RETRY_SECONDS = 1.0, 30.0

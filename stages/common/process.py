@@ -6,29 +6,24 @@ Every stage file ends with `process.run("name", main)`. Exit codes are in `error
 import ctypes
 import errno
 import fcntl
-import json
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from stages.common import errors
+from stages.common import errors, journal
 
-LOCKS, LOGS = Path(".lathe/locks"), Path("logs")
+LOCKS = Path(".lathe/locks")
 GRACE_SECONDS = 25.0
 PR_SET_PDEATHSIG = 1
-log = logging.getLogger("lathe")
 
 _stop = threading.Event()
 _graceful = False
-key_figure: list[str] = []
 continuation: list[str] = []
 
 
@@ -52,7 +47,7 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
     started = process_start()
     code = _guarded(name, lambda: app(standalone_mode=False))
     if is_main_process() and code != errors.EXIT_RUNNING:
-        write_execution(name, started, code)
+        journal.write_execution(name, started, code)
     logging.shutdown()
     sys.stdout.flush()
     sys.exit(code)
@@ -73,12 +68,12 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
         if set(sys.argv[1:]) & {"--help"}:
             work()
             return errors.EXIT_DONE
-        with locked(name), own_log(name):
+        with locked(name), journal.own_log(name, is_main_process()):
             try:
                 result = work()
                 return result if isinstance(result, int) else errors.EXIT_DONE
             except Exception:
-                log.debug("traceback", exc_info=True)
+                journal.log.debug("traceback", exc_info=True)
                 raise
     except errors.StopRequested:
         return _fail(name, "stopped on request, everything up to here is saved", errors.EXIT_STOPPED)
@@ -105,23 +100,11 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
 
 def _fail(name: str, what: str, code: int) -> int:
     ended = "stopped" if code == errors.EXIT_STOPPED else "failed"
-    line = f"lathe: {name} {ended} ({code}): {what}; then continue with: {continuation[0]}  (log: {log_file(name)})"
+    line = f"lathe: {name} {ended} ({code}): {what}; then continue with: {continuation[0]}"
+    line += f"  (log: {journal.log_file(name)})"
     print(line, file=sys.stderr, flush=True)
-    with_suppressed_io(lambda: _append(log_file(name), line))
+    journal.with_suppressed_io(lambda: journal.append(name, line))
     return code
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(line + "\n")
-
-
-def with_suppressed_io(write: Callable[[], Any]) -> None:
-    """Run a write whose failure must not hide the failure it reports (a full disk, say)."""
-    try:
-        write()
-    except OSError as error:
-        print(f"lathe: could not write: {error}", file=sys.stderr)
 
 
 def quiet_libraries() -> None:
@@ -206,62 +189,3 @@ def _take(handle: IO[str], name: str) -> None:
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
-
-
-def log_file(name: str) -> Path:
-    """Return the stage's own log file."""
-    return LOGS / f"{name}.log"
-
-
-@contextmanager
-def own_log(name: str) -> Iterator[None]:
-    """Send `log` and Python warnings to the stage's own file, and information to the terminal too."""
-    LOGS.mkdir(exist_ok=True)
-    logging.captureWarnings(True)
-    to_file = logging.FileHandler(log_file(name), mode="w" if is_main_process() else "a", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    to_file.setLevel(logging.DEBUG)
-    to_screen = logging.StreamHandler(sys.stdout)
-    to_screen.setFormatter(logging.Formatter(f"{name}: %(message)s"))
-    to_screen.setLevel(logging.INFO if is_main_process() else logging.ERROR)
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    handlers: list[tuple[logging.Logger, logging.Handler]] = [
-        (log, to_file),
-        (log, to_screen),
-        (logging.getLogger("py.warnings"), to_file),
-    ]
-    for logger, handler in handlers:
-        logger.addHandler(handler)
-    logging.getLogger("py.warnings").propagate = False
-    try:
-        yield
-    finally:
-        for logger, handler in handlers:
-            logger.removeHandler(handler)
-        to_file.close()
-
-
-def report(figure: str) -> None:
-    """Name the one figure of this execution that `make demo`'s closing table and the flow show."""
-    key_figure[:] = [figure]
-    log.info(figure)
-
-
-def execution(name: str) -> Path:
-    """Return the file that says how the stage's last execution went; times live here, never in an out."""
-    return LOGS / f"{name}.json"
-
-
-def write_execution(name: str, started: float, code: int) -> None:
-    """Write start, seconds, peak memory (MiB), exit code and key figure of this execution."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    facts = {
-        "stage": name,
-        "started": round(started, 3),
-        "seconds": round(time.time() - started, 1),
-        "peak_mib": peak // 1024,
-        "exit_code": code,
-        "figure": key_figure[0] if key_figure else "",
-    }
-    with_suppressed_io(lambda: execution(name).write_text(json.dumps(facts, ensure_ascii=False) + "\n"))

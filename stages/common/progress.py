@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from stages.common.process import log
+from stages.common.journal import log
 
 SECONDS_BETWEEN_LINES = 5.0
 T = TypeVar("T")

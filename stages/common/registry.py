@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 
 from stages.common import checkpoints, lineage, models, store
 from stages.common.errors import DataError
-from stages.common.process import log
+from stages.common.journal import log
 
 if TYPE_CHECKING:
     from stages.common.store import MlflowClient

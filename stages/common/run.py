@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common import lineage, spool
-from stages.common.process import log
+from stages.common.journal import log
 from stages.common.spool import Spool
 
 if TYPE_CHECKING:

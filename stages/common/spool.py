@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.common.process import log
+from stages.common.journal import log
 
 Event = dict[str, Any]
 FOLDER = Path(".lathe/spool")

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stages.common import process, store
+from stages.common import journal, process, store
 from stages.common.errors import StopRequested
 from stages.common.forwarder import REPLAY, Forwarder, replay
-from stages.common.process import log
+from stages.common.journal import log
 from stages.common.run import Run, begin, watch_system
 from stages.common.spool import Event, Spool
 
@@ -155,7 +155,7 @@ def main(action: Annotated[Literal["replay"], typer.Argument(help="send what the
     """Send the spools of runs that ended while the store was away."""
     with store.answers():
         sent = replay(Sender())
-    process.report(f"{sent} runs sent to {store.shown()}")
+    journal.report(f"{sent} runs sent to {store.shown()}")
 
 
 if __name__ == "__main__":

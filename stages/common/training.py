@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, params, process, state
+from stages.common import checkpoints, journal, params, process, state
 from stages.common.errors import DataError, StopRequested
 from stages.common.models import weights_sha256
 from stages.common.params import StageParams
@@ -206,7 +206,7 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
         write_curve(history, curve)
         run.figure("loss", figure(history, stage))
     losses = [row["eval_loss"] for row in history if "eval_loss" in row]
-    process.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
+    journal.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
 
 
 def write_curve(history: list[dict[str, float]], path: Path) -> None:

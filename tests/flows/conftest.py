@@ -45,11 +45,11 @@ stages:
 """
 UPPER = """\
 from pathlib import Path
-from stages.common import process
+from stages.common import journal, process
 
 def main() -> None:
     Path("upper.txt").write_text(Path("raw.txt").read_text().upper())
-    process.report("2 lines")
+    journal.report("2 lines")
 
 process.run("upper", main)
 """

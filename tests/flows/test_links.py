@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flows import links
-from stages.common import lineage, process, store
+from stages.common import journal, lineage, store
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,6 @@ def test_a_store_that_is_away_costs_the_link_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(process.log, "propagate", True)
+    monkeypatch.setattr(journal.log, "propagate", True)
     assert links.mlflow_run("sft", "one") == ""
     assert "no link to MLflow" in caplog.text

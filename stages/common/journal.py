@@ -1,0 +1,93 @@
+"""What a stage leaves in logs/: its own log, and how its last execution went."""
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LOGS = Path("logs")
+log = logging.getLogger("lathe")
+key_figure: list[str] = []
+
+
+def log_file(name: str) -> Path:
+    """Return the stage's own log file."""
+    return LOGS / f"{name}.log"
+
+
+@contextmanager
+def own_log(name: str, main: bool) -> Iterator[None]:
+    """Send `log` and Python warnings to the stage's own file, and what `main` (rank 0) tells to the terminal too.
+
+    The log of the execution before stays as `<stage>.previous.log`.
+    """
+    LOGS.mkdir(exist_ok=True)
+    if main and log_file(name).exists():
+        log_file(name).replace(LOGS / f"{name}.previous.log")
+    logging.captureWarnings(True)
+    to_file = logging.FileHandler(log_file(name), mode="w" if main else "a", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_file.setLevel(logging.DEBUG)
+    to_screen = logging.StreamHandler(sys.stdout)
+    to_screen.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    to_screen.setLevel(logging.INFO if main else logging.ERROR)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    handlers: list[tuple[logging.Logger, logging.Handler]] = [
+        (log, to_file),
+        (log, to_screen),
+        (logging.getLogger("py.warnings"), to_file),
+    ]
+    for logger, handler in handlers:
+        logger.addHandler(handler)
+    logging.getLogger("py.warnings").propagate = False
+    try:
+        yield
+    finally:
+        for logger, handler in handlers:
+            logger.removeHandler(handler)
+        to_file.close()
+
+
+def report(figure: str) -> None:
+    """Name the one figure of this execution that `make demo`'s closing table and the flow show."""
+    key_figure[:] = [figure]
+    log.info(figure)
+
+
+def execution(name: str) -> Path:
+    """Return the file that says how the stage's last execution went; times live here, never in an out."""
+    return LOGS / f"{name}.json"
+
+
+def write_execution(name: str, started: float, code: int) -> None:
+    """Write start, seconds, peak memory (MiB), exit code and key figure of this execution."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    facts = {
+        "stage": name,
+        "started": round(started, 3),
+        "seconds": round(time.time() - started, 1),
+        "peak_mib": peak // 1024,
+        "exit_code": code,
+        "figure": key_figure[0] if key_figure else "",
+    }
+    with_suppressed_io(lambda: execution(name).write_text(json.dumps(facts, ensure_ascii=False) + "\n"))
+
+
+def append(name: str, line: str) -> None:
+    """Add a line to the stage's own log."""
+    with log_file(name).open("a", encoding="utf-8") as handle:
+        handle.write(line + "\n")
+
+
+def with_suppressed_io(write: Callable[[], Any]) -> None:
+    """Run a write whose failure must not hide the failure it reports (a full disk, say)."""
+    try:
+        write()
+    except OSError as error:
+        print(f"lathe: could not write: {error}", file=sys.stderr)
