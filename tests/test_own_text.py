@@ -21,7 +21,7 @@ FILES = (
 )
 FEWER_STEPS = {"pretrain.training.max_steps": 40, "sft.training.max_steps": 20, "pretrain.model.hidden_size": 128}
 
-pytestmark = [pytest.mark.slow, needs_real_data]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_real_data]
 
 
 @pytest.fixture(scope="module")

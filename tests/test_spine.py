@@ -27,7 +27,7 @@ SMALL = {
 
 DATA = ["data/raw", "data/ingested", "data/curated", "data/validated"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

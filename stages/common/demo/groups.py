@@ -38,14 +38,15 @@ def hold_out(here: World, share: float, rng: random.Random) -> set[str]:
 def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int], rng: random.Random) -> Groups:
     """Return questions about facts: iid, ood_phrasing, ood_fact; `train` (`phrasings` of each fact); `spare`, the rest.
 
-    A test question in `iid` is a fact and a phrasing that are both trained, but not together.
+    A test question in `iid` is a fact and a phrasing that are both trained, but not together; every fact is as likely
+    in the test as it is in training, so a topic weighs as much as it has facts.
     """
     groups: Groups = {name: [] for name in ("iid", "ood_phrasing", "ood_fact", "train", "spare")}
     trained = [fact for fact in here.facts if fact.key not in held]
     unasked = [fact for fact in here.facts if fact.key in held]
     for language in LANGUAGES:
         candidates = world.questions(here, trained, language, "train")
-        iid = world.spread(candidates, sizes["iid"], rng)
+        iid = world.spread(candidates, sizes["iid"], rng, topics=False)
         groups["iid"] += iid
         groups["ood_phrasing"] += world.spread(
             world.questions(here, trained, language, "ood"), sizes["ood_phrasing"], rng

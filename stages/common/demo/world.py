@@ -217,12 +217,12 @@ def nth(items: Sequence[T], key: Callable[[T], Hashable]) -> list[int]:
     return ranks
 
 
-def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
-    """Return `count` items, evenly over topics, then over facts. Raises DataError when there are fewer."""
+def spread(items: Sequence[Item], count: int, rng: random.Random, *, topics: bool = True) -> list[Item]:
+    """Return `count` items, evenly over topics (if asked), then over facts. Raises DataError when there are fewer."""
     if len(items) < count:
         raise DataError(f"asked for {count} questions, only {len(items)} can be formed", remedy="lower demo's sizes")
     chosen = rng.sample(items, len(items))
-    for key in (lambda item: item.subject, lambda item: item.topic):
+    for key in (lambda item: item.subject, lambda item: item.topic if topics else ""):
         order = nth(chosen, key)
         chosen = [chosen[index] for index in sorted(range(len(chosen)), key=order.__getitem__)]
     return chosen[:count]
