@@ -95,7 +95,7 @@ def ask(
     tokens = generation.generate(
         policy, prompts, max_new_tokens=settings.max_new_tokens, stop=stop, pad=stop[-1], batch_size=settings.batch_size
     )
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    texts = [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
     rows = []
     for row, text in zip(questions, texts, strict=True):
         judged = text if prompt == "chat" else text.split("\n")[0]

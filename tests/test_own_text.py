@@ -19,7 +19,7 @@ FILES = (
     "medicalgpt/sharegpt_zh_1K_format.jsonl.gz",
     "medicalgpt/glaive_toolcall_zh_demo.jsonl",
 )
-FEWER_STEPS = {"pretrain.training.max_steps": 40, "sft.training.max_steps": 20, "pretrain.model.hidden_size": 128}
+FEWER_STEPS = {"pretrain.training.max_steps": 40, "sft.training.max_steps": 40, "pretrain.model.hidden_size": 128}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_real_data]
 
