@@ -52,7 +52,7 @@ def test_it_ends_with_a_champion(done: Path) -> None:
 def test_the_loss_falls(done: Path, stage: str) -> None:
     with (done / f"reports/{stage}.csv").open(encoding="utf-8") as handle:
         losses = [float(row["loss"]) for row in csv.DictReader(handle) if row["loss"]]
-    assert sum(losses[-5:]) / 5 < 0.9 * sum(losses[:5]) / 5
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.3  # nats per token
 
 
 def test_every_raw_row_is_kept_dropped_or_quarantined(done: Path) -> None:

@@ -130,6 +130,9 @@ def _metadata(file: Path) -> pq.FileMetaData:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a report: readable, sorted, the same bytes for the same value."""
+    """Write a report: readable, sorted, the same bytes for the same value.
+
+    ASCII, because DVC refuses a metrics file that is mostly other bytes as binary, and file names may be Chinese.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
