@@ -161,7 +161,7 @@ def write(report: Report, answers: list[dict[str, Any]], out: Path, facts: dict[
     """Write metrics.json, answers.jsonl and accuracy.csv."""
     out.mkdir(parents=True, exist_ok=True)
     document = facts | {"metrics": report.metrics, "intervals": report.intervals, "counts": report.counts}
-    (out / "metrics.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "metrics.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in answers)
     (out / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
     with (out / "accuracy.csv").open("w", encoding="utf-8", newline="") as handle:

@@ -138,7 +138,7 @@ def write(path: Path, settings: Params, best: Evaluation, decision: Decision, ch
         "champion_sha256": best.weights_sha256 if decision.promoted else held,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def publish(run: "Run", version: Version, best: Evaluation, metric: str) -> None:

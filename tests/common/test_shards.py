@@ -73,6 +73,6 @@ def test_objects_are_appended_by_name_in_order(tmp_path: Path, monkeypatch: pyte
     assert found == [{"number": number, "text": "文"} for number in range(1, 10, 2)]
 
 
-def test_a_report_is_sorted(tmp_path: Path) -> None:
+def test_a_report_is_sorted_and_ascii(tmp_path: Path) -> None:
     write_json(tmp_path / "new/report.json", {"b": 1, "a": "文"})
-    assert (tmp_path / "new/report.json").read_text(encoding="utf-8") == '{\n  "a": "文",\n  "b": 1\n}\n'
+    assert (tmp_path / "new/report.json").read_text(encoding="utf-8") == '{\n  "a": "\\u6587",\n  "b": 1\n}\n'
