@@ -169,10 +169,8 @@ def test_a_store_that_is_away_costs_one_warning_and_is_caught_up_later(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{free_port()}")
-    started = time.monotonic()
     with tracking.start("sft") as tracked:
         tracked.metrics({"loss": 1.0}, step=1)
-    assert time.monotonic() - started < 20
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "tracking waits in .lathe/spool" in warnings[0]
