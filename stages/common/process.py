@@ -72,7 +72,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
             try:
                 result = work()
                 return result if isinstance(result, int) else errors.EXIT_DONE
-            except Exception:
+            except Exception:  # raised again: here only the traceback goes to the log
                 journal.log.debug("traceback", exc_info=True)
                 raise
     except errors.StopRequested:
