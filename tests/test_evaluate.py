@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.common import records
+from stages.common import generation, records
 from tests.tiny import make_model, make_tokenizer
 
 SETTINGS = evaluate.Params(max_new_tokens=6, max_tokens=64, batch_size=4)
@@ -36,7 +36,7 @@ def test_every_question_gets_an_answer_and_none_is_no_error(prompt: str) -> None
 def test_a_plain_answer_is_judged_by_the_line_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = make_tokenizer()
     said = tokenizer("town 1.\nWhat is the capital of land 2?")["input_ids"]
-    monkeypatch.setattr(evaluate.generation, "generate", lambda *_, **__: [said])
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: [said])
     model = make_model(tokenizer)
     assert evaluate.ask(model, tokenizer, [question(1)], "plain", SETTINGS)[0]["correct"]
     assert not evaluate.ask(model, tokenizer, [question(1)], "chat", SETTINGS)[0]["correct"]
