@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from stages.common import process
+from stages.common import parent, process
 
 POLL_SECONDS = 0.2
 TIMED_OUT = 124
@@ -83,5 +83,5 @@ def _hand_over(reader: IO[str], follow: Callable[[str], None]) -> None:
 
 
 if __name__ == "__main__":
-    process.die_with_parent()
+    parent.die_with_parent()
     os.execvp(sys.argv[1], sys.argv[1:])

@@ -5,5 +5,8 @@ and invalidates no checkpoint. Every other module a stage imports is a dep of it
 """
 
 OBSERVERS = frozenset(
-    {"errors", "process", "journal", "progress", "tracking", "store", "spool", "forwarder", "run", "lineage", "figures"}
+    {
+        *("errors", "process", "parent", "journal", "progress", "figures"),
+        *("tracking", "store", "spool", "forwarder", "run", "lineage"),
+    }
 )

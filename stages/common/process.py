@@ -3,7 +3,6 @@
 Every stage file ends with `process.run("name", main)`. Exit codes are in `errors.py`.
 """
 
-import ctypes
 import errno
 import fcntl
 import logging
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from stages.common import errors, journal
+from stages.common.parent import die_with_parent
 
 LOCKS = Path(".lathe/locks")
 GRACE_SECONDS = 25.0
-PR_SET_PDEATHSIG = 1
 
 _stop = threading.Event()
 _graceful = False
@@ -120,16 +119,6 @@ def quiet_libraries() -> None:
 def is_main_process() -> bool:
     """Whether this is rank 0 (or the only process) of the stage."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies (PR_SET_PDEATHSIG); elsewhere there is no such call."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise SystemExit(errors.EXIT_STOPPED)
 
 
 def install_signal_handlers() -> None:
