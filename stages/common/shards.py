@@ -21,19 +21,21 @@ WAITING_CHARACTERS = 4_000_000
 class Shards:
     """Sorts records into folders of `part-00000.parquet`, …; memory holds one row group a folder.
 
-    Every folder named at the start gets at least one file, so that a reader finds the schema.
+    Every folder named at the start gets at least one file, so that a reader finds the schema. With `part` there is
+    exactly one, of that number: the share of one task of several that write to the same folders.
     """
 
-    def __init__(self, folders: dict[Path, Shape]) -> None:
-        self.folders = folders
+    def __init__(self, folders: dict[Path, Shape] | dict[Path, pa.Schema], part: int | None = None) -> None:
+        self.schemas = {folder: SCHEMAS[kind] if isinstance(kind, str) else kind for folder, kind in folders.items()}
+        self.part = part
         self.waiting: dict[Path, list[Record]] = defaultdict(list)
-        self.written: dict[Path, int] = dict.fromkeys(folders, 0)
+        self.written: dict[Path, int] = dict.fromkeys(self.schemas, 0)
         self.writers: dict[Path, pq.ParquetWriter] = {}
 
     def __enter__(self) -> "Shards":
-        for folder in self.folders:
+        for folder in self.schemas:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob("part-*.parquet"):
+            for old in folder.glob("part-*.parquet" if self.part is None else f"part-{self.part:05d}.parquet"):
                 old.unlink()
         return self
 
@@ -42,7 +44,7 @@ class Shards:
     ) -> None:
         try:
             if kind is None:
-                for folder in self.folders:
+                for folder in self.schemas:
                     self._flush(folder)
         finally:
             for writer in self.writers.values():
@@ -58,13 +60,13 @@ class Shards:
         batch = self.waiting.pop(folder, [])
         if not batch and folder in self.writers:
             return
-        shape, part = self.folders[folder], self.written[folder] // RECORDS_PER_FILE
-        if folder in self.writers and self.written[folder] % RECORDS_PER_FILE == 0:
+        if self.part is None and folder in self.writers and self.written[folder] % RECORDS_PER_FILE == 0:
             self.writers.pop(folder).close()
         if folder not in self.writers:
+            part = self.written[folder] // RECORDS_PER_FILE if self.part is None else self.part
             file = folder / f"part-{part:05d}.parquet"
-            self.writers[folder] = pq.ParquetWriter(file, SCHEMAS[shape], compression="zstd")
-        self.writers[folder].write_table(pa.Table.from_pylist(batch, schema=SCHEMAS[shape]))
+            self.writers[folder] = pq.ParquetWriter(file, self.schemas[folder], compression="zstd")
+        self.writers[folder].write_table(pa.Table.from_pylist(batch, schema=self.schemas[folder]))
         self.written[folder] += len(batch)
 
 

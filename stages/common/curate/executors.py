@@ -1,0 +1,117 @@
+"""Where a datatrove pipeline runs: processes on this machine, a Ray cluster, or Slurm; the same pipeline, the same out.
+
+`LATHE_DATATROVE` names a file of infra/datatrove. Whoever runs a task marks it as completed in the work folder, so a
+killed run goes on with the tasks that are left.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import time
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common import params, parent
+from stages.common.errors import ParamsError, StageError
+from stages.common.journal import log
+
+if TYPE_CHECKING:
+    from datatrove.executor.base import PipelineExecutor
+    from datatrove.pipeline.base import PipelineStep
+
+VARIABLE = "LATHE_DATATROVE"
+DEFAULT = Path("infra/datatrove/local.yaml")
+
+
+class Executor:
+    """Runs pipelines one after the other; a context manager, because local workers are kept between pipelines."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file or Path(os.environ.get(VARIABLE, DEFAULT))
+        self.settings = params.plain(params.read_yaml(self.file))
+        self.kind = self.settings.pop("executor", "")
+        if self.kind not in ("local", "ray", "slurm"):
+            raise ParamsError(f"executor: {self.kind!r} is none of local, ray, slurm", where=self.file)
+        self.pool: Any = None
+
+    def __enter__(self) -> "Executor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.terminate()
+            self.pool.join()
+
+    def run(self, pipeline: "list[PipelineStep]", tasks: int, work: Path) -> None:
+        """Run `pipeline` as `tasks` tasks; logs, statistics and completions go to `work`.
+
+        Raises what a task raised (local), or StageError naming the tasks that did not end well.
+        """
+        if (work / "completions").exists() and len(list((work / "completions").iterdir())) == tasks:
+            return
+        getattr(self, f"_{self.kind}")(pipeline, tasks, work)
+
+    def _local(self, pipeline: "list[PipelineStep]", tasks: int, work: Path) -> None:
+        from datatrove.executor import LocalPipelineExecutor
+
+        job = LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(work))
+        ranks = job.get_incomplete_ranks()
+        workers = min(self._workers(), len(ranks))
+        if workers == 1:
+            for rank in ranks:
+                _task((job, rank))
+            return
+        if self.pool is None:
+            self.pool = multiprocessing.get_context("forkserver").Pool(self._workers())
+        started = time.monotonic()
+        for done, _ in enumerate(self.pool.imap_unordered(_task, [(job, rank) for rank in ranks]), 1):
+            left = (time.monotonic() - started) / done * (len(ranks) - done)
+            log.info("%s: %d of %d tasks, %.0f s left", work.name, done, len(ranks), left)
+
+    def _workers(self) -> int:
+        wanted = int(self.settings.get("workers", -1))
+        return wanted if wanted > 0 else os.cpu_count() or 1
+
+    def _ray(self, pipeline: "list[PipelineStep]", tasks: int, work: Path) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise StageError("Ray is not installed", where=self.file, remedy="make env EXTRAS=dev,ray") from error
+        from datatrove.executor import RayPipelineExecutor
+
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})
+        self._finish(RayPipelineExecutor(pipeline, tasks=tasks, logging_dir=str(work.absolute()), **self.settings), work)
+
+    def _slurm(self, pipeline: "list[PipelineStep]", tasks: int, work: Path) -> None:
+        from datatrove.executor import SlurmPipelineExecutor
+
+        job = SlurmPipelineExecutor(
+            pipeline, tasks=tasks, logging_dir=str(work.absolute()), job_name=work.name, **self.settings
+        )
+        try:
+            self._finish(job, work)
+        except FileNotFoundError as error:
+            raise StageError("there is no sbatch here", where=self.file, remedy="run on a login node") from error
+        except subprocess.CalledProcessError as error:
+            raise StageError(f"sbatch ended with {error.returncode}", where=work / "slurm_logs") from error
+
+    def _finish(self, job: "PipelineExecutor", work: Path) -> None:
+        job.run()
+        missing = job.get_incomplete_ranks()
+        if missing:
+            names = ", ".join(map(str, missing[:10]))
+            raise StageError(f"{len(missing)} tasks did not end well ({names})", where=work / "logs")
+
+
+def _task(work: "tuple[PipelineExecutor, int]") -> None:
+    """Run one task here. datatrove's own lines go to the task's log and not to the terminal."""
+    from copy import deepcopy
+
+    if multiprocessing.parent_process() is not None:
+        parent.die_with_parent()
+    job, rank = work
+    mine = deepcopy(job)  # steps keep state, and in one process several tasks follow each other
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        mine._run_for_rank(rank)

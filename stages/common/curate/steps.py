@@ -1,0 +1,195 @@
+"""datatrove steps that records flow through: read a slice, measure, drop with a reason, scrub, write.
+
+A task is one slice of the input (some ten thousand records), however many workers there are, so what is written does
+not depend on them. A record travels as a Document: `text` is what is measured and compared, metadata["record"] the
+record itself, metadata["language"] and ["score"] what was measured.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.data import Document, DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.pipeline.writers import JsonlWriter
+from datatrove.utils.batching import batched
+
+from stages.common import content, records
+from stages.common.curate import language, personal, quality, tally
+from stages.common.curate.tally import Tally
+from stages.common.records import SCHEMAS, Record, Shape
+from stages.common.shards import RECORDS_PER_GROUP, Shards
+
+if TYPE_CHECKING:
+    from stages.common.curate.quality import Model
+
+RECORDS_PER_TASK = 20_000
+RECORDS_MEASURED_AT_ONCE = 256
+MEASURED = [pa.field("language", pa.string()), pa.field("score", pa.float32())]
+Slice = tuple[str, int, int]
+
+
+def slices(folder: Path) -> list[Slice]:
+    """Return the tasks of a folder: file, first and last (exclusive) row group, about RECORDS_PER_TASK records each."""
+    found: list[Slice] = []
+    for file in records.files(folder):
+        metadata = pq.read_metadata(file)
+        first, rows = 0, 0
+        for group in range(metadata.num_row_groups):
+            rows += metadata.row_group(group).num_rows
+            if rows >= RECORDS_PER_TASK:
+                found.append((str(file), first, group + 1))
+                first, rows = group + 1, 0
+        if first < metadata.num_row_groups or not metadata.num_row_groups:
+            found.append((str(file), first, metadata.num_row_groups))
+    return found
+
+
+def compared(shape: Shape, record: Record) -> str:
+    """Return the text by which a record is measured and compared: a document's own, or what all turns say."""
+    if shape == "documents":
+        return str(record["text"])
+    turns = [turn["content"] for turn in record[content.TURNS[shape]]]
+    return "\n".join([*turns, *(record["responses"] if shape == "comparisons" else [])])
+
+
+class Read(PipelineStep):
+    """Yields the records of slice `rank` as they are."""
+
+    type, name = "READER", "records"
+
+    def __init__(self, shape: Shape, found: list[Slice]) -> None:
+        super().__init__()
+        self.shape, self.slices = shape, found
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yield one Document a record; what an earlier pipeline measured goes to the metadata."""
+        file, first, last = self.slices[rank]
+        for batch in pq.ParquetFile(file).iter_batches(RECORDS_PER_GROUP, row_groups=range(first, last)):
+            for record in batch.to_pylist():
+                measured = {field.name: record.pop(field.name) for field in MEASURED if field.name in record}
+                self.stat_update("total")
+                yield Document(compared(self.shape, record), record["id"], metadata={"record": record} | measured)
+
+
+class Normalise(PipelineStep):
+    """Makes every text of a record uniform."""
+
+    type, name = "FORMATTER", "normalise"
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yield the Documents with uniform text; the record as it came stays in metadata["raw"]."""
+        for doc in data:
+            doc.metadata["raw"] = doc.metadata["record"]
+            doc.metadata["record"] = content.clean(self.shape, doc.metadata["record"])
+            doc.text = compared(self.shape, doc.metadata["record"])
+            yield doc
+
+
+class Measure(PipelineStep):
+    """Finds the language and, where there is a model, the quality score, and counts both before anything is dropped."""
+
+    type, name = "STATS", "measure"
+
+    def __init__(self, model: "Model | None", counts: Path) -> None:
+        super().__init__()
+        self.model, self.counts = model, counts
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yield the Documents with metadata["language"] and ["score"] (None without a model)."""
+        counted: Tally = Tally()
+        for batch in batched(data, RECORDS_MEASURED_AT_ONCE):
+            scores = quality.score(self.model, [doc.text for doc in batch]).tolist() if self.model else [None] * len(batch)
+            for doc, score in zip(batch, scores, strict=True):
+                doc.metadata |= {"language": language.detect(doc.text), "score": score}
+                tally.observe(counted, "before", doc.text, doc.metadata["language"], score)
+                yield doc
+        tally.save(counted, self.counts / "before", rank)
+
+
+class Drops(JsonlWriter):
+    """Keeps what a filter drops in `<folder>/<reason>/<shape>-<task>.jsonl`, and counts it by source and reason."""
+
+    def __init__(self, folder: Path, shape: Shape, counts: Path) -> None:
+        super().__init__(str(folder), f"${{filter_reason}}/{shape}-${{rank}}.jsonl", compression=None, adapter=_dropped)
+        self.shape, self.counts, self.counted = shape, counts, Tally()
+        self.rank = 0
+
+    def write(self, document: Document, rank: int = 0, **_: object) -> None:
+        """Write and count one dropped record."""
+        document.metadata["shape"] = self.shape
+        self.rank = rank
+        super().write(document, rank)
+        self.counted["dropped", document.metadata["record"]["source"], document.metadata["filter_reason"]] += 1
+
+    def close(self) -> None:
+        """Close the files and save the counts."""
+        super().close()
+        tally.save(self.counted, self.counts, self.rank)
+
+
+def _dropped(_: JsonlWriter, document: Document) -> Record:
+    """Return a line of data/dropped: why, what of (a duplicate's original, a test question), and the record."""
+    known = document.metadata
+    head = {"reason": known["filter_reason"], "shape": known["shape"]}
+    return head | ({"of": known["of"]} if "of" in known else {}) | known.get("raw", known["record"])
+
+
+class Drop(BaseFilter):
+    """Drops the records for which `check` gives a reason, and keeps them aside."""
+
+    def __init__(self, name: str, check: Callable[[Document], str], aside: Drops) -> None:
+        super().__init__(exclusion_writer=aside)
+        self.name, self.check = name, check
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Return True, or False with the reason."""
+        reason = self.check(doc)
+        return (False, reason) if reason else True
+
+
+class Scrub(PipelineStep):
+    """Replaces personal data by typed placeholders, and counts them."""
+
+    type, name = "FORMATTER", "personal data"
+
+    def __init__(self, shape: Shape, counts: Path) -> None:
+        super().__init__()
+        self.shape, self.counts = shape, counts
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Yield the Documents without personal data."""
+        counted: Tally = Tally()
+        for doc in data:
+            doc.metadata["record"], found = personal.scrub_record(self.shape, doc.metadata["record"])
+            if found:
+                counted.update({("personal", kind): number for kind, number in found.items()})
+                counted["scrubbed", doc.metadata["record"]["source"]] += 1
+                doc.text = compared(self.shape, doc.metadata["record"])
+            yield doc
+        tally.save(counted, self.counts / "personal", rank)
+
+
+class Write(PipelineStep):
+    """Writes what is left with what was measured, for the next pipeline."""
+
+    type, name = "WRITER", "records"
+
+    def __init__(self, shape: Shape, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.schema = folder, pa.schema([*SCHEMAS[shape], *MEASURED])
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Write `part-<rank>.parquet`; yields nothing."""
+        with Shards({self.folder: self.schema}, part=rank) as shards:
+            for doc in data:
+                measured = {field.name: doc.metadata[field.name] for field in MEASURED}
+                shards.add(self.folder, doc.metadata["record"] | measured)
+        yield from ()
