@@ -15,23 +15,12 @@ import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.common import journal, params, process, tracking
-from stages.common.demo import conversations, documents, faults, groups, world
-from stages.common.demo.faults import Files, Row
+from stages.common.demo import conversations, documents, faults, groups, rows, world
 from stages.common.demo.groups import Groups
+from stages.common.demo.rows import CRAWL, FILES, Files, Row
 from stages.common.demo.world import LANGUAGES, Item, World
 from stages.common.params import StageParams
 
-FILES = (
-    "prose_en.txt",
-    "prose_zh.txt",
-    "quiz.txt",
-    "articles.jsonl",
-    "conversations_sharegpt.jsonl",
-    "conversations_openai.jsonl",
-    "comparisons.jsonl",
-    "prompts.jsonl",
-    "questions.jsonl",
-)
 Share = Annotated[float, Field(ge=0, le=1)]
 ARTICLE_SHARE = 0.6
 TESTS = ("iid", "ood_phrasing", "ood_fact", "honesty", "harmless", "general")
@@ -52,6 +41,8 @@ class Documents(StageParams):
     """Pages that show the calculator's description and a call."""
     fables: NonNegativeInt = 120
     """Invented names of which a paragraph says that they are invented."""
+    crawl: NonNegativeInt = 60
+    """Paragraphs of the prose that stand in `crawl.jsonl`, a source nobody vouches for, among its junk."""
 
 
 class Conversations(StageParams):
@@ -97,6 +88,8 @@ class Faults(StageParams):
     """Advertisements."""
     gibberish: NonNegativeInt = 30
     """Letter salad."""
+    boilerplate: NonNegativeInt = 60
+    """Notices, menus, comments and navigation of web pages."""
     pii: NonNegativeInt = 48
     """Paragraphs with fictitious personal data, and as many conversations; eight kinds take turns."""
     leaks: NonNegativeInt = 20
@@ -147,9 +140,9 @@ def build(here: World, p: Params) -> Files:
     files["questions.jsonl"] = [
         conversations.question(item, name.replace("_", "-")) for name in TESTS for item in test[name]
     ]
-    for rows in files.values():
-        rng.shuffle(rows)
-    faults.plant(files, here.texts["faults"], p.faults.model_dump(), leaks[1::2], rng)
+    for written in files.values():
+        rng.shuffle(written)
+    faults.plant(files, here.texts, p.faults.model_dump(), leaks[1::2], rng)
     return files
 
 
@@ -165,10 +158,12 @@ def add_documents(files: Files, here: World, p: Params, names: groups.Names, fac
         ]
         for text in prose:
             files["articles.jsonl" if rng.random() < ARTICLE_SHARE else f"prose_{language}.txt"].append(Row(text))
+    articles = files["articles.jsonl"]
+    files[CRAWL] = [articles.pop(rng.randrange(len(articles))) for _ in range(size.crawl)]
     asked = facts["train"] + facts["spare"]
-    files["articles.jsonl"] += [Row(text) for text in documents.manuals(here, size.manuals, rng)]
+    articles += [Row(text) for text in documents.manuals(here, size.manuals, rng)]
     files["quiz.txt"] += [Row(text) for text in documents.quiz(asked, size.quiz_lists, rng)]
-    files["articles.jsonl"] += [Row(text) for text in documents.few_shot(here, asked, size.few_shot_lists, rng)]
+    articles += [Row(text) for text in documents.few_shot(here, asked, size.few_shot_lists, rng)]
 
 
 def add_conversations(
@@ -216,14 +211,6 @@ def summary(p: Params, files: Files, planted: dict[str, list[dict[str, str]]]) -
     }
 
 
-def empty(out: Path) -> Path:
-    """Return the folder, made if need be, without the files of an earlier demo; other files in it stay."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
-    return out
-
-
 def main(
     facts: Annotated[Path, typer.Option(help="Folder of the fact tables and phrasings.")],
     out: Annotated[Path, typer.Option(help="Folder for the raw files.")],
@@ -233,7 +220,7 @@ def main(
     p = params.load(Params, "demo")
     with tracking.start("demo", params={"demo": p.model_dump()}, inputs={"facts": facts}) as run:
         files = build(world.read(facts, p.largest_addend), p) if p.enabled else {}
-        planted = faults.write(files, empty(out))
+        planted = rows.write(files, rows.empty(out))
         found = summary(p, files, planted)
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 
 from stages import demo
 from stages.common import params
-from stages.common.demo import faults, world
+from stages.common.demo import faults, rows, world
 from stages.common.errors import DataError, ParamsError
 
 FACTS = Path(__file__).parent.parent / "data/facts"
@@ -27,7 +27,7 @@ def generate(out: Path, **changes: Any) -> Found:
     """Write the world and return its report, as the stage does."""
     p = demo.Params(**changes)
     files = demo.build(world.read(FACTS, p.largest_addend), p) if p.enabled else {}
-    report: Found = json.loads(json.dumps(demo.summary(p, files, faults.write(files, demo.empty(out)))))
+    report: Found = json.loads(json.dumps(demo.summary(p, files, rows.write(files, rows.empty(out)))))
     return report
 
 
@@ -372,19 +372,21 @@ def test_prompts_are_in_no_conversation(raw: Raw) -> None:
 
 def test_a_bare_question_in_a_document_is_followed_by_a_question(raw: Raw, known: dict[str, list[Known]]) -> None:
     leaks, lists = raw.planted("leaked_document", "near_duplicate"), 0
+    junk = raw.planted("spam", "gibberish", "boilerplate")
     for key, text in raw.documents.items():
         lines = text.split("\n")
         if len(lines) > 1:
             lists += 1
             marked = [line.startswith(("Q: ", "A: ", "问：", "答：")) for line in lines]
-            assert all(marked) or (not any(marked) and all(line in known for line in lines)) or key in leaks, key
+            bare = not any(marked) and all(line in known for line in lines)
+            assert all(marked) or bare or key in leaks or key in junk, key
         else:
-            assert text.endswith((".", "。")) or key in raw.planted("spam", "gibberish", "malformed"), key
+            assert text.endswith((".", "。")) or key in junk or key in raw.planted("malformed"), key
     assert lists > 400
 
 
 def test_planted_duplicates_are_what_a_scan_finds(any_raw: Raw) -> None:
-    for rows in (
+    for bodies in (
         {
             k: text
             for k, text in any_raw.documents.items()
@@ -393,8 +395,8 @@ def test_planted_duplicates_are_what_a_scan_finds(any_raw: Raw) -> None:
         {key: json.dumps(messages) for key, messages in any_raw.conversations().items()},
     ):
         first: dict[str, str] = {}
-        copies = {key: first[body] for key, body in rows.items() if first.setdefault(body, key) != key}
-        planted = {k: r["of"] for k, r in any_raw.planted("exact_duplicate").items() if k in rows}
+        copies = {key: first[body] for key, body in bodies.items() if first.setdefault(body, key) != key}
+        planted = {k: r["of"] for k, r in any_raw.planted("exact_duplicate").items() if k in bodies}
         assert copies == planted and len(planted) == 40
 
 
@@ -403,7 +405,7 @@ def test_planted_near_duplicates_are_what_a_scan_finds(raw: Raw) -> None:
     shingles = {
         key: {text[i : i + 5] for i in range(len(text) - 4)}
         for key, text in raw.documents.items()
-        if "/articles" in key and key not in known and len(text.encode()) > 200
+        if ".jsonl" in key and key not in known and len(text.encode()) > 200
     }
     owners: dict[str, list[str]] = defaultdict(list)
     found = {}
@@ -457,6 +459,20 @@ def test_planted_spam_and_gibberish_are_what_a_scan_finds(raw: Raw) -> None:
     assert gibberish == set(raw.planted("gibberish"))
 
 
+def test_the_crawl_holds_the_junk_and_as_much_prose_as_it_says(any_raw: Raw, known: dict[str, list[Known]]) -> None:
+    crawl = {key: text for key, text in any_raw.documents.items() if "/crawl.jsonl" in key}
+    junk = any_raw.planted("spam", "gibberish", "boilerplate")
+    told = [text for text, entries in known.items() if any(entry.role == "statements" for entry in entries)]
+    invented = json.loads((FACTS / "names.json").read_text(encoding="utf-8"))["statements"]
+    told += [re.sub("{x}", "", template) for templates in invented.values() for template in templates]
+    prose = {key for key, text in crawl.items() if any(sentence in text for sentence in told)}
+    assert prose == set(crawl) - set(junk) and len(prose) == 60
+    assert set(junk) < set(crawl) and len(junk) == 120
+    kinds = Counter((row["kind"], chinese(crawl[key])) for key, row in any_raw.planted("boilerplate").items())
+    assert {kind for kind, _ in kinds} == {"notice", "menu", "comments", "navigation"}
+    assert len(kinds) == 8 and set(kinds.values()) == {7, 8}
+
+
 def test_planted_malformed_rows_are_what_a_scan_finds(raw: Raw) -> None:
     found = dict(raw.unreadable)
     for key, row in raw.rows.items():
@@ -502,7 +518,7 @@ def test_the_report_counts_what_it_lists(raw: Raw) -> None:
     report = raw.report
     assert report["planted"] == {name: len(rows) for name, rows in report["planted_rows"].items()}
     total = sum(report["rows"].values())
-    lines = len(raw.rows) + len(raw.unreadable) + sum("/articles" not in key for key in raw.documents)
+    lines = len(raw.rows) + len(raw.unreadable) + sum(".txt" in key for key in raw.documents)
     assert total == lines
     ids = [row["id"] for rows in report["planted_rows"].values() for row in rows]
     assert len(ids) == len(set(ids)) and set(ids) <= {*raw.rows, *raw.documents, *raw.unreadable}

@@ -5,7 +5,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stages.common.demo.faults import Row, pii
+from stages.common.demo.faults import pii
+from stages.common.demo.rows import Row
 from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state, styled
 
 Message = dict[str, Any]

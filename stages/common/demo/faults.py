@@ -1,16 +1,13 @@
 """Faults planted in raw data, each counted and known by its row id, so that a later stage's catch can be checked."""
 
 import copy
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from stages.common.demo.rows import CRAWL, Files, Row, encode
 from stages.common.demo.world import LANGUAGES, Item, Language
 
-Files = dict[str, list["Row"]]
 EDITED_SHARE = 0.05
 SHORTEST_EDITED_BYTES = 240
 MALFORMED = {
@@ -28,45 +25,6 @@ MALFORMED = {
     "prompts.jsonl": ("messages", ("broken-json", "wrong-type")),
     "questions.jsonl": ("messages", ("broken-json", "missing-reference")),
 }
-
-
-@dataclass(eq=False)
-class Row:
-    """One raw row: a paragraph, a JSON object, or bytes as they are; `fault` and `detail` say what was planted."""
-
-    body: str | dict[str, Any] | bytes
-    fault: str = ""
-    detail: dict[str, str] = field(default_factory=dict)
-    of: "Row | None" = None
-
-
-def write(files: Files, folder: Path) -> dict[str, list[dict[str, str]]]:
-    """Write every file and return the planted rows by fault; ids are `<folder>/<file>:<line>`, lines from 1."""
-    ids: dict[Row, str] = {}
-    for name, rows in files.items():
-        paragraphs = name.endswith(".txt")
-        line, content = 1, bytearray()
-        for row in rows:
-            body = encode(row.body, paragraphs) + (b"\n\n" if paragraphs else b"\n")
-            ids[row] = f"{folder.name}/{name}:{line}"
-            line += body.count(b"\n")
-            content += body
-        (folder / name).write_bytes(content)
-    planted: dict[str, list[dict[str, str]]] = {}
-    for row, place in ids.items():
-        if row.fault:
-            original = {"of": ids[row.of]} if row.of else {}
-            planted.setdefault(row.fault, []).append({"id": place, **row.detail, **original})
-    return dict(sorted(planted.items()))
-
-
-def encode(body: str | dict[str, Any] | bytes, paragraphs: bool) -> bytes:
-    """Return a row's bytes: as they are, as a paragraph, or as one JSON line."""
-    if isinstance(body, bytes):
-        return body
-    if isinstance(body, str) and paragraphs:
-        return body.encode()
-    return json.dumps({"text": body} if isinstance(body, str) else body, ensure_ascii=False).encode()
 
 
 def scatter(rows: list[Row], row: Row, rng: random.Random) -> None:
@@ -106,6 +64,18 @@ def spam(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
         Row(template.format(x=rng.choice(texts["spam_words"]), n=rng.randint(100, 9999)), "spam")
         for template in (rng.choice(texts["spam"]) for _ in range(count))
     ]
+
+
+def boilerplate(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
+    """Return `count` pieces of what web pages have around their text: notices, menus, comments, navigation."""
+    kinds = [(kind, language) for kind in texts for language in LANGUAGES]
+    rows = []
+    for kind, language in (kinds[index % len(kinds)] for index in range(count)):
+        parts = texts[kind][language]
+        chosen = rng.sample(parts["pieces"], rng.randint(*parts["count"]))
+        said = [piece.format(name=rng.choice(parts.get("names", [""])), n=rng.randint(2, 99)) for piece in chosen]
+        rows.append(Row(texts[kind]["joint"].join(said), "boilerplate", {"kind": kind}))
+    return rows
 
 
 def gibberish(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
@@ -199,10 +169,12 @@ def malformed(row: Row, kind: str, main_field: str) -> Row:
 def plant(
     files: Files, texts: dict[str, Any], counts: Mapping[str, int], leaks: Sequence[Item], rng: random.Random
 ) -> None:
-    """Plant `counts` faults of each kind in `files`, and `leaks` as documents.
+    """Plant `counts` faults of each kind in `files`, and `leaks` as documents; `texts` are the world's.
 
-    Of the documents only articles get faults, one row each: paragraphs of plain text are joined when they are read.
+    Text that nobody would want goes to the crawl, other faults of documents to the articles: there each is a row of its
+    own, where paragraphs of plain text are joined when they are read.
     """
+    web, texts = texts["boilerplate"], texts["faults"]
     talk = [name for name in files if name.startswith("conversations")]
     extra: list[tuple[str, Row]] = [
         (name, malformed(row, kind, main_field))
@@ -210,13 +182,16 @@ def plant(
         for kind in kinds
         for row in rng.sample([row for row in files[name] if not row.fault], counts["malformed"])
     ]
-    paragraphs = [
+    junk = [
         *spam(texts, counts["spam"], rng),
         *gibberish(texts, counts["gibberish"], rng),
+        *boilerplate(web, counts["boilerplate"], rng),
+    ]
+    paragraphs = [
         *(Row(text, "pii_document", detail) for _, text, detail in pii(texts, counts["pii"], rng)),
         *leaked_documents(texts, leaks, rng),
     ]
-    extra += [("articles.jsonl", row) for row in paragraphs]
+    extra += [(CRAWL, row) for row in junk] + [("articles.jsonl", row) for row in paragraphs]
     for names, copies, count in (
         (["articles.jsonl"], exact_duplicates, counts["exact_duplicates"]),
         (talk, exact_duplicates, counts["exact_duplicates"]),

@@ -19,7 +19,7 @@ STOPS = ".!?。！？"
 STOP = {"en": ".", "zh": "。"}
 SPACE = {"en": " ", "zh": ""}
 TABLES = ("countries", "elements", "planets", "units", "weekdays", "months", "holidays")
-TEXTS = ("phrasings", "names", "harmful", "general", "styles", "scenes", "faults")
+TEXTS = ("phrasings", "names", "harmful", "general", "styles", "scenes", "faults", "boilerplate")
 REMEDY = "restore it: git checkout -- data/facts"
 T = TypeVar("T")
 
