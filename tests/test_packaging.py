@@ -23,7 +23,12 @@ CONSTRAINTS = {
     for name, _, version in (line.partition("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     if version
 }
-NOT_IMPORTED = {"honcho": "flows/services.py starts it as a command"}
+NOT_IMPORTED = {
+    "honcho": "flows/services.py starts it as a command",
+    "orjson": "datatrove's JSON lines want it and do not require it",
+    "xxhash": "datatrove's, and capped here",
+}
+EXTRAS = {"ray"}  # imported only where its extra is asked for
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
@@ -46,7 +51,7 @@ def imported() -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
     known = metadata.packages_distributions()
-    own = {*sys.stdlib_module_names, "flows", "stages"}
+    own = {*sys.stdlib_module_names, *EXTRAS, "flows", "stages"}
     return {module: {canonicalize_name(name) for name in known[module]} for module in modules - own}
 
 
