@@ -468,6 +468,7 @@ def test_the_crawl_holds_the_junk_and_as_much_prose_as_it_says(any_raw: Raw, kno
     prose = {key for key, text in crawl.items() if any(sentence in text for sentence in told)}
     assert prose == set(crawl) - set(junk) and len(prose) == 60
     assert set(junk) < set(crawl) and len(junk) == 120
+    assert len(set(crawl.values())) == len(crawl)
     kinds = Counter((row["kind"], chinese(crawl[key])) for key, row in any_raw.planted("boilerplate").items())
     assert {kind for kind, _ in kinds} == {"notice", "menu", "comments", "navigation"}
     assert len(kinds) == 8 and set(kinds.values()) == {7, 8}

@@ -120,6 +120,8 @@ def train(positives: Iterable[str], negatives: Iterable[str], settings: Quality)
 
 def score(model: Model, texts: Sequence[str]) -> Floats:
     """Return how likely each text is to come from a trusted source [len(texts)]; 0 for a text without words."""
+    if not texts:
+        return np.zeros(0)
     beginnings = [text[:CHARACTERS] for text in texts]
     return _scores(model, _features(beginnings), _folds(beginnings))
 

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from stages.common.demo.rows import CRAWL, Files, Row, encode
@@ -60,22 +61,25 @@ def edited(text: str, rng: random.Random) -> str:
 
 def spam(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
     """Return `count` advertisements."""
-    return [
-        Row(template.format(x=rng.choice(texts["spam_words"]), n=rng.randint(100, 9999)), "spam")
-        for template in (rng.choice(texts["spam"]) for _ in range(count))
-    ]
+
+    def make() -> str:
+        template: str = rng.choice(texts["spam"])
+        return template.format(x=rng.choice(texts["spam_words"]), n=rng.randint(100, 9999))
+
+    return different([("", make)], "spam", count)
 
 
 def boilerplate(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
     """Return `count` pieces of what web pages have around their text: notices, menus, comments, navigation."""
-    kinds = [(kind, language) for kind in texts for language in LANGUAGES]
-    rows = []
-    for kind, language in (kinds[index % len(kinds)] for index in range(count)):
-        parts = texts[kind][language]
-        chosen = rng.sample(parts["pieces"], rng.randint(*parts["count"]))
-        said = [piece.format(name=rng.choice(parts.get("names", [""])), n=rng.randint(2, 99)) for piece in chosen]
-        rows.append(Row(texts[kind]["joint"].join(said), "boilerplate", {"kind": kind}))
-    return rows
+
+    def make(joint: str, parts: dict[str, Any]) -> str:
+        names, chosen = parts.get("names", [""]), rng.sample(parts["pieces"], rng.randint(*parts["count"]))
+        return joint.join(piece.format(name=rng.choice(names), n=rng.randint(2, 99)) for piece in chosen)
+
+    kinds = [
+        (kind, partial(make, text["joint"], text[language])) for kind, text in texts.items() for language in LANGUAGES
+    ]
+    return different(kinds, "boilerplate", count)
 
 
 def gibberish(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
@@ -87,8 +91,16 @@ def gibberish(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row
         ("characters", lambda: "".join(rng.choices(texts["gibberish_zh"], k=60))),
         ("repeated", lambda: rng.choice(letters) * rng.randint(100, 200)),
     ]
-    chosen = [kinds[index % len(kinds)] for index in range(count)]
-    return [Row(make(), "gibberish", {"kind": kind}) for kind, make in chosen]
+    return different(kinds, "gibberish", count)
+
+
+def different(kinds: Sequence[tuple[str, Callable[[], str]]], fault: str, count: int) -> list[Row]:
+    """Return `count` texts, the kinds' makers taking turns; none comes twice, or it would be a duplicate too."""
+    made: dict[str, str] = {}
+    while len(made) < count:
+        kind, make = kinds[len(made) % len(kinds)]
+        made.setdefault(make(), kind)
+    return [Row(text, fault, {"kind": kind} if kind else {}) for text, kind in made.items()]
 
 
 def pii_values(texts: dict[str, Any]) -> dict[str, Callable[[random.Random], str]]:
