@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import chat, checkpoints, models, params, process, records, tracking, training
+from stages.common import chat, checkpoints, labels, models, params, process, records, tracking, training
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,26 +61,13 @@ class AssistantLoss:
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
         """Return the mean negative log-likelihood of labelled tokens, over the whole step's `num_items_in_batch`."""
-        labels = inputs["labels"]
-        keep, targets = labelled_positions(labels)
+        keep, targets = labels.labelled_positions(inputs["labels"])
         features = {key: value for key, value in inputs.items() if key != "labels"}
         outputs = model(**features, use_cache=False, logits_to_keep=keep)
         loss = token_loss(outputs.logits, targets, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-
-def labelled_positions(labels: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return the positions [K] whose next token is a label in some row, and those next tokens as targets [B, K].
-
-    `labels` is [B, T] with -100 where there is no loss. At least one position is returned.
-    """
-    shifted = labels[:, 1:]
-    keep = (shifted != -100).any(dim=0).nonzero().squeeze(1)
-    if not len(keep):
-        keep = keep.new_zeros(1)
-    return keep, shifted[:, keep]
 
 
 def token_loss(logits: "torch.Tensor", targets: "torch.Tensor", count: "torch.Tensor | None") -> "torch.Tensor":

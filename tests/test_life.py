@@ -28,12 +28,30 @@ pretrain:
 sft:
   checkpoint_minutes: 0.001
   training: *training
+dpo:
+  checkpoint_minutes: 0.001
+  training:
+    <<: *training
+    num_train_epochs: 2
+    gradient_checkpointing: false
+orpo:
+  checkpoint_minutes: 0.001
+  lora:
+    r: 2
+    lora_dropout: 0.1
+    target_modules: [q_proj, v_proj]
+  training:
+    <<: *training
+    num_train_epochs: 2
 """
 COMMANDS = {
     "pretrain": "--tokenizer models/tokenizer --documents data/documents --out models/pretrain --curve pretrain.csv",
     "sft": "--model models/pretrain --conversations data/conversations --out models/sft --curve sft.csv",
+    "dpo": "--model models/pretrain --comparisons data/comparisons --out models/dpo --curve dpo.csv",
+    "orpo": "--model models/pretrain --comparisons data/comparisons --out models/orpo --curve orpo.csv",
 }
 OUTS = {"pretrain": "models/pretrain/model.safetensors", "sft": "models/sft/last/model.safetensors"}
+OUTS |= {name: f"models/{name}/model.safetensors" for name in ("dpo", "orpo")}
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +77,10 @@ def checkpoints(folder: Path, stage: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "orpo"])
 def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> None:
-    if stage == "sft":
-        assert start(work, "sft").wait() == 0
+    if stage != "pretrain":
+        assert start(work, stage).wait() == 0
     whole = (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv"))
     for path in [work / "checkpoints" / stage, work / OUTS[stage]]:
         subprocess.run(["rm", "-r", str(path)], check=True)

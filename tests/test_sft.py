@@ -6,20 +6,14 @@ import pytest
 import torch
 
 from stages import sft
+from stages.common import labels
 from stages.common.errors import DataError
 from stages.common.shards import write as write_records
 from tests.tiny import conversation, make_model, make_tokenizer
 
 
-def test_labelled_positions_worked_by_hand() -> None:
-    labels = torch.tensor([[-100, -100, 7, 8, -100], [-100, 5, -100, -100, -100]])
-    keep, targets = sft.labelled_positions(labels)
-    assert keep.tolist() == [0, 1, 2]
-    assert targets.tolist() == [[-100, 7, 8], [5, -100, -100]]
-
-
 def test_a_batch_without_labels_has_a_loss_of_zero_and_a_gradient() -> None:
-    keep, targets = sft.labelled_positions(torch.full((2, 3), -100))
+    keep, targets = labels.labelled_positions(torch.full((2, 3), -100))
     logits = torch.randn(2, len(keep), 9, requires_grad=True)
     loss = sft.token_loss(logits, targets, None)
     loss.backward()
@@ -31,10 +25,10 @@ def test_the_loss_and_its_gradient_equal_transformers_own() -> None:
     model = make_model(tokenizer).eval()
     torch.manual_seed(3)
     ids = torch.randint(5, len(tokenizer), (3, 20))
-    labels = torch.where(torch.rand(3, 20) < 0.3, ids, -100)
-    expected = model(input_ids=ids, labels=labels).loss
+    answers = torch.where(torch.rand(3, 20) < 0.3, ids, -100)
+    expected = model(input_ids=ids, labels=answers).loss
     expected_gradient = torch.autograd.grad(expected, model.get_input_embeddings().weight)[0]
-    keep, targets = sft.labelled_positions(labels)
+    keep, targets = labels.labelled_positions(answers)
     loss = sft.token_loss(model(input_ids=ids, logits_to_keep=keep).logits, targets, None)
     gradient = torch.autograd.grad(loss, model.get_input_embeddings().weight)[0]
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)

@@ -51,13 +51,29 @@ def conversation(number: int, answer: str | None = None) -> records.Record:
     }
 
 
+def comparison(number: int, responses: list[str], ranks: list[int]) -> records.Record:
+    """Return answers to one question with their ranks."""
+    return {
+        "id": f"ranked.jsonl:{number + 1}",
+        "source": "ranked.jsonl",
+        "prompt": [records.message("user", f"What is the capital of land {number}?")],
+        "responses": responses,
+        "ranks": ranks,
+        "annotator": "people",
+        "categories": None,
+        "tools": None,
+    }
+
+
 def write_validated(folder: Path) -> None:
-    """Write small validated documents, conversations and questions under `folder`."""
+    """Write small validated documents, conversations, comparisons and questions under `folder`."""
     documents = [{"id": f"t:{n}", "source": "t", "text": text} for n, text in enumerate(TEXTS)]
     for split, rows in (("train", slice(10, None)), ("validation", slice(0, 10))):
         write_records(documents[rows], folder / "documents" / split, "documents")
         conversations = [conversation(number) for number in range(60)][rows]
         write_records(conversations, folder / "conversations" / split, "conversations")
+        ranked = [comparison(n, [f"town {n * 7 % 50}.", f"land {n}?", "..."], [1, 2, 3]) for n in range(60)]
+        write_records(ranked[rows], folder / "comparisons" / split, "comparisons")
     questions = [
         {
             "id": f"q:{number}",

@@ -1,0 +1,43 @@
+"""Low-rank adapters (peft): trained in place of the weights, merged into them in every model that is kept."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from stages.common import params
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+def config(settings: dict[str, Any] | None, section: str) -> "LoraConfig | None":
+    """Return peft's LoraConfig from params.yaml (its own key names), or None for full weights. Raises ParamsError."""
+    if settings is None:
+        return None
+    from peft import LoraConfig
+
+    return params.library_config(LoraConfig, settings, section, task_type="CAUSAL_LM")
+
+
+def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrainedModel | PeftModel":
+    """Return the model with fresh adapters in front of its frozen weights, or as it is."""
+    if adapters is None:
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, adapters)
+
+
+class Merged:
+    """Mixin before a `transformers.Trainer`: a kept model is whole, its adapters merged; a checkpoint keeps them apart.
+
+    A copy is merged: taking adapters out again would not give back the same bits to train on with.
+    """
+
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the checkpoint's part (internal call) as the library does, else the whole model and its tokenizer."""
+        if _internal_call or not hasattr(self.model, "merge_and_unload"):
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]  # mixin: the Trainer comes after it
+        elif self.args.should_save:
+            copy.deepcopy(self.model).merge_and_unload().save_pretrained(output_dir)
+            self.processing_class.save_pretrained(output_dir)

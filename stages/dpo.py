@@ -1,0 +1,78 @@
+"""Direct preference optimisation (Rafailov et al. 2023): prefer the better of two answers, near the starting model.
+
+Reads models/sft_best and comparisons, given by people or ranked in a round. Writes models/dpo and its loss curve.
+Run: dvc repro dpo
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.common import checkpoints, lora, models, params, preferences, process, tracking, training
+
+
+class Params(training.FitParams):
+    """Section `dpo` of params.yaml. `training` goes to TRL's DPOConfig (`beta`, `loss_type`, …)."""
+
+    max_tokens: int = 256
+    """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
+    pairs: preferences.Which = "best"
+    """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
+    lora: dict[str, Any] | None = None
+    """peft's LoraConfig under its own names; null trains all weights."""
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="folder of the model to start from; it is also the reference")],
+    comparisons: Annotated[list[Path], typer.Option(help="ranked answers; may be given several times")],
+    out: Annotated[Path, typer.Option(help="folder of the model")],
+    curve: Annotated[Path, typer.Option(help="CSV of the loss curve")],
+) -> None:
+    """Teach the model which answers people prefer."""
+    settings = params.load(Params, "dpo")
+    inputs = preferences.inputs(model=model, comparisons=comparisons)
+    sections = {"dpo": settings.model_dump()}
+    fingerprint = checkpoints.fingerprint("dpo", sections, inputs)
+    with tracking.start("dpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+        trainer = build_trainer(settings, model, comparisons, fingerprint)
+        kept = training.fit(trainer, settings, run, "dpo")
+        training.publish(trainer, {"": kept[-1]}, out, curve, run, "dpo")
+
+
+def build_trainer(settings: Params, model: Path, comparisons: list[Path], fingerprint: str) -> Any:
+    """Return TRL's DPOTrainer over tokenised pairs; the reference reads every pair once, before the first step."""
+    from trl import DPOConfig, DPOTrainer
+
+    class PreferenceTrainer(training.Resumable, lora.Merged, DPOTrainer):
+        """DPOTrainer with atomic checkpoints, over pairs that our own template has rendered."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+    arguments = training.config(
+        DPOConfig,
+        settings,
+        "dpo",
+        fingerprint,
+        max_length=None,
+        precompute_ref_log_probs=True,
+        remove_unused_columns=False,  # `length`, for train_sampling_strategy: group_by_length
+    )
+    tokenizer = models.load_tokenizer(model)
+    train, validation = (
+        preferences.tokenise(tokenizer, comparisons, split, settings.pairs, settings.max_tokens)
+        for split in ("train", "validation")
+    )
+    return PreferenceTrainer(
+        model=models.load(model),
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        peft_config=lora.config(settings.lora, "dpo.lora"),
+    )
+
+
+if __name__ == "__main__":
+    process.run("dpo", main)
