@@ -1,55 +1,37 @@
-"""Ask a candidate the test questions and measure how well it predicts held-out text, with 95 % intervals.
+"""Ask a candidate the test questions, with and without worked examples, and measure what it says and predicts.
 
-Reads one model, data/validated/{questions,documents,conversations}. Writes reports/evaluate/<candidate>: metrics.json,
-answers.jsonl, accuracy.csv. Run: dvc repro evaluate@sft
+Reads one model, data/validated/{questions,documents,conversations} and a reward model. Writes
+reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.jsonl, shots.jsonl, accuracy.csv, shots.csv,
+losses.csv. Run: dvc repro evaluate@dpo
 """
 
-import csv
-import json
-import logging
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import NonNegativeInt, PositiveInt
 
-from stages.common import chat, generation, journal, likelihood, models, params, process, records, tracking
-from stages.common.answers import matches
-from stages.common.statistics import wilson
+from stages.common import chat, journal, likelihood, models, params, process, records, tracking
+from stages.common.evaluation import answering, asking, filed, measures
+from stages.common.evaluation.answering import Answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from stages.common.run import Run
 
-log = logging.getLogger("lathe")
-Prompt = Literal["plain", "chat"]
-
 
 class Params(params.StageParams):
     """Section `evaluate` of params.yaml."""
 
-    max_new_tokens: int = 48
+    max_new_tokens: PositiveInt = 48
     """Longest answer."""
-    max_tokens: int = 256
+    max_tokens: PositiveInt = 256
     """Longest conversation or piece of a document whose perplexity is measured."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Prompts answered at once."""
-
-
-@dataclass
-class Report:
-    """What is measured of one candidate: point values, 95 % intervals and sample sizes, by metric name."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: float, interval: tuple[float, float], count: int) -> None:
-        """Add one metric; six significant digits are written, so that reports compare across machines."""
-        self.metrics[name] = float(f"{value:.6g}")
-        self.intervals[name] = (float(f"{interval[0]:.6g}"), float(f"{interval[1]:.6g}"))
-        self.counts[name] = count
+    shots: list[NonNegativeInt] = [0, 1, 5]
+    """Numbers of worked examples before a question, each measured on every group."""
 
 
 def main(
@@ -58,92 +40,60 @@ def main(
     prompt: Annotated[str, typer.Option(help="plain: the question as text; chat: through the chat template")],
     questions: Annotated[Path, typer.Option(help="validated questions")],
     documents: Annotated[Path, typer.Option(help="validated documents; their validation split is read")],
-    conversations: Annotated[Path, typer.Option(help="validated conversations; their validation split is read")],
+    conversations: Annotated[Path, typer.Option(help="validated conversations: examples from train, validation read")],
     out: Annotated[Path, typer.Option(help="folder of the report")],
+    reward: Annotated[Path | None, typer.Option(help="reward model that scores the answers")] = None,
 ) -> None:
     """Measure one candidate."""
     settings = params.load(Params, "evaluate")
-    inputs = {"model": model, "questions": questions}
+    inputs = {"model": model, "questions": questions} | ({"reward": reward} if reward else {})
     with tracking.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
-        policy, tokenizer = models.load(model), models.load_tokenizer(model)
-        policy.to(models.device())
-        answers = ask(policy, tokenizer, list(records.read(questions)), prompt, settings)
-        report = accuracy(answers)
-        likelihood_of(report, policy, tokenizer, documents, conversations, settings)
-        write(report, answers, out, identity(candidate, model, prompt, questions))
+        policy, tokenizer = models.load(model).to(models.device()), models.load_tokenizer(model)
+        asked = list(records.read(questions))
+        one = answering.Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size)
+        answers = answering.ask(one, asked)
+        examples = asking.pool(records.read(conversations / "train"))
+        shots = answering.ask_with_shots(one, asked, settings.shots, examples, answers)
+        if reward:
+            answering.add_rewards(answers, asked, prompt, reward)
+        losses = read_texts(policy, tokenizer, documents, conversations, settings)
+        report = measure(answers, shots, losses, prompt)
+        filed.write(report, answers, shots, losses, out, identity(candidate, model, prompt, questions))
         publish(report, answers, run, candidate)
     journal.report(headline(report))
 
 
-def ask(
-    policy: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    questions: list[records.Record],
-    prompt: str,
-    settings: Params,
-) -> list[dict[str, Any]]:
-    """Return each question with the candidate's greedy answer and whether it matches the reference exactly.
-
-    A plain prompt is the question as the first line of a text; the answer is judged by the line that follows.
-    """
-    if prompt == "chat":
-        prompts = [chat.encode_prompt(tokenizer, row["messages"]) for row in questions]
-        stop = [chat.end_of_turn(tokenizer), tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
-    else:
-        prompts = [tokenizer(row["messages"][-1]["content"] + "\n")["input_ids"] for row in questions]
-        stop = [tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
-    tokens = generation.generate(
-        policy, prompts, max_new_tokens=settings.max_new_tokens, stop=stop, pad=stop[-1], batch_size=settings.batch_size
-    )
-    texts = [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
-    rows = []
-    for row, text in zip(questions, texts, strict=True):
-        judged = text if prompt == "chat" else text.split("\n")[0]
-        rows.append(
-            {
-                "id": row["id"],
-                "group": row["group"],
-                "category": row["category"],
-                "language": (row["category"] or "").rpartition("/")[2],
-                "question": row["messages"][-1]["content"],
-                "reference": row["reference"],
-                "answer": text,
-                "correct": matches(judged, row["reference"]),
-            }
-        )
-    return rows
-
-
-def accuracy(answers: list[dict[str, Any]]) -> Report:
-    """Return exact-match accuracy by group, and by group and language, with Wilson intervals."""
-    report = Report()
-    cells: dict[str, list[bool]] = {}
-    for row in answers:
-        cells.setdefault(f"accuracy/{row['group']}", []).append(row["correct"])
-        if row["language"]:
-            cells.setdefault(f"accuracy/{row['group']}/{row['language']}", []).append(row["correct"])
-    for name, correct in sorted(cells.items()):
-        report.add(name, sum(correct) / len(correct), wilson(sum(correct), len(correct)), len(correct))
-    return report
-
-
-def likelihood_of(
-    report: Report,
+def read_texts(
     policy: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     documents: Path,
     conversations: Path,
     settings: Params,
-) -> None:
-    """Add perplexity per token on held-out documents, and on the assistant's tokens of held-out conversations."""
+) -> dict[str, list[tuple[float, int]]]:
+    """Return (nats, tokens) of each held-out document, and of the assistant's tokens of each held-out conversation."""
     texts = (likelihood.whole(tokenizer, row["text"]) for row in records.read(documents / "validation"))
     dialogues = (
         chat.encode(tokenizer, row["messages"], row["tools"]) for row in records.read(conversations / "validation")
     )
-    for name, rows in (("documents", texts), ("conversations", dialogues)):
-        scored = likelihood.perplexity(policy, rows, settings.max_tokens, settings.batch_size)
-        if scored is not None:
-            report.add(f"perplexity/{name}", scored.value, scored.interval, scored.tokens)
+    return {
+        name: likelihood.losses(policy, rows, settings.max_tokens, settings.batch_size)
+        for name, rows in (("documents", texts), ("conversations", dialogues))
+    }
+
+
+def measure(
+    answers: list[Answer], shots: list[Answer], losses: dict[str, list[tuple[float, int]]], prompt: str
+) -> measures.Report:
+    """Return all metrics of one candidate."""
+    report = measures.Report()
+    measures.accuracy(report, answers)
+    for count in sorted({row["shots"] for row in shots}):
+        measures.accuracy(report, [row for row in shots if row["shots"] == count], f"shots-{count}")
+    measures.behaviour(report, answers, prompt)
+    if answers and "reward" in answers[0]:
+        measures.rewards(report, answers)
+    measures.perplexities(report, losses)
+    return report
 
 
 def identity(candidate: str, model: Path, prompt: str, questions: Path) -> dict[str, Any]:
@@ -157,23 +107,7 @@ def identity(candidate: str, model: Path, prompt: str, questions: Path) -> dict[
     }
 
 
-def write(report: Report, answers: list[dict[str, Any]], out: Path, facts: dict[str, Any]) -> None:
-    """Write metrics.json, answers.jsonl and accuracy.csv."""
-    out.mkdir(parents=True, exist_ok=True)
-    document = facts | {"metrics": report.metrics, "intervals": report.intervals, "counts": report.counts}
-    (out / "metrics.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in answers)
-    (out / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
-    with (out / "accuracy.csv").open("w", encoding="utf-8", newline="") as handle:
-        table = csv.writer(handle, lineterminator="\n")
-        table.writerow(["candidate", "group", "accuracy", "low", "high", "count"])
-        for name, value in report.metrics.items():
-            if name.startswith("accuracy/"):
-                group = name.removeprefix("accuracy/")
-                table.writerow([facts["candidate"], group, value, *report.intervals[name], report.counts[name]])
-
-
-def publish(report: Report, answers: list[dict[str, Any]], run: "Run", candidate: str) -> None:
+def publish(report: measures.Report, answers: list[Answer], run: "Run", candidate: str) -> None:
     """Log metrics, the answers as a table and accuracy by group as a figure."""
     run.metrics(report.metrics)
     run.table("answers", answers)
@@ -181,7 +115,7 @@ def publish(report: Report, answers: list[dict[str, Any]], run: "Run", candidate
         run.figure("accuracy-by-group", figure(report, candidate))
 
 
-def figure(report: Report, candidate: str) -> Any:
+def figure(report: measures.Report, candidate: str) -> Any:
     """Return accuracy by group with its intervals as a matplotlib figure."""
     from matplotlib.figure import Figure
 
@@ -199,7 +133,7 @@ def figure(report: Report, candidate: str) -> Any:
     return plot
 
 
-def headline(report: Report) -> str:
+def headline(report: measures.Report) -> str:
     """Return the one figure the closing table shows."""
     if "accuracy/iid" in report.metrics:
         low, high = report.intervals["accuracy/iid"]

@@ -1,61 +1,76 @@
-"""Evaluation: who is asked what, what counts as right, and a report that is the same each time."""
+"""Evaluation: who is asked what, what is written, and that it is the same each time."""
 
+import csv
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from stages import evaluate
-from stages.common import generation, records
-from tests.tiny import make_model, make_tokenizer
+from stages.common import models, params, tracking
+from stages.common.errors import ParamsError
+from stages.common.evaluation import filed, measures
+from stages.common.run import Run
+from stages.common.shards import write as write_records
+from tests.tiny import make_model, make_tokenizer, write_validated
 
-SETTINGS = evaluate.Params(max_new_tokens=6, max_tokens=64, batch_size=4)
+PARAMS = "run: {name: test}\nevaluate: {max_new_tokens: 6, max_tokens: 64, batch_size: 4, shots: [0, 2]}\n"
+FILES = ["accuracy.csv", "answers.jsonl", "losses.csv", "metrics.json", "shots.csv", "shots.jsonl"]
 
 
-def question(number: int, group: str = "iid", category: str = "capital/en") -> records.Record:
-    return {
-        "id": f"q:{number}",
-        "messages": [records.message("user", f"What is the capital of land {number}?")],
-        "reference": f"town {number}",
-        "group": group,
-        "category": category,
-    }
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "start", lambda *_, **__: nullcontext(Run(None)))
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    write_validated(tmp_path / "data")
+    models.save(make_model(make_tokenizer()), make_tokenizer(), tmp_path / "model")
+    return tmp_path
+
+
+def run(work: Path, prompt: str, out: str) -> Path:
+    data = work / "data"
+    folders = data / "questions", data / "documents", data / "conversations", work / out / prompt
+    evaluate.main(prompt, work / "model", prompt, *folders)
+    return work / out / prompt
 
 
 @pytest.mark.parametrize("prompt", ["plain", "chat"])
-def test_every_question_gets_an_answer_and_none_is_no_error(prompt: str) -> None:
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer).eval()
-    asked = [question(number) for number in range(5)]
-    answers = evaluate.ask(model, tokenizer, asked, prompt, SETTINGS)
-    assert [row["id"] for row in answers] == [row["id"] for row in asked]
-    assert answers == evaluate.ask(model, tokenizer, asked, prompt, SETTINGS)
-    assert evaluate.ask(model, tokenizer, [], prompt, SETTINGS) == []
+def test_two_runs_write_the_same_bytes(work: Path, prompt: str) -> None:
+    first, second = run(work, prompt, "one"), run(work, prompt, "two")
+    assert sorted(path.name for path in first.iterdir()) == FILES
+    assert [(first / name).read_bytes() for name in FILES] == [(second / name).read_bytes() for name in FILES]
 
 
-def test_a_plain_answer_is_judged_by_the_line_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = make_tokenizer()
-    said = tokenizer("town 1.\nWhat is the capital of land 2?")["input_ids"]
-    monkeypatch.setattr(generation, "generate", lambda *_, **__: [said])
-    model = make_model(tokenizer)
-    assert evaluate.ask(model, tokenizer, [question(1)], "plain", SETTINGS)[0]["correct"]
-    assert not evaluate.ask(model, tokenizer, [question(1)], "chat", SETTINGS)[0]["correct"]
+def test_what_is_written_is_read_back(work: Path) -> None:
+    run(work, "chat", "out")
+    (found,) = filed.read(work / "out")
+    assert (found.candidate, found.prompt, len(found.answers)) == ("chat", "chat", 4)
+    assert found.counts["accuracy/iid"] == found.counts["shots-0/iid"] == found.counts["shots-2/iid"] == 4
+    assert found.metrics["shots-0/iid"] == found.metrics["accuracy/iid"]
+    assert {name: len(scored) for name, scored in found.losses.items()} == {"documents": 10, "conversations": 10}
+    with (work / "out/chat/shots.csv").open() as handle:
+        assert [row["shots"] for row in csv.DictReader(handle) if row["group"] == "iid"] == ["0", "2"]
 
 
-def test_accuracy_is_counted_by_group_and_language_with_wilson_intervals() -> None:
-    rows = [
-        {"group": "iid", "language": language, "correct": right}
-        for language, right in (("en", True), ("en", True), ("zh", False), ("", True))
-    ]
-    report = evaluate.accuracy(rows)
-    assert report.metrics == {"accuracy/iid": 0.75, "accuracy/iid/en": 1.0, "accuracy/iid/zh": 0.0}
-    assert report.counts == {"accuracy/iid": 4, "accuracy/iid/en": 2, "accuracy/iid/zh": 1}
-    assert report.intervals["accuracy/iid"] == pytest.approx((0.300642, 0.954413), abs=1e-6)
+def test_no_questions_are_no_error(work: Path) -> None:
+    for file in (work / "data/questions").glob("*"):
+        file.unlink()
+    write_records([], work / "data/questions", "questions")
+    document = json.loads((run(work, "chat", "out") / "metrics.json").read_text())
+    assert sorted(document["metrics"]) == ["perplexity/conversations", "perplexity/documents"]
 
 
-def test_the_report_has_one_line_an_answer_and_one_a_group(tmp_path: Path) -> None:
-    rows = [{"group": "iid", "language": "en", "correct": True, "answer": "北京"}]
-    evaluate.write(evaluate.accuracy(rows), rows, tmp_path, {"candidate": "sft"})
-    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["accuracy/iid"] == 1.0
-    assert "北京" in (tmp_path / "answers.jsonl").read_text(encoding="utf-8")
-    assert (tmp_path / "accuracy.csv").read_text().splitlines()[1] == "sft,iid,1.0,0.206549,1.0,1"
+def test_the_headline_is_accuracy_or_else_perplexity() -> None:
+    report = measures.Report()
+    report.add("perplexity/documents", 12.345, (11.0, 13.0), 100)
+    assert evaluate.headline(report) == "perplexity/documents 12.35"
+    report.share("accuracy/iid", [True, True, True, False])
+    assert evaluate.headline(report) == "iid exact match 75.0% [30.1%, 95.4%]"
+
+
+def test_a_negative_number_of_examples_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("evaluate: {shots: [-1]}\n")
+    with pytest.raises(ParamsError, match="shots"):
+        params.load(evaluate.Params, "evaluate", tmp_path / "params.yaml")

@@ -28,21 +28,26 @@ def whole(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
     return Encoded(ids, [1] * len(ids))
 
 
-def perplexity(
+def losses(
     model: "PreTrainedModel", rows: Iterable[Encoded], max_tokens: int, batch_size: int
-) -> Perplexity | None:
-    """Return the perplexity over the masked tokens of `rows`, longer ones cut into pieces; None when there are none."""
-    losses: list[float] = []
-    counts: list[int] = []
+) -> list[tuple[float, int]]:
+    """Return (summed negative log-likelihood in nats, tokens) of each row, in order; longer rows are read in pieces."""
+    totals: list[tuple[float, int]] = []
     for batch in _batches(rows, max_tokens, batch_size):
-        for loss, count in batch_losses(model, batch):
-            if count:
-                losses.append(loss)
-                counts.append(count)
-    if not losses:
+        for (number, _), (loss, count) in zip(batch, batch_losses(model, [piece for _, piece in batch]), strict=True):
+            totals += [(0.0, 0)] * (number + 1 - len(totals))
+            totals[number] = (totals[number][0] + loss, totals[number][1] + count)
+    return totals
+
+
+def perplexity(scored: Iterable[tuple[float, int]]) -> Perplexity | None:
+    """Return the perplexity over all tokens of `losses`; None when there are none."""
+    read = [(loss, count) for loss, count in scored if count]
+    if not read:
         return None
-    low, high = bootstrap_ratio(losses, counts)
-    return Perplexity(math.exp(sum(losses) / sum(counts)), (math.exp(low), math.exp(high)), sum(counts))
+    nats, counts = [loss for loss, _ in read], [count for _, count in read]
+    low, high = bootstrap_ratio(nats, counts)
+    return Perplexity(math.exp(sum(nats) / sum(counts)), (math.exp(low), math.exp(high)), sum(counts))
 
 
 def batch_losses(model: "PreTrainedModel", rows: list[Encoded]) -> list[tuple[float, int]]:
@@ -73,20 +78,20 @@ def row_losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor
     return losses.sum(dim=1)
 
 
-def _batches(rows: Iterable[Encoded], max_tokens: int, batch_size: int) -> Iterator[list[Encoded]]:
-    """Yield batches of like length: sorted within a window, so that memory stays flat and padding small."""
-    window: list[Encoded] = []
-    for row in rows:
+def _batches(rows: Iterable[Encoded], max_tokens: int, batch_size: int) -> Iterator[list[tuple[int, Encoded]]]:
+    """Yield (row, piece) in batches of like length: sorted within a window, memory stays flat and padding small."""
+    window: list[tuple[int, Encoded]] = []
+    for number, row in enumerate(rows):
         for start in range(0, len(row.input_ids), max_tokens):
             end = start + max_tokens
-            window.append(Encoded(row.input_ids[start:end], row.assistant_mask[start:end]))
+            window.append((number, Encoded(row.input_ids[start:end], row.assistant_mask[start:end])))
         if len(window) >= 32 * batch_size:
             yield from _cut(window, batch_size)
             window = []
     yield from _cut(window, batch_size)
 
 
-def _cut(window: list[Encoded], batch_size: int) -> Iterator[list[Encoded]]:
-    window.sort(key=lambda row: len(row.input_ids))
+def _cut(window: list[tuple[int, Encoded]], batch_size: int) -> Iterator[list[tuple[int, Encoded]]]:
+    window.sort(key=lambda item: len(item[1].input_ids))
     for start in range(0, len(window), batch_size):
         yield window[start : start + batch_size]

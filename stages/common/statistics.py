@@ -1,7 +1,7 @@
 """Intervals for what is measured on a sample."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Z_95 = 1.959963984540054
 
@@ -35,3 +35,23 @@ def bootstrap_ratio(
         ratios[resample] = top[rows].sum() / bottom[rows].sum()
     low, high = numpy.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
+
+
+def bootstrap_mean(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean of `values`: one number a question."""
+    return bootstrap_ratio(values, [1.0] * len(values), resamples=resamples, seed=seed)
+
+
+def distinct(texts: Iterable[Sequence[str]], order: int) -> float:
+    """Return distinct-n (Li et al. 2016): different n-grams over all n-grams of all texts; 0 when there is none."""
+    grams = [tuple(text[at : at + order]) for text in texts for at in range(len(text) - order + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Pearson's correlation, or 0 when one of the two does not vary."""
+    import numpy
+
+    if len(first) < 2 or min(first) == max(first) or min(second) == max(second):
+        return 0.0
+    return float(numpy.corrcoef(first, second)[0, 1])

@@ -22,7 +22,7 @@ def test_perplexity_equals_the_models_own_loss_and_padding_changes_nothing() -> 
     tokenizer = make_tokenizer()
     model = make_model(tokenizer).eval()
     rows = [likelihood.whole(tokenizer, text) for text in TEXTS[:5]] + [Encoded([5, 6, 7], [0, 0, 0])]
-    measured = likelihood.perplexity(model, rows, max_tokens=200, batch_size=4)
+    measured = likelihood.perplexity(likelihood.losses(model, rows, max_tokens=200, batch_size=4))
     assert measured is not None
     total = count = 0.0
     for row in rows[:5]:
@@ -35,5 +35,17 @@ def test_perplexity_equals_the_models_own_loss_and_padding_changes_nothing() -> 
     assert measured.interval[0] < measured.value < measured.interval[1]
 
 
+def test_losses_keep_the_rows_order_and_a_long_row_is_read_in_pieces() -> None:
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer).eval()
+    rows = [likelihood.whole(tokenizer, text) for text in (TEXTS[3] * 4, TEXTS[0], TEXTS[1] * 2)]
+    apart = [likelihood.losses(model, [row], max_tokens=50, batch_size=4)[0] for row in rows]
+    together = likelihood.losses(model, rows, max_tokens=50, batch_size=2)
+    assert [count for _, count in together] == [count for _, count in apart]
+    assert [loss for loss, _ in together] == pytest.approx([loss for loss, _ in apart], rel=1e-5)
+    pieces = -(-len(rows[0].input_ids) // 50)
+    assert together[0][1] == len(rows[0].input_ids) - pieces
+
+
 def test_no_token_to_predict_is_no_perplexity() -> None:
-    assert likelihood.perplexity(make_model(make_tokenizer()), [], max_tokens=8, batch_size=2) is None
+    assert likelihood.perplexity(likelihood.losses(make_model(make_tokenizer()), [], 8, 2)) is None

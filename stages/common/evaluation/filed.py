@@ -1,0 +1,97 @@
+"""An evaluation on disk: written by `evaluate` for one candidate, read by `report` for all of them."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common import gate
+from stages.common.errors import DataError
+from stages.common.evaluation.measures import Answer, Report, digits
+
+Losses = Mapping[str, Sequence[tuple[float, int]]]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One candidate as measured: the report's numbers, its answers by question id, its losses by set of texts."""
+
+    candidate: str
+    prompt: str
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    counts: dict[str, int]
+    answers: dict[str, Answer]
+    losses: dict[str, list[tuple[float, int]]]
+
+
+def write(report: Report, answers: list[Answer], shots: list[Answer], losses: Losses, out: Path, facts: Answer) -> None:
+    """Write metrics.json, answers.jsonl, shots.jsonl, accuracy.csv, shots.csv and losses.csv."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = facts | {"metrics": report.metrics, "intervals": report.intervals, "counts": report.counts}
+    (out / "metrics.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for name, rows in (("answers", answers), ("shots", shots)):
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    _table(out / "accuracy.csv", ["candidate", "group", "accuracy", "low", "high", "count"], _accuracy(report, facts))
+    _table(
+        out / "shots.csv", ["candidate", "group", "shots", "accuracy", "low", "high", "count"], _shots(report, facts)
+    )
+    _table(out / "losses.csv", ["texts", "nats", "tokens"], _losses(losses))
+
+
+def read(folder: Path) -> list[Evaluated]:
+    """Return every candidate's evaluation, in name order. Raises DataError for none, or one that is not whole."""
+    return [_one(folder / found.candidate) for found in gate.read(folder)]
+
+
+def _one(folder: Path) -> Evaluated:
+    try:
+        document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        with (folder / "answers.jsonl").open(encoding="utf-8") as handle:
+            answers = {row["id"]: row for row in map(json.loads, handle)}
+        losses: dict[str, list[tuple[float, int]]] = {}
+        with (folder / "losses.csv").open(encoding="utf-8", newline="") as handle:
+            for row in csv.DictReader(handle):
+                losses.setdefault(row["texts"], []).append((float(row["nats"]), int(row["tokens"])))
+        return Evaluated(
+            document["candidate"],
+            document["prompt"],
+            document["metrics"],
+            {name: (low, high) for name, (low, high) in document["intervals"].items()},
+            document["counts"],
+            answers,
+            losses,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        remedy = f"run `dvc repro -f evaluate@{folder.name}`"
+        raise DataError(f"not a whole evaluation: {error!r}", where=folder, remedy=remedy) from error
+
+
+def _accuracy(report: Report, facts: Answer) -> Iterator[list[Any]]:
+    for name, value in report.metrics.items():
+        if name.startswith("accuracy/"):
+            group = name.removeprefix("accuracy/")
+            yield [facts["candidate"], group, value, *report.intervals[name], report.counts[name]]
+
+
+def _shots(report: Report, facts: Answer) -> Iterator[list[Any]]:
+    for name, value in report.metrics.items():
+        if name.startswith("shots-"):
+            count, _, group = name.removeprefix("shots-").partition("/")
+            yield [facts["candidate"], group, count, value, *report.intervals[name], report.counts[name]]
+
+
+def _losses(losses: Losses) -> Iterator[list[Any]]:
+    for name, scored in losses.items():
+        for nats, tokens in scored:
+            yield [name, digits(nats), tokens]
+
+
+def _table(path: Path, columns: list[str], rows: Iterator[list[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
