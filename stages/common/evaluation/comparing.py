@@ -1,0 +1,131 @@
+"""Two candidates on the same questions: who wins how often, what was gained and what forgotten, with 95 % intervals."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from stages.common.evaluation.asking import said
+from stages.common.evaluation.behaviour import grade
+from stages.common.evaluation.filed import Evaluated
+from stages.common.evaluation.measures import Answer, digits
+from stages.common.statistics import bootstrap_mean, bootstrap_ratio
+
+Judge = Callable[[Answer, Answer], float]
+
+
+@dataclass(frozen=True)
+class Wins:
+    """Wins plus half the ties over all questions, its 95 % interval over questions, and how often which happened."""
+
+    rate: float
+    low: float
+    high: float
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value before and after a stage, their difference (of perplexities: ratio) and its paired 95 % interval."""
+
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+    count: int
+
+
+def by_rules(first: Answer, second: Answer) -> float:
+    """Return by how much the first answer is better: right, or wrong but behaving, or neither."""
+    return first["grade"] - second["grade"]
+
+
+def by_reward(first: Answer, second: Answer) -> float:
+    """Return by how much the reward model prefers the first answer."""
+    return float(first["reward"] - second["reward"])
+
+
+def outcome(judge: Judge, ours: Answer, theirs: Answer) -> float:
+    """Return 1 for a win of ours, 0 for a loss, 1/2 for a tie; asked in both orders, a disagreement is a tie."""
+    forward, backward = judge(ours, theirs), judge(theirs, ours)
+    if forward > 0 > backward:
+        return 1.0
+    return 0.0 if forward < 0 < backward else 0.5
+
+
+def wins(outcomes: Sequence[float]) -> Wins:
+    """Return the win rate of outcomes 1, 1/2 and 0."""
+    low, high = bootstrap_mean(outcomes)
+    counts = [sum(value == kind for value in outcomes) for kind in (1.0, 0.5, 0.0)]
+    return Wins(digits(sum(outcomes) / len(outcomes)), digits(low), digits(high), *counts)
+
+
+def compared(ours: Evaluated, theirs: Evaluated) -> list[tuple[Answer, Answer]]:
+    """Return both candidates' answers to the questions that both were asked, each with its `said` and its `grade`."""
+    return [(_judged(ours, identifier), _judged(theirs, identifier)) for identifier in _shared(ours, theirs)]
+
+
+def win_rates(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Wins]:
+    """Return the win rate by the rules and, when all answers were scored, by reward; over all and by group."""
+    judges: dict[str, Judge] = {"rules": by_rules}
+    if all("reward" in answer for pair in pairs for answer in pair):
+        judges["reward"] = by_reward
+    found: dict[str, Wins] = {}
+    for name, judge in judges.items():
+        cells: dict[str, list[float]] = {}
+        for ours, theirs in pairs:
+            for cell in (name, f"{name}/{ours['group']}"):
+                cells.setdefault(cell, []).append(outcome(judge, ours, theirs))
+        found |= {cell: wins(outcomes) for cell, outcomes in sorted(cells.items())}
+    return found
+
+
+def changes(after: Evaluated, before: Evaluated) -> dict[str, Change]:
+    """Return the change of accuracy by group, and of perplexity by set of texts, since the stage before."""
+    return dict([*_accuracies(after, before), *_perplexities(after, before)])
+
+
+def as_metrics(values: Mapping[str, Wins | Change]) -> dict[str, dict[str, float]]:
+    """Return values as JSON writes them."""
+    return {name: asdict(value) for name, value in values.items()}
+
+
+def _shared(ours: Evaluated, theirs: Evaluated) -> list[str]:
+    return [identifier for identifier in ours.answers if identifier in theirs.answers]
+
+
+def _judged(one: Evaluated, identifier: str) -> Answer:
+    row = one.answers[identifier]
+    text = said(row["answer"], one.prompt)
+    return row | {"said": text, "grade": grade(row, text, row["correct"])}
+
+
+def _accuracies(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Change]]:
+    cells: dict[str, list[tuple[bool, bool]]] = {}
+    for identifier in _shared(after, before):
+        pair = before.answers[identifier]["correct"], after.answers[identifier]["correct"]
+        cells.setdefault(f"accuracy/{after.answers[identifier]['group']}", []).append(pair)
+    for name, pairs in sorted(cells.items()):
+        count = len(pairs)
+        old, new = sum(was for was, _ in pairs) / count, sum(now for _, now in pairs) / count
+        low, high = bootstrap_mean([float(now) - float(was) for was, now in pairs])
+        yield name, Change(digits(old), digits(new), digits(new - old), digits(low), digits(high), count)
+
+
+def _perplexities(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Change]]:
+    """Texts that both read in the same tokens, resampled together; a ratio above 1 is forgetting."""
+    for name, losses in after.losses.items():
+        read = list(zip(losses, before.losses.get(name, []), strict=False))
+        pairs = [(now, was, tokens) for (now, tokens), (was, others) in read if tokens == others and tokens]
+        if not pairs or len(pairs) < len(losses):
+            continue
+        total = sum(tokens for *_, tokens in pairs)
+        old, new = (math.exp(sum(pair[side] for pair in pairs) / total) for side in (1, 0))
+        low, high = bootstrap_ratio([now - was for now, was, _ in pairs], [tokens for *_, tokens in pairs])
+        change = digits(new / old)
+        yield (
+            f"perplexity/{name}",
+            Change(digits(old), digits(new), change, digits(math.exp(low)), digits(math.exp(high)), len(pairs)),
+        )

@@ -1,0 +1,173 @@
+"""Pick the SFT epoch whose answers the reward model likes best: reward keeps rising after validation loss has turned.
+
+(Ouyang et al. 2022, section 3.5.) Reads models/sft, a reward model, held-out prompts and SFT's loss curve. Writes
+models/sft_best, a report and both curves side by side. Run: dvc repro select_sft
+"""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import PositiveInt
+
+from stages.common import chat, checkpoints, generation, journal, models, params, process, records, scoring, tracking
+from stages.common.errors import DataError
+from stages.common.evaluation.measures import digits
+from stages.common.statistics import bootstrap_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Epoch = dict[str, Any]
+
+
+class Params(params.StageParams):
+    """Section `select_sft` of params.yaml."""
+
+    max_new_tokens: PositiveInt = 48
+    """Longest answer."""
+    batch_size: PositiveInt = 64
+    """Prompts answered, and answers scored, at once."""
+
+
+def main(
+    sft: Annotated[Path, typer.Option(help="folder with one model folder per kept epoch")],
+    reward: Annotated[Path, typer.Option(help="folder of the reward model")],
+    prompts: Annotated[Path, typer.Option(help="validated prompts; their validation split is answered")],
+    losses: Annotated[Path, typer.Option(help="CSV of SFT's loss curve")],
+    out: Annotated[Path, typer.Option(help="folder that gets the picked model")],
+    report: Annotated[Path, typer.Option(help="report to write")],
+    curve: Annotated[Path, typer.Option(help="CSV of validation loss and reward by epoch")],
+) -> None:
+    """Pick the SFT checkpoint by reward."""
+    settings = params.load(Params, "select_sft")
+    inputs = {"sft": sft, "reward": reward, "prompts": prompts}
+    with tracking.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
+        asked = [row["messages"] for row in records.read(prompts / "validation")]
+        scores = rewards(epochs(sft), reward, asked, settings)
+        measured = measure(scores, validation_losses(losses))
+        best = pick(measured)
+        shutil.copytree(sft / best, out, dirs_exist_ok=True)
+        write(measured, best, scores, models.weights_sha256(out), report, curve)
+        run.figure("loss-and-reward", figure(measured, best))
+        run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
+    journal.report(headline(measured, best))
+
+
+def epochs(sft: Path) -> list[Path]:
+    """Return the kept epochs' folders, in order. Raises DataError when there is none."""
+    found = sorted(sft.glob("epoch-*"), key=checkpoints.step)
+    if not found:
+        raise DataError("no epoch-* folder here", where=sft, remedy="run `dvc repro sft`")
+    return found
+
+
+def rewards(
+    folders: list[Path], reward: Path, prompts: list[list[records.Record]], settings: Params
+) -> dict[str, list[float]]:
+    """Return the score of every epoch's greedy answer to each prompt. Raises DataError without prompts."""
+    if not prompts:
+        raise DataError("no held-out prompts to answer", remedy="raise curate.splits.prompts.validation")
+    judge, judges = scoring.load(reward), models.load_tokenizer(reward)
+    scores = {}
+    for folder in folders:
+        policy, tokenizer = models.load(folder).to(models.device()), models.load_tokenizer(folder)
+        answers = reply(policy, tokenizer, prompts, settings)
+        scores[folder.name] = scoring.score(judge, judges, prompts, answers, settings.batch_size)
+    return scores
+
+
+def reply(
+    policy: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[list[records.Record]],
+    settings: Params,
+) -> list[str]:
+    """Return the policy's greedy answers."""
+    end = chat.end_of_turn(tokenizer)
+    tokens = generation.generate(
+        policy,
+        [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
+        max_new_tokens=settings.max_new_tokens,
+        stop=[end],
+        pad=end,
+        batch_size=settings.batch_size,
+    )
+    return [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
+
+
+def validation_losses(path: Path) -> list[float]:
+    """Return the validation loss at the end of each epoch. Raises DataError when the curve has none."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        found = [float(row["eval_loss"]) for row in csv.DictReader(handle) if row["eval_loss"]]
+    if not found:
+        raise DataError("no validation loss in this curve", where=path, remedy="run `dvc repro -f sft`")
+    return found
+
+
+def measure(scores: dict[str, list[float]], losses: list[float]) -> dict[str, Epoch]:
+    """Return by epoch its validation loss and its mean reward with the 95 % interval over prompts."""
+    if len(scores) != len(losses):
+        what = f"{len(scores)} kept epochs, but {len(losses)} validation losses"
+        raise DataError(what, remedy="run `dvc repro -f sft`")
+    measured = {}
+    for (name, values), loss in zip(scores.items(), losses, strict=True):
+        low, high = bootstrap_mean(values)
+        mean = sum(values) / len(values)
+        measured[name] = {"eval_loss": loss, "reward": digits(mean), "low": digits(low), "high": digits(high)}
+    return measured
+
+
+def pick(measured: dict[str, Epoch]) -> str:
+    """Return the epoch of the highest mean reward; of equal ones that of the lower validation loss, then the first."""
+    return max(measured, key=lambda name: (measured[name]["reward"], -measured[name]["eval_loss"]))
+
+
+def write(
+    measured: dict[str, Epoch], best: str, scores: dict[str, list[float]], sha256: str, report: Path, curve: Path
+) -> None:
+    """Write the report, with the best epoch's lead over each other one (paired by prompt), and the curves."""
+    for name, values in scores.items():
+        lead = [ours - theirs for ours, theirs in zip(scores[best], values, strict=True)]
+        low, high = bootstrap_mean(lead)
+        measured[name]["best_leads_by"] = [digits(sum(lead) / len(lead)), digits(low), digits(high)]
+    facts = {"best": best, "weights_sha256": sha256, "prompts": len(scores[best]), "epochs": measured}
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    lines = ["epoch,eval_loss,reward,low,high"]
+    for number, epoch in enumerate(measured.values(), 1):
+        lines.append(f"{number},{epoch['eval_loss']},{epoch['reward']},{epoch['low']},{epoch['high']}")
+    curve.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def figure(measured: dict[str, Epoch], best: str) -> Any:
+    """Return validation loss and reward by epoch, side by side, as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    numbers = list(range(1, len(measured) + 1))
+    plot = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = plot.subplots(1, 2)
+    left.plot(numbers, [epoch["eval_loss"] for epoch in measured.values()], "o-")
+    left.set(xlabel="epoch", ylabel="nats per token", title="validation loss", xticks=numbers)
+    means = [epoch["reward"] for epoch in measured.values()]
+    spread = [
+        [epoch["reward"] - epoch["low"] for epoch in measured.values()],
+        [epoch["high"] - epoch["reward"] for epoch in measured.values()],
+    ]
+    right.errorbar(numbers, means, yerr=spread, fmt="o-", capsize=3)
+    right.set(xlabel="epoch", title=f"reward on held-out prompts, 95 % interval; best: {best}", xticks=numbers)
+    return plot
+
+
+def headline(measured: dict[str, Epoch], best: str) -> str:
+    """Return the one figure the closing table shows."""
+    lowest = min(measured, key=lambda name: measured[name]["eval_loss"])
+    epoch = measured[best]
+    return f"{best}: reward {epoch['reward']:.2f} [{epoch['low']:.2f}, {epoch['high']:.2f}]; lowest loss: {lowest}"
+
+
+if __name__ == "__main__":
+    process.run("select_sft", main)

@@ -1,0 +1,87 @@
+"""SFT's checkpoint by reward: which is picked, what is copied and what is written."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from stages import select_sft
+from stages.common import models, tracking
+from stages.common.errors import DataError
+from stages.common.run import Run
+from stages.common.shards import write as write_records
+from tests.common.test_scoring import reward_model
+from tests.tiny import conversation, make_model, make_tokenizer
+
+PARAMS = "run: {name: test}\nselect_sft: {max_new_tokens: 4, batch_size: 2}\n"
+CURVE = "step,epoch,loss,learning_rate,eval_loss\n1,0.5,2.0,0.1,\n2,1,,,1.5\n3,1.5,1.0,0.1,\n4,2,,,1.75\n"
+
+
+def epoch(loss: float, reward: float) -> select_sft.Epoch:
+    return {"eval_loss": loss, "reward": reward, "low": reward, "high": reward}
+
+
+def test_the_highest_reward_is_picked_then_the_lower_loss_then_the_first() -> None:
+    assert (
+        select_sft.pick({"epoch-1": epoch(1.0, 0.2), "epoch-2": epoch(3.0, 0.4), "epoch-3": epoch(2.0, 0.3)})
+        == "epoch-2"
+    )
+    assert select_sft.pick({"epoch-1": epoch(2.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-2"
+    assert select_sft.pick({"epoch-1": epoch(1.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-1"
+
+
+def test_epochs_come_in_order_of_their_number(tmp_path: Path) -> None:
+    for name in ("epoch-10", "epoch-9", "last"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in select_sft.epochs(tmp_path)] == ["epoch-9", "epoch-10"]
+    with pytest.raises(DataError, match="no epoch"):
+        select_sft.epochs(tmp_path / "nothing")
+
+
+def test_a_curve_of_another_training_is_refused() -> None:
+    with pytest.raises(DataError, match="1 kept epochs, but 2 validation losses"):
+        select_sft.measure({"epoch-1": [0.0]}, [1.0, 2.0])
+
+
+def test_no_held_out_prompt_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no held-out prompts"):
+        select_sft.rewards([], tmp_path, [], select_sft.Params())
+
+
+def test_the_picked_epoch_is_copied_whole_and_two_runs_write_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "start", lambda *_, **__: nullcontext(Run(None)))
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "sft.csv").write_text(CURVE)
+    tokenizer = make_tokenizer()
+    for seed in (1, 2):
+        models.save(make_model(tokenizer, seed), tokenizer, tmp_path / f"sft/epoch-{seed}")
+    models.save(reward_model(), tokenizer, tmp_path / "reward")
+    rows = [conversation(number)["messages"][:1] for number in range(5)]
+    prompts = [
+        {"id": f"p:{n}", "source": "p", "messages": turns, "reference": None, "category": None}
+        for n, turns in enumerate(rows)
+    ]
+    write_records(prompts, tmp_path / "prompts/validation", "prompts")
+    for out in ("one", "two"):
+        paths = [
+            Path(name)
+            for name in ("sft", "reward", "prompts", "sft.csv", f"{out}/best", f"{out}/r.json", f"{out}/c.csv")
+        ]
+        select_sft.main(*paths)
+    report = json.loads((tmp_path / "one/r.json").read_text())
+    assert models.weights_sha256(tmp_path / "one/best") == models.weights_sha256(tmp_path / "sft" / report["best"])
+    assert report["weights_sha256"] == models.weights_sha256(tmp_path / "one/best")
+    assert report["prompts"] == 5
+    means = {name: one["reward"] for name, one in report["epochs"].items()}
+    assert report["best"] == max(means, key=lambda name: means[name])
+    assert report["epochs"][report["best"]]["best_leads_by"] == [0.0, 0.0, 0.0]
+    assert [line.split(",")[:2] for line in (tmp_path / "one/c.csv").read_text().splitlines()[1:]] == [
+        ["1", "1.5"],
+        ["2", "1.75"],
+    ]
+    for name in ("r.json", "c.csv", "best/model.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
