@@ -1,0 +1,182 @@
+"""Compare the candidates and write one page that a reviewer can judge them by.
+
+Reads reports/evaluate/* and the loss curves. Writes reports/report.html (self-contained) and reports/report.json: win
+rates against one candidate, and what each stage gained and forgot, with 95 % intervals. Run: dvc repro report
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import NonNegativeInt
+
+from stages.common import journal, params, process, tracking
+from stages.common.errors import ParamsError
+from stages.common.evaluation import comparing, filed
+from stages.common.evaluation.comparing import Change, Wins
+from stages.common.evaluation.filed import Evaluated
+from stages.common.page import charts, layout, sections
+from stages.common.page.charts import Point
+
+if TYPE_CHECKING:
+    from stages.common.run import Run
+
+Changes = dict[tuple[str, str], dict[str, Change]]
+
+
+class Params(params.StageParams):
+    """Section `report` of params.yaml."""
+
+    examples_per_group: NonNegativeInt = 6
+    """Questions shown of each group at which the candidates differ."""
+
+
+def main(
+    evaluations: Annotated[Path, typer.Option(help="folder with one folder of reports a candidate")],
+    against: Annotated[str, typer.Option(help="candidate that the others are compared with")],
+    before: Annotated[list[str], typer.Option(help="candidate=candidate of the stage before it; several times")],
+    curves: Annotated[list[Path], typer.Option(help="CSV of a loss curve; several times")],
+    out: Annotated[Path, typer.Option(help="page to write")],
+    metrics: Annotated[Path, typer.Option(help="JSON of the comparisons to write")],
+    selection: Annotated[Path | None, typer.Option(help="CSV of validation loss and reward by SFT epoch")] = None,
+) -> None:
+    """Compare the candidates."""
+    settings = params.load(Params, "report")
+    with tracking.start("report", params={"report": settings.model_dump()}, inputs={"evaluations": evaluations}) as run:
+        found = {one.candidate: one for one in filed.read(evaluations)}
+        wins = win_rates(found, against)
+        changes = since(found, before)
+        page = render(in_order(found, before), against, wins, changes, curves, selection, settings)
+        write(page, against, wins, changes, out, metrics)
+        publish(run, wins, out)
+    journal.report(headline(against, wins))
+
+
+def win_rates(found: dict[str, Evaluated], against: str) -> dict[str, dict[str, Wins]]:
+    """Return every other candidate's win rates against one, on the questions both were asked."""
+    theirs = _known(found, against, "--against")
+    pairs = {name: comparing.compared(ours, theirs) for name, ours in found.items() if name != against}
+    return {name: comparing.win_rates(asked) for name, asked in pairs.items() if asked}
+
+
+def since(found: dict[str, Evaluated], before: list[str]) -> Changes:
+    """Return what changed by (candidate, candidate before). Raises ParamsError for a name that was not evaluated."""
+    changes: Changes = {}
+    for line in before:
+        candidate, separator, earlier = line.partition("=")
+        if not separator:
+            raise ParamsError(f"'{line}' is not candidate=candidate", where="--before")
+        pair = _known(found, candidate, "--before"), _known(found, earlier, "--before")
+        changes[candidate, earlier] = comparing.changes(*pair)
+    return changes
+
+
+def in_order(found: dict[str, Evaluated], before: list[str]) -> list[Evaluated]:
+    """Return the candidates as trained: each after the one it came from, as far as `before` says."""
+    earlier = dict(line.split("=", 1) for line in before)
+
+    def depth(name: str) -> int:
+        steps, seen = 0, {name}
+        while (name := earlier.get(name, "")) and name not in seen:
+            steps, seen = steps + 1, seen | {name}
+        return steps
+
+    return sorted(found.values(), key=lambda one: (depth(one.candidate), one.candidate))
+
+
+def render(
+    candidates: list[Evaluated],
+    against: str,
+    wins: dict[str, dict[str, Wins]],
+    changes: Changes,
+    curves: list[Path],
+    selection: Path | None,
+    settings: Params,
+) -> str:
+    """Return the page."""
+    return layout.page(
+        "Lathe: review",
+        sections.lead(against, wins),
+        [
+            ("Exact match by group", sections.accuracy(candidates)),
+            (f"Win rate against {against}", sections.win_rates(against, wins)),
+            ("Worked examples", sections.worked_examples(candidates)),
+            ("Refusals, honesty, variety", sections.behaviour(candidates)),
+            ("Gained and forgotten", sections.forgetting(changes)),
+            ("SFT by epoch", selected(selection) if selection else ""),
+            ("Loss curves", trained(curves)),
+            ("Where they differ", sections.examples(candidates, settings.examples_per_group)),
+        ],
+    )
+
+
+def selected(path: Path) -> str:
+    """Return validation loss and reward by SFT epoch, side by side."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
+    losses = [Point(row["epoch"], *[row["eval_loss"]] * 3) for row in rows]
+    rewards = [Point(row["epoch"], row["reward"], row["low"], row["high"]) for row in rows]
+    drawn = (
+        charts.lines({"loss": losses}, "validation loss"),
+        charts.lines({"reward": rewards}, "reward, held-out prompts"),
+    )
+    return f'<div class="row">{"".join(drawn)}</div>'
+
+
+def trained(paths: list[Path]) -> str:
+    """Return the loss curves of all trainers."""
+    drawn = "".join(curve(path) for path in paths)
+    return f'{charts.legend(["training", "validation"])}<div class="row">{drawn}</div>' if drawn else ""
+
+
+def curve(path: Path) -> str:
+    """Return a trainer's loss over steps, and its validation loss at each epoch's end."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    series = {
+        key: [Point(float(row["step"]), *[float(row[key])] * 3) for row in rows if row.get(key)]
+        for key in ("loss", "eval_loss")
+    }
+    return charts.lines({key: charts.thinned(points) for key, points in series.items()}, path.stem)
+
+
+def write(
+    page: str, against: str, wins: dict[str, dict[str, Wins]], changes: Changes, out: Path, metrics: Path
+) -> None:
+    """Write the page and the comparisons as JSON."""
+    document = {
+        "against": against,
+        "wins": {name: comparing.as_metrics(found) for name, found in wins.items()},
+        "changes": {f"{name} since {earlier}": comparing.as_metrics(c) for (name, earlier), c in changes.items()},
+    }
+    for path, content in ((out, page), (metrics, json.dumps(document, indent=1) + "\n")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
+def publish(run: "Run", wins: dict[str, dict[str, Wins]], out: Path) -> None:
+    """Log the win rates, and the page as an artifact."""
+    run.metrics({f"{name}/{judge}": one.rate for name, found in wins.items() for judge, one in found.items()})
+    run.artifact(out)
+
+
+def headline(against: str, wins: dict[str, dict[str, Wins]]) -> str:
+    """Return the one figure the closing table shows."""
+    best = max(wins.items(), key=lambda item: item[1]["rules"].rate, default=None)
+    if best is None:
+        return "no two candidates were asked the same questions"
+    one = best[1]["rules"]
+    return f"{best[0]} wins {one.rate:.1%} [{one.low:.1%}, {one.high:.1%}] against {against}"
+
+
+def _known(found: dict[str, Evaluated], name: str, option: str) -> Evaluated:
+    if name not in found:
+        what = f"'{name}' was not evaluated{params.suggestion(name, list(found))}; there are: {', '.join(found)}"
+        raise ParamsError(what, where=option, remedy="add it to `evaluate` in dvc.yaml")
+    return found[name]
+
+
+if __name__ == "__main__":
+    process.run("report", main)
