@@ -34,6 +34,11 @@ dpo:
     <<: *training
     num_train_epochs: 2
     gradient_checkpointing: false
+reward:
+  checkpoint_minutes: 0.001
+  training:
+    <<: *training
+    num_train_epochs: 2
 orpo:
   checkpoint_minutes: 0.001
   lora:
@@ -48,10 +53,12 @@ COMMANDS = {
     "pretrain": "--tokenizer models/tokenizer --documents data/documents --out models/pretrain --curve pretrain.csv",
     "sft": "--model models/pretrain --conversations data/conversations --out models/sft --curve sft.csv",
     "dpo": "--model models/pretrain --comparisons data/comparisons --out models/dpo --curve dpo.csv",
+    "reward": "--model models/pretrain --comparisons data/comparisons --conversations data/conversations"
+    " --out models/reward --curve reward.csv --report r1.json",
     "orpo": "--model models/pretrain --comparisons data/comparisons --out models/orpo --curve orpo.csv",
 }
 OUTS = {"pretrain": "models/pretrain/model.safetensors", "sft": "models/sft/last/model.safetensors"}
-OUTS |= {name: f"models/{name}/model.safetensors" for name in ("dpo", "orpo")}
+OUTS |= {name: f"models/{name}/model.safetensors" for name in ("dpo", "orpo", "reward")}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,7 @@ def checkpoints(folder: Path, stage: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "orpo"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "orpo", "reward"])
 def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> None:
     if stage != "pretrain":
         assert start(work, stage).wait() == 0

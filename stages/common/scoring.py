@@ -1,10 +1,14 @@
-"""A reward model's scores: one number an answer, read at its last token, the end of turn, in training and out of it."""
+"""A reward model's scores: one number an answer, read at its last token, the end of turn, in training and out of it.
+
+`reward_offset` in its config.json is the mean score of demonstrations, and is taken off every score: the heads that
+transformers gives its classifiers have no bias it could be folded into.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.common import models, preferences
+from stages.common import chat, models, preferences
 from stages.common.errors import DataError
 from stages.common.records import Record
 
@@ -32,6 +36,37 @@ def load(folder: Path) -> "PreTrainedModel":
     return model.to(models.device()).eval()
 
 
+def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """Return the language model in `folder` with a new head of one output, on the CPU in fp32, to be trained.
+
+    The head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at the last token that is
+    not padding, so padding must not be the end of turn: DataError.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    if tokenizer.pad_token_id in (None, chat.end_of_turn(tokenizer)):
+        what = f"padding is {tokenizer.pad_token}, scores are read at {chat.END_OF_TURN}"
+        raise DataError(what, where=folder, remedy="run `dvc repro -f tokenizer`")
+    transformers_logging.disable_progress_bar()
+    models.check(folder)
+    spoken = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would warn that the head is new
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"cannot load the model: {error}", where=folder, remedy=models.REMEDY) from error
+    finally:
+        transformers_logging.set_verbosity(spoken)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    head = model.get_submodule("score").weight
+    torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)
+    return model
+
+
 def score(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -44,7 +79,14 @@ def score(
     Raises DataError for a score that is not a number, or a prompt with its answer beyond the model's context.
     """
     encoded = [preferences.encode(tokenizer, prompt, text) for prompt, text in zip(prompts, answers, strict=True)]
-    rows = [prompt + answer for prompt, answer in encoded]
+    return score_rows(model, [prompt + answer for prompt, answer in encoded], batch_size)
+
+
+def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64) -> list[float]:
+    """Return the scores of whole token sequences, in the order given; rows of like length are read together.
+
+    Raises DataError for a score that is not a number, or a row beyond the model's context.
+    """
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max((len(row) for row in rows), default=0)
     if limit and longest > limit:
@@ -72,4 +114,4 @@ def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> lis
         values = head(hidden[torch.arange(len(rows)), mask.sum(dim=1) - 1])[:, 0]
     if not bool(torch.isfinite(values).all()):
         raise DataError("the reward model gives a score that is not a number", remedy="run `dvc repro -f reward`")
-    return [float(value) for value in values]
+    return [float(value) - float(getattr(model.config, "reward_offset", 0.0)) for value in values]

@@ -1,0 +1,175 @@
+"""Reward model (InstructGPT, section 3.5): one number for an answer, learnt from K ranked answers to a prompt at once.
+
+Reads models/sft, comparisons (given by people or ranked in a round) and conversations, whose answers score 0 in the
+mean. Writes models/reward/<round>, its loss curve, and a report on held-out prompts. Run: dvc repro reward@r1
+"""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from pydantic import NonNegativeFloat, PositiveInt
+
+from stages.common import (
+    chat,
+    checkpoints,
+    models,
+    params,
+    preferences,
+    process,
+    ranked_answers,
+    ranking,
+    records,
+    reward_report,
+    scoring,
+    tracking,
+    training,
+)
+from stages.common.errors import DataError, ParamsError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("lathe")
+
+
+class Params(training.FitParams):
+    """Section `reward` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts prompts."""
+
+    max_tokens: PositiveInt = 256
+    """Longest prompt with its answer; longer answers are left out, counted and reported."""
+    margin: NonNegativeFloat = 0.0
+    """By how much the better answer is to score higher."""
+    centre: NonNegativeFloat = 0.0
+    """Weight of the squared sum of a pair's scores, which keeps them near 0 while training."""
+    demonstrations: PositiveInt = 1000
+    """Conversations, the first of the training split, whose last answers score 0 on average."""
+
+
+class Data(NamedTuple):
+    """Comparisons as token rows, and what was left out of each split, by reason."""
+
+    train: list[ranked_answers.Row]
+    validation: list[ranked_answers.Row]
+    counts: dict[str, Counter[str]]
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="folder of the fine-tuned model to start from")],
+    comparisons: Annotated[list[Path], typer.Option(help="ranked answers; may be given several times")],
+    conversations: Annotated[Path, typer.Option(help="validated conversations: their answers score 0 on average")],
+    out: Annotated[Path, typer.Option(help="folder of the reward model")],
+    curve: Annotated[Path, typer.Option(help="CSV of the loss curve")],
+    report: Annotated[Path, typer.Option(help="JSON report on held-out prompts")],
+) -> None:
+    """Teach a model which answers people rank higher."""
+    settings = params.load(Params, "reward")
+    inputs = preferences.inputs(model=model, comparisons=comparisons, conversations=conversations)
+    sections = {"reward": settings.model_dump()}
+    fingerprint = checkpoints.fingerprint("reward", sections, inputs)
+    with tracking.start("reward", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+        data = read(settings, models.load_tokenizer(model), comparisons)
+        trainer = build_trainer(settings, model, data, fingerprint)
+        kept = training.fit(trainer, settings, run, "reward")
+        training.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
+        if process.is_main_process():
+            centred = shift(out, demonstrations(settings, models.load_tokenizer(model), conversations))
+            reward_report.write(report, out, data.validation, data.counts | {"demonstrations": centred}, run)
+
+
+class KwiseLoss:
+    """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`."""
+
+    settings: Params
+
+    def compute_loss(
+        self: Any,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: "torch.Tensor | None" = None,
+    ) -> Any:
+        """Return the K-wise loss; every answer is read once. No mask: tokens never see padding to their right."""
+        scores = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, 0].float()
+        pairs = (inputs["better"], inputs["worse"], inputs["weight"])
+        loss = ranking.kwise_loss(scores, *pairs, margin=self.settings.margin, centre=self.settings.centre)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: list[Path]) -> Data:
+    """Return both splits of all folders; a prompt that one folder holds out is trained on in none."""
+    held_out = ranked_answers.held_out(comparisons)
+    validation, left_out = ranked_answers.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
+    train, counts = ranked_answers.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
+    return Data(train, validation, {"train": counts, "validation": left_out})
+
+
+def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -> Any:
+    """Return a plain transformers Trainer with the K-wise loss. Raises ParamsError for answers beyond the context."""
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    class RewardTrainer(training.Resumable, KwiseLoss, Trainer):
+        """Trainer with atomic checkpoints and the K-wise loss."""
+
+    arguments = training.config(
+        TrainingArguments,
+        settings,
+        "reward",
+        fingerprint,
+        label_names=["better"],
+        remove_unused_columns=False,  # `length`, for train_sampling_strategy: group_by_length
+    )
+    set_seed(arguments.seed)
+    tokenizer = models.load_tokenizer(model)
+    scorer = scoring.begin(model, tokenizer)
+    context = getattr(scorer.config, "max_position_embeddings", settings.max_tokens)
+    if settings.max_tokens > context:
+        what = f"'reward.max_tokens' is {settings.max_tokens}, but the model reads {context}"
+        raise ParamsError(what, where=params.PARAMS_FILE)
+    trainer = RewardTrainer(
+        model=scorer,
+        args=arguments,
+        train_dataset=Dataset.from_list(data.train),
+        eval_dataset=Dataset.from_list(data.validation),
+        data_collator=ranked_answers.Collator(tokenizer.pad_token_id),
+        processing_class=tokenizer,
+    )
+    trainer.settings = settings
+    return trainer
+
+
+def demonstrations(settings: Params, tokenizer: "PreTrainedTokenizerBase", conversations: Path) -> list[list[int]]:
+    """Return conversations up to their last answer, as tokens; those without one or too long are passed over."""
+    rows: list[list[int]] = []
+    for record in records.read(conversations / "train"):
+        spoken = record["messages"]
+        while spoken and spoken[-1]["role"] != "assistant":
+            spoken = spoken[:-1]
+        tokens = chat.encode(tokenizer, spoken, record["tools"]).input_ids if spoken else []
+        if 0 < len(tokens) <= settings.max_tokens:
+            rows.append(tokens)
+        if len(rows) == settings.demonstrations:
+            break
+    if not rows:
+        what = f"no answer within {settings.max_tokens} tokens to centre the scores on"
+        raise DataError(what, where=conversations / "train", remedy="raise reward.max_tokens")
+    return rows
+
+
+def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:
+    """Write the mean score of `rows` to the model's config.json as `reward_offset`; return it, with what it is of."""
+    scores = scoring.score_rows(scoring.load(folder), rows)
+    offset = sum(scores) / len(scores)
+    config = folder / "config.json"
+    known = json.loads(config.read_text(encoding="utf-8")) | {"reward_offset": offset}
+    config.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return {"count": len(scores), "mean_before_shift": float(f"{offset:.6g}")}
+
+
+if __name__ == "__main__":
+    process.run("reward", main)

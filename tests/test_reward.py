@@ -1,0 +1,126 @@
+"""Reward: learns to rank, centred on demonstrations, scored at one place by training, by scoring and by transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages import reward
+from stages.common import chat, checkpoints, models, records, reward_report, scoring
+from stages.common.errors import DataError, ParamsError
+from stages.common.run import Run
+from stages.common.shards import write as write_records
+from tests.tiny import comparison, conversation, make_model, make_tokenizer, write_validated
+
+TRAINING = {"max_steps": 12, "per_device_train_batch_size": 8, "learning_rate": 0.01, "warmup_steps": 2}
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
+    write_validated(tmp_path)
+    tokenizer = make_tokenizer()
+    models.save(make_model(tokenizer), tokenizer, tmp_path / "model")
+    return tmp_path
+
+
+def settings_of(**own: Any) -> reward.Params:
+    return reward.Params(**({"training": TRAINING} | own))
+
+
+def trainer_in(work: Path, **own: Any) -> Any:
+    settings = settings_of(**own)
+    data = reward.read(settings, make_tokenizer(), [work / "comparisons"])
+    return reward.build_trainer(settings, work / "model", data, "test")
+
+
+def test_a_trained_model_ranks_held_out_answers(work: Path) -> None:
+    trainer = trainer_in(work)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.3
+    trainer.save_model(str(work / "out"))
+    report = reward_report.write(work / "r1.json", work / "out", list(trainer.eval_dataset), {"train": {}}, Run(None))
+    assert report["pair_accuracy"]["overall"]["value"] > 0.9
+    assert report["pair_accuracy"]["overall"]["pairs"] == 30
+    assert json.loads((work / "r1.json").read_text())["kendall_tau"]["value"] > 0.8
+    assert set(report["pair_accuracy"]) == {"overall", "source/ranked.jsonl"}
+
+
+def test_the_evaluated_loss_is_the_mean_over_prompts(work: Path) -> None:
+    trainer = trainer_in(work, training=TRAINING | {"per_device_eval_batch_size": 5})
+    evaluated = trainer.evaluate()["eval_loss"]
+    losses = []
+    for row in trainer.eval_dataset:
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model, trainer.data_collator([row])).item())
+    assert evaluated == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+
+
+def test_training_scoring_and_transformers_read_one_number(work: Path) -> None:
+    trainer = trainer_in(work)
+    trainer.model.eval()
+    rows = trainer.eval_dataset[0]["rows"]
+    with torch.no_grad():
+        batch = trainer.data_collator([trainer.eval_dataset[0]])
+        masked = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
+        unmasked = trainer.model(input_ids=batch["input_ids"]).logits[:, 0]
+    assert unmasked.tolist() == pytest.approx(scoring.score_rows(trainer.model, rows), abs=1e-5)
+    assert masked.tolist() == pytest.approx(unmasked.tolist(), abs=1e-5)
+
+
+def test_demonstrations_score_zero_on_average(work: Path) -> None:
+    trainer = trainer_in(work)
+    trainer.save_model(str(work / "out"))
+    settings = settings_of(demonstrations=7)
+    rows = reward.demonstrations(settings, make_tokenizer(), work / "conversations")
+    assert len(rows) == 7
+    before = scoring.score_rows(scoring.load(work / "out"), rows)
+    known = reward.shift(work / "out", rows)
+    after = scoring.score_rows(scoring.load(work / "out"), rows)
+    assert known["mean_before_shift"] == pytest.approx(sum(before) / 7, rel=1e-4)
+    assert sum(after) == pytest.approx(0.0, abs=1e-5)
+    assert [one - other for one, other in zip(before, after, strict=True)] == pytest.approx([sum(before) / 7] * 7)
+
+
+def test_a_demonstration_ends_with_its_last_answer(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    asked = conversation(1)
+    asked["messages"].append(records.message("user", "And of land 2?"))
+    rows = [asked, conversation(2, "long " * 200), conversation(3) | {"messages": [records.message("user", "Hello?")]}]
+    write_records(rows, tmp_path / "train", "conversations")
+    (tokens,) = reward.demonstrations(settings_of(), tokenizer, tmp_path)
+    assert tokens == chat.encode(tokenizer, conversation(1)["messages"]).input_ids
+    with pytest.raises(DataError, match="no answer within 5 tokens"):
+        reward.demonstrations(settings_of(max_tokens=5), tokenizer, tmp_path)
+
+
+def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:
+    with pytest.raises(ParamsError, match=r"'reward\.max_tokens' is 300, but the model reads 256"):
+        trainer_in(work, max_tokens=300)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("rows", [[], [comparison(1, ["a", "b"], [2, 2])]])
+def test_no_comparison_to_learn_from_is_an_error(work: Path, split: str, rows: list[records.Record]) -> None:
+    write_records(rows, work / "comparisons" / split, "comparisons")
+    with pytest.raises(DataError, match="no comparison to learn from") as caught:
+        trainer_in(work)
+    assert split in str(caught.value)
+
+
+def test_a_model_that_scores_nan_is_no_report(work: Path) -> None:
+    trainer = trainer_in(work)
+    trainer.model.get_submodule("score").weight.data.fill_(float("nan"))
+    trainer.save_model(str(work / "out"))
+    with pytest.raises(DataError, match="not a number"):
+        reward_report.write(work / "r1.json", work / "out", list(trainer.eval_dataset), {}, Run(None))
+    assert not (work / "r1.json").exists()
+
+
+def test_padding_must_not_be_the_end_of_turn(work: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = chat.END_OF_TURN
+    with pytest.raises(DataError, match=r"padding is <\|im_end\|>"):
+        scoring.begin(work / "model", tokenizer)
