@@ -1,4 +1,4 @@
-"""Reward: learns to rank, centred on demonstrations, scored at one place by training, by scoring and by transformers."""
+"""Reward: learns to rank, centred on demonstrations, scored at one place by training, scoring and transformers."""
 
 import json
 from pathlib import Path

@@ -56,7 +56,7 @@ def test_kwise_equals_the_average_over_expanded_pairs_with_its_gradient() -> Non
     assert len(pairs) == 30
     assert together.item() == pytest.approx(expanded.item(), abs=1e-6)
     gradients = [torch.autograd.grad(loss, scores)[0] for loss in (together, expanded)]
-    assert torch.allclose(*gradients, atol=1e-6)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
     assert gradients[0].abs().max() > 0.01
 
 
