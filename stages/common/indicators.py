@@ -115,7 +115,7 @@ def script(text: str) -> str:
 
 
 def repeats(text: str) -> bool:
-    """Whether a text loops: up to LONGEST_LOOP units more than MOST_IN_A_ROW times in a row, or few different trigrams."""
+    """Whether a text loops: a few units more than MOST_IN_A_ROW times in a row, or few different trigrams."""
     said = units(text)
     for size in range(1, LONGEST_LOOP + 1):
         run = size * MOST_IN_A_ROW

@@ -1,0 +1,73 @@
+"""People's rankings of samples: an append-only file of JSON lines, one ranking a line.
+
+A line is {"id": the prompt's id, "responses": [texts as shown], "ranks": [1 = best, ties allowed], "annotator": name};
+other keys (a time, a comment) are let through. Responses are matched by their text, so a ranking survives another
+order and never falls on answers that were drawn anew. A person's later line on a prompt replaces the earlier one.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stages.common.errors import DataError
+from stages.common.indicators import ranks
+from stages.common.samples import Sample
+
+
+class Ranking(BaseModel):
+    """One line of the store."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: str
+    """The prompt's id."""
+    responses: list[str]
+    """The answers as they were shown."""
+    ranks: list[Annotated[int, Field(ge=1)]]
+    """Of each answer; 1 is the best, ties are allowed."""
+    annotator: str
+    """Who ranked."""
+
+    @model_validator(mode="after")
+    def _one_rank_each(self) -> "Ranking":
+        if len(self.ranks) != len(self.responses):
+            raise ValueError(f"{len(self.responses)} responses, {len(self.ranks)} ranks")
+        return self
+
+
+def read(file: Path) -> Iterator[Ranking]:
+    """Yield the rankings of a store; one that does not exist yet has none. Raises DataError with file and line."""
+    if not file.exists():
+        return
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                yield Ranking.model_validate(json.loads(line))
+            except (ValidationError, ValueError) as error:
+                what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                raise DataError(f"not a ranking: {what}", where=f"{file}:{number}") from error
+
+
+def by_annotator(file: Path, samples: Sequence[Sample]) -> dict[str, dict[str, list[int]]]:
+    """Return annotator -> prompt id -> ranks of the sample's responses, for every ranking that covers all of them."""
+    wanted = {sample.record["id"]: sample.responses for sample in samples}
+    found: dict[str, dict[str, list[int]]] = {}
+    for ranking in read(file):
+        given = dict(zip(ranking.responses, ranking.ranks, strict=True))
+        responses = wanted.get(ranking.id)
+        if responses and given.keys() >= set(responses):
+            found.setdefault(ranking.annotator, {})[ranking.id] = [given[response] for response in responses]
+    return dict(sorted(found.items()))
+
+
+def merged(file: Path, samples: Sequence[Sample]) -> list[list[int] | None]:
+    """Return the ranks of each sample by the mean rank people gave its responses, or None where nobody has."""
+    people = by_annotator(file, samples)
+    result: list[list[int] | None] = []
+    for sample in samples:
+        given = [ranked[sample.record["id"]] for ranked in people.values() if sample.record["id"] in ranked]
+        result.append(ranks([-sum(each) / len(given) for each in zip(*given, strict=True)]) if given else None)
+    return result

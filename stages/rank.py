@@ -1,0 +1,189 @@
+"""Ranks for the answers of a round: by rules, a judge endpoint, people, or an earlier reward model.
+
+Reads data/samples/<round> (and people's rankings, or a reward model). Writes data/comparisons/<round>, in the splits of
+the samples, and a report with the agreement between annotators. Run: dvc repro rank@r1
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import Field
+
+from stages.common import annotations, indicators, journal, models, params, process, ranking, scoring, tracking
+from stages.common import samples as drawn
+from stages.common.errors import DataError, ParamsError, TryAgainError
+from stages.common.figures import bars
+from stages.common.indicators import WEIGHTS, Indicator
+from stages.common.judge import Judge, JudgeParams
+from stages.common.records import SPLITS, Record
+from stages.common.samples import Sample
+from stages.common.shards import Shards, write_json
+
+Annotator = Literal["rules", "judge", "human", "reward"]
+Ranks = Sequence[list[int] | None]
+
+
+class Params(params.StageParams):
+    """Section `rank` of params.yaml."""
+
+    annotators: Annotated[list[Annotator], Field(min_length=1)] = ["rules"]
+    """The first one ranks; the others are compared with it and with each other."""
+    weights: dict[Indicator, float] = {}
+    """Weights of the rules' indicators, where they differ from stages/common/indicators.py."""
+    judge: JudgeParams = JudgeParams()
+    """The endpoint that `judge` asks."""
+    human_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the samples that people must have ranked before the round goes on; the others are left out."""
+
+
+def main(
+    samples: Annotated[Path, typer.Option(help="answers of the round")],
+    out: Annotated[Path, typer.Option(help="folder of the comparisons")],
+    report: Annotated[Path, typer.Option(help="JSON report")],
+    human: Annotated[Path | None, typer.Option(help="people's rankings, JSON lines")] = None,
+    reward: Annotated[Path | None, typer.Option(help="folder of an earlier reward model")] = None,
+) -> None:
+    """Rank every prompt's answers."""
+    settings = params.load(Params, "rank")
+    inputs = {"samples": samples} | {name: path for name, path in (("human", human), ("reward", reward)) if path}
+    with tracking.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
+        facts = rank(settings, samples, out, human, reward)
+        write_json(report, facts)
+        run.metrics({f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()})
+        if "rules" in facts:
+            run.figure("indicators", bars(facts["rules"]["indicators"], "answers by indicator"))
+        ranked = sum(facts["comparisons"][split] for split in SPLITS)
+        journal.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
+
+
+def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward: Path | None) -> dict[str, Any]:
+    """Rank the samples, write the comparisons and return the report."""
+    found = {split: list(drawn.read(samples, split)) for split in SPLITS}
+    everything = [sample for split in SPLITS for sample in found[split] if len(sample.responses) > 1]
+    if not everything:
+        raise DataError("no prompt with two different answers", where=samples, remedy="raise sample.temperature")
+    rankings, facts = annotate(settings, everything, human, reward)
+    first = settings.annotators[0]
+    ranked = dict(zip(map(id, everything), rankings[first], strict=True))
+    return {"comparisons": write(found, ranked, first, out), "agreement": agreement(rankings)} | facts
+
+
+def annotate(
+    settings: Params, samples: Sequence[Sample], human: Path | None, reward: Path | None
+) -> tuple[dict[str, Ranks], dict[str, Any]]:
+    """Return the ranks each listed annotator gives (None: has not ranked it), and facts for the report."""
+    rankings: dict[str, Ranks] = {}
+    facts: dict[str, Any] = {}
+    for name in settings.annotators:
+        if name == "rules":
+            rankings[name], facts[name] = by_rules(samples, WEIGHTS | settings.weights)
+        elif name == "judge":
+            with Judge(settings.judge) as judge:
+                rankings[name], facts[name] = judge.rank(samples), judge.summary()
+        elif name == "human":
+            waits = name == settings.annotators[0]
+            rankings[name] = by_people(samples, given(human, name), settings.human_share if waits else 0.0)
+            facts[name] = people_agree(samples, given(human, name))
+        else:
+            rankings[name] = by_reward(samples, given(reward, name))
+    return rankings, facts
+
+
+def given(path: Path | None, annotator: Annotator) -> Path:
+    """Return the annotator's path. Raises ParamsError when the command line has none."""
+    if path is None:
+        raise ParamsError(f"annotator '{annotator}' needs --{annotator}", where=params.PARAMS_FILE)
+    return path
+
+
+def by_rules(samples: Sequence[Sample], weights: Mapping[Indicator, float]) -> tuple[Ranks, dict[str, Any]]:
+    """Return ranks by the sum of each answer's indicators, and how many answers have each."""
+    counts: Counter[Indicator] = Counter()
+    result = []
+    for sample in samples:
+        reference, category = sample.record["reference"], sample.record["category"]
+        found = [
+            indicators.judge(sample.question, answer, reference, category, cut)
+            for answer, cut in zip(sample.responses, sample.cut, strict=True)
+        ]
+        counts.update(name for names in found for name in names)
+        result.append(indicators.ranks([indicators.score(names, weights) for names in found]))
+    return result, {"indicators": dict(sorted(counts.items())), "answers": sum(len(one.responses) for one in samples)}
+
+
+def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:
+    """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the samples has some."""
+    result = annotations.merged(file, samples)
+    ranked = sum(ranks is not None for ranks in result)
+    missing = math.ceil(share * len(samples)) - ranked
+    if missing > 0:
+        what = f"people have ranked {ranked} of {len(samples)} samples, {missing} more are needed"
+        raise TryAgainError(what, where=file, remedy="rank them, or lower rank.human_share")
+    return result
+
+
+def people_agree(samples: Sequence[Sample], file: Path) -> dict[str, Any]:
+    """Return how many samples each person ranked, and their agreement on those they share."""
+    people = annotations.by_annotator(file, samples)
+    orders = {name: [given.get(sample.record["id"]) for sample in samples] for name, given in people.items()}
+    return {"ranked": {name: len(given) for name, given in people.items()}, "agreement": agreement(orders)}
+
+
+def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:
+    """Return ranks by the score of the reward model in `folder`."""
+    prompts = [sample.record["messages"] for sample in samples for _ in sample.responses]
+    texts = [response for sample in samples for response in sample.responses]
+    scores = iter(scoring.score(scoring.load(folder), models.load_tokenizer(folder), prompts, texts))
+    return [indicators.ranks([next(scores) for _ in sample.responses]) for sample in samples]
+
+
+def agreement(rankings: Mapping[str, Ranks]) -> dict[str, dict[str, float]]:
+    """Return Kendall's tau-b of every two annotators, averaged over the prompts both have ranked."""
+    result = {}
+    for one, other in combinations(rankings, 2):
+        both = [pair for pair in zip(rankings[one], rankings[other], strict=True) if pair[0] and pair[1]]
+        if cell := ranking.mean_tau((first, second) for first, second in both if first and second):
+            result[f"{one}-{other}"] = {name: float(f"{value:.6g}") for name, value in cell.items()}
+    return result
+
+
+def write(
+    found: Mapping[str, Sequence[Sample]], ranked: Mapping[int, list[int] | None], annotator: str, out: Path
+) -> dict[str, int]:
+    """Write one comparison a ranked sample, in its split; return the counts."""
+    counts: Counter[str] = Counter(dict.fromkeys((*SPLITS, "all_tied", "one_answer", "not_ranked"), 0))
+    with Shards({out / split: "comparisons" for split in SPLITS}) as shards:
+        for split in SPLITS:
+            for sample in found[split]:
+                ranks = ranked.get(id(sample))
+                if ranks is None:
+                    counts["not_ranked" if len(sample.responses) > 1 else "one_answer"] += 1
+                    continue
+                counts[split] += 1
+                counts["all_tied"] += len(set(ranks)) == 1
+                shards.add(out / split, comparison(sample, ranks, annotator))
+    return dict(counts)
+
+
+def comparison(sample: Sample, ranks: list[int], annotator: str) -> Record:
+    """Return a ranked sample as a comparison."""
+    record = sample.record
+    return {
+        "id": record["id"],
+        "source": record["source"],
+        "prompt": record["messages"],
+        "responses": sample.responses,
+        "ranks": ranks,
+        "annotator": annotator,
+        "categories": [record["category"]] if record["category"] else None,
+        "tools": None,
+    }
+
+
+if __name__ == "__main__":
+    process.run("rank", main)
