@@ -1,11 +1,22 @@
-"""Batched decoding: prompts of like length together, greedy, stopping each answer at its end."""
+"""Batched decoding: answers leave the batch when they end and prompts take their place; greedy, sampled, or beams.
 
-from collections.abc import Sequence
+`generate` is greedy and returns tokens; `decode` returns K answers a prompt with what ended them and, on request, their
+log-probabilities; `beam` is transformers' own search.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from stages.common.decoding import Batch, Continuation, Order
+from stages.common.errors import DataError, ParamsError
+from stages.common.sampling import Sampling
+
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
+
+GREEDY = Sampling()
 
 
 def generate(
@@ -18,40 +29,114 @@ def generate(
     batch_size: int = 64,
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt, in the order given, without the stop token that ended it."""
+    del pad  # no model sees a token that stands for nothing
+    answers = decode(model, prompts, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size)
+    return [answer.tokens for (answer,) in answers]
+
+
+def decode(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop: Sequence[int],
+    sampling: Sampling = GREEDY,
+    samples: int = 1,
+    log_probabilities: bool = False,
+    batch_size: int = 64,
+) -> list[list[Continuation]]:
+    """Return `samples` continuations of each prompt, in the order given; a prompt is read once for all of them.
+
+    A continuation depends on model, prompt, seed and its number among the samples, not on order or batch size, up to
+    the rounding of the model's sums. An answer ends where the model's context does. Raises DataError for a prompt
+    that is empty or leaves no room, and for logits that are not numbers.
+    """
     import torch
 
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch_size", batch_size)):
+        if value < 1:
+            raise ParamsError(f"{name} is {value}, it must be 1 or more", where="params.yaml")
+    order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities)
+    with torch.inference_mode(), evaluating(model):
+        batch = Batch(model, order, batch_size)
+        while batch.queue or batch.size:
+            if batch.wants_prompts():
+                batch.admit()
+            batch.step()
+    found = batch.answers
+    return [[found[prompt * samples + number] for number in range(samples)] for prompt in range(len(prompts))]
+
+
+def beam(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    stop: Sequence[int],
+    pad: int,
+    repetition_penalty: float = 1.0,
+    batch_size: int = 16,
+) -> list[list[int]]:
+    """Return the best of `beams` continuations of each prompt without its stop token; raises as `decode` does.
+
+    Only prompts of one length share a batch: transformers would count padding among the tokens to be penalised.
+    """
+    import torch
+
+    room = check(model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch, mask = left_pad([prompts[index] for index in indices], pad)
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=batch.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=list(stop),
-                pad_token_id=pad,
-            )
-        for index, row in zip(indices, output[:, batch.shape[1] :].tolist(), strict=True):
-            answers[index] = until(row, set(stop))
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for length, group in groupby(by_length, key=lambda index: len(prompts[index])):
+        indices = list(group)
+        for start in range(0, len(indices), batch_size):
+            chosen = indices[start : start + batch_size]
+            batch = torch.tensor([list(prompts[index]) for index in chosen], device=model.device)
+            with torch.inference_mode(), evaluating(model):
+                output = model.generate(
+                    input_ids=batch,
+                    attention_mask=torch.ones_like(batch),
+                    max_new_tokens=min(max_new_tokens, room - length) if room else max_new_tokens,
+                    num_beams=beams,
+                    do_sample=False,
+                    use_cache=True,
+                    repetition_penalty=repetition_penalty,
+                    eos_token_id=list(stop),
+                    pad_token_id=pad,
+                )
+            for index, row in zip(chosen, output[:, length:].tolist(), strict=True):
+                answers[index] = until(row, set(stop))
     return answers
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return rows as [B, T] token ids padded on the left, and their attention mask [B, T]."""
-    import torch
-
-    width = max(len(row) for row in rows)
-    batch = torch.full((len(rows), width), pad)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for number, row in enumerate(rows):
-        batch[number, width - len(row) :] = torch.tensor(row)
-        mask[number, width - len(row) :] = 1
-    return batch, mask
 
 
 def until(tokens: list[int], stop: set[int]) -> list[int]:
     """Return the tokens before the first one in `stop`."""
     return next((tokens[:place] for place, token in enumerate(tokens) if token in stop), tokens)
+
+
+def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
+    """Return the tokens that fit the model's context (None: no limit); raise DataError naming a prompt that does not."""
+    # Models without learned or rotary positions have no such key.
+    context: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise DataError("it has no tokens", where=f"prompt {number}", remedy="leave it out")
+        if context and len(prompt) >= context:
+            raise DataError(
+                f"it has {len(prompt)} tokens, and the model's context of {context} leaves no room for an answer",
+                where=f"prompt {number}",
+                remedy="shorten it, or leave it out",
+            )
+    return context
+
+
+@contextmanager
+def evaluating(model: "PreTrainedModel") -> Iterator[None]:
+    """Inside, dropout is off; afterwards each module that was training is so again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
