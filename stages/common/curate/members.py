@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-KEYS_AT_ONCE = 2**22  # of 8 bytes: 32 MB
+KEYS_AT_ONCE = 2**20  # of 8 bytes: 8 MB
 KEY = np.dtype("<u8")
 MERGED = "merged.u64"
 Keys = NDArray[np.uint64]
@@ -21,15 +21,21 @@ def write(folder: Path, task: int, keys: Iterable[int]) -> None:
 
 def merge(folder: Path) -> Path:
     """Merge what all tasks wrote into one sorted file, range by range of keys, and return it."""
-    parts = [load(file) for file in sorted(folder.glob("*.keys"))]
-    ranges = -(-sum(map(len, parts)) // KEYS_AT_ONCE) or 1
-    edges = [number * 2**64 // ranges for number in range(1, ranges)]
-    starts = [[0, *np.searchsorted(part, np.array(edges, KEY)), len(part)] for part in parts]
-    merged = (
-        np.unique(np.concatenate([np.zeros(0, KEY), *(p[s[n] : s[n + 1]] for p, s in zip(parts, starts, strict=True))]))
-        for n in range(ranges)
-    )
-    return _put(folder / MERGED, merged)
+    files = sorted(folder.glob("*.keys"))
+    ranges = -(-sum(file.stat().st_size for file in files) // (KEYS_AT_ONCE * KEY.itemsize)) or 1
+    edges = np.array([number * 2**64 // ranges for number in range(1, ranges)], KEY)
+    starts = [[0, *np.searchsorted(part, edges).tolist(), len(part)] for part in map(load, files)]
+    return _put(folder / MERGED, (_range(files, starts, number) for number in range(ranges)))
+
+
+def _range(files: list[Path], starts: list[list[int]], number: int) -> Keys:
+    """Return the distinct keys of one range, sorted; file n has them from starts[n][number] on."""
+    parts = [
+        np.fromfile(file, KEY, start[number + 1] - start[number], offset=start[number] * KEY.itemsize)
+        for file, start in zip(files, starts, strict=True)
+    ]
+    keys = np.sort(np.concatenate([np.zeros(0, KEY), *parts]))
+    return keys[np.r_[np.ones(len(keys[:1]), bool), keys[1:] != keys[:-1]]]
 
 
 def load(file: Path) -> Keys:
