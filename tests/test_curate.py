@@ -3,20 +3,32 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import ingest
-from stages.common import content, records
+from stages.common import content, faults, records, shards
+from stages.common.curate import steps
+from stages.common.curate.executors import Executor
+from stages.common.curate.report import summary
 from stages.common.records import SHAPES, Record, Shape, message
+from stages.common.shards import Shards, row_count
 from stages.common.shards import write as write_records
-from stages.curate import curate, drop_reason
+from stages.curate import Params, curate, publish
 from tests.real_data import REAL, needs_real_data
 
-SHARES = {"documents": 0.1, "conversations": 0.1, "comparisons": 0.1, "prompts": 0.1}
+Report = dict[str, dict[str, Any]]
+
+
+def shares(validation: float) -> dict[str, Any]:
+    return {"splits": {shape: {"validation": validation} for shape in SHAPES if shape != "questions"}}
+
+
+SETTINGS = shares(0.1)
+LOCAL = "executor: local\nworkers: {workers}\n"
 
 
 def asked(*texts: str) -> list[Record]:
@@ -24,19 +36,34 @@ def asked(*texts: str) -> list[Record]:
     return [message("assistant" if number % 2 else "user", text) for number, text in enumerate(texts)]
 
 
-def run(folder: Path, shares: dict[str, float] | None = None, **found: list[Record]) -> dict[str, Any]:
-    """Lay records as ingested, curate them and return the report as it is written."""
+def lay(folder: Path, **found: list[Record]) -> Path:
+    """Lay records as ingested."""
     for shape in SHAPES:
         rows = [{"id": f"{shape}:{line}", "source": shape, **row} for line, row in enumerate(found.get(shape, []), 1)]
-        write_records(rows, folder / "ingested" / shape, shape)
-    counts = curate(folder / "ingested", folder / "out", folder / "dropped", shares or SHARES)
-    report: dict[str, Any] = json.loads(json.dumps({shape: count.summary() for shape, count in counts.items()}))
-    return report
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shards, "RECORDS_PER_GROUP", 50)
+            write_records(rows, folder / "ingested" / shape, shape)
+    return folder
+
+
+def run(folder: Path, settings: dict[str, Any] | None = None, workers: int = 1, **found: list[Record]) -> Report:
+    """Lay records as ingested, curate them and return the report as it is written."""
+    lay(folder, **found)
+    (folder / "executor.yaml").write_text(LOCAL.format(workers=workers))
+    wanted = Params(**{**SETTINGS, **(settings or {})})
+    with Executor(folder / "executor.yaml") as executor:
+        counts = curate(folder / "ingested", folder / "work", wanted, executor)
+    publish(folder / "work", folder / "out", folder / "dropped")
+    report = {shape: summary(counts[shape], row_count(folder / "ingested" / shape)) for shape in SHAPES}
+    return cast(Report, json.loads(json.dumps(report)))
 
 
 def dropped(folder: Path) -> dict[str, list[str]]:
-    files = sorted((folder / "dropped").glob("*.jsonl"))
-    return {file.stem: [json.loads(line)["id"] for line in file.read_text().splitlines()] for file in files}
+    """The ids of what was dropped, by reason."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((folder / "dropped").rglob("*.jsonl")):
+        found.setdefault(file.parent.name, []).extend(json.loads(line)["id"] for line in file.open())
+    return found
 
 
 def kept(folder: Path, shape: Shape) -> list[Record]:
@@ -68,11 +95,11 @@ def test_every_drop_is_kept_aside_with_its_reason_and_the_counts_add_up(tmp_path
     assert dropped(tmp_path) == {
         "bad_role_order": ["conversations:6"],
         "cut": ["conversations:5"],
-        "duplicate": ["questions:2", "documents:3", "conversations:2"],
+        "duplicate": ["conversations:2", "documents:3", "questions:2"],
         "empty": ["documents:2"],
         "empty_answer": ["comparisons:1"],
         "empty_turn": ["conversations:3"],
-        "leaked_question": ["documents:4", "conversations:7", "prompts:1"],
+        "leaked_question": ["conversations:7", "documents:4", "prompts:1"],
         "no_answer": ["conversations:4"],
         "no_question": ["prompts:2"],
         "no_reference": ["questions:4"],
@@ -92,13 +119,14 @@ def test_every_drop_is_kept_aside_with_its_reason_and_the_counts_add_up(tmp_path
 
 def test_a_dropped_record_can_be_read_as_it_came(tmp_path: Path) -> None:
     run(tmp_path, documents=[{"text": "One."}, {"text": "One. "}])
-    line = json.loads((tmp_path / "dropped/duplicate.jsonl").read_text())
+    line = json.loads((tmp_path / "dropped/duplicate/documents-00000.jsonl").read_text())
     assert line == {
         "reason": "duplicate",
         "shape": "documents",
+        "of": "documents:1",
         "id": "documents:2",
         "source": "documents",
-        "text": "One. ",
+        "text": "One.",
     }
 
 
@@ -126,7 +154,7 @@ def test_the_share_held_out_is_about_what_is_asked(tmp_path: Path) -> None:
 
 def test_a_share_of_zero_holds_nothing_out(tmp_path: Path) -> None:
     texts = [{"text": f"Text {number}."} for number in range(100)]
-    report = run(tmp_path, {"documents": 0.0}, documents=texts)
+    report = run(tmp_path, shares(0.0), documents=texts)
     assert report["documents"]["splits"] == {"train": 100}
 
 
@@ -135,7 +163,7 @@ def test_twenty_records_or_more_give_a_validation_record_however_small_the_share
     rows: int, held_out: int, tmp_path: Path
 ) -> None:
     texts: list[Record] = [{"text": f"Text {number}."} for number in range(rows)]
-    report = run(tmp_path, {"documents": 1e-9}, documents=[*texts, texts[0]])
+    report = run(tmp_path, shares(1e-9), documents=[*texts, texts[0]])
     assert report["documents"]["splits"].get("validation", 0) == held_out
     assert len(kept(tmp_path, "documents")) == rows
     assert dropped(tmp_path) == {"duplicate": [f"documents:{rows + 1}"]}
@@ -186,15 +214,55 @@ TURN = st.builds(
 )
 
 
-@given(st.lists(st.lists(TURN, max_size=4), max_size=30))
-def test_any_turns_are_kept_once_or_dropped_for_a_reason(found: list[list[Record]]) -> None:
-    seen: set[bytes] = set()
-    outcomes: Counter[str] = Counter()
-    for turns in found:
-        record = content.clean("conversations", {"messages": turns, "tools": None})
-        outcomes[drop_reason("conversations", record, seen, set())] += 1
-    assert outcomes[""] == len(seen)
-    assert set(outcomes) <= {"", "empty_turn", "no_answer", "bad_role_order", "cut", "duplicate"}
+@given(st.lists(TURN, max_size=4))
+def test_any_turns_are_kept_or_dropped_for_a_known_reason(turns: list[Record]) -> None:
+    record = content.clean("conversations", {"messages": turns, "tools": None})
+    assert faults.fault("conversations", record) in {"", "empty_turn", "no_answer", "bad_role_order", "cut"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = [file for part in ("out", "dropped") for file in (folder / part).rglob("*.*")]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+
+
+def many(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Record]]:
+    """Enough records, duplicates among them, for several tasks of a hundred."""
+    monkeypatch.setattr(steps, "RECORDS_PER_TASK", 100)
+    texts = [{"text": f"The river number {n % 220} is {n % 220 * 7} miles long and ends in a lake."} for n in range(300)]
+    turns = [{"messages": asked(f"How long is river {n % 130}?", f"It is {n % 130 * 7} miles.")} for n in range(150)]
+    return {"documents": texts, "conversations": turns}
+
+
+def test_several_workers_write_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = many(monkeypatch)
+    reports = [run(tmp_path / str(workers), workers=workers, **found) for workers in (1, 2)]
+    assert reports[0] == reports[1] and reports[0]["documents"]["dropped"] == {"duplicate": 80}
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+    assert len(list((tmp_path / "1/out/documents/train").iterdir())) == 3
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = many(monkeypatch)
+    whole = run(tmp_path / "whole", **found)
+    writes = 0
+
+    def dies(self: Shards, folder: Path, record: Record) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == 120:
+            raise KeyboardInterrupt
+        add(self, folder, record)
+
+    add = Shards.add
+    lay(tmp_path / "killed", **found)
+    monkeypatch.setattr(Shards, "add", dies)
+    (tmp_path / "one.yaml").write_text(LOCAL.format(workers=1))
+    with pytest.raises(KeyboardInterrupt), Executor(tmp_path / "one.yaml") as executor:
+        curate(tmp_path / "killed/ingested", tmp_path / "killed/work", Params(**SETTINGS), executor)
+    monkeypatch.setattr(Shards, "add", add)
+    done = list((tmp_path / "killed/work").rglob("completions/*"))
+    assert run(tmp_path / "killed", **found) == whole
+    assert done and files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 @needs_real_data

@@ -1,0 +1,99 @@
+"""What curation tells: counts by shape and source, tables for plots, figures."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.curate.tally import Tally, under
+from stages.common.errors import DataError
+from stages.common.records import Shape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = ("characters", "language", "score")
+
+
+def summary(counts: Tally, rows: int) -> dict[str, Any]:
+    """Return a shape's part of the report; `rows` = `kept` + the sum of `dropped`, also for each source.
+
+    Raises DataError should the counts not add up.
+    """
+    names = sorted({key[1] for key in counts if key[0] in ("kept", "dropped")})
+    sources = {name: _part(under(counts, "kept", name), under(counts, "dropped", name)) for name in names}
+    kept = sum(part["kept"] for part in sources.values())
+    dropped: Counter[str] = sum((Counter(part["dropped"]) for part in sources.values()), Counter())
+    if rows != kept + dropped.total():
+        raise DataError(f"{rows} records in, but {kept} kept and {dict(dropped)} dropped")
+    splits: Counter[str] = Counter()
+    for (what, *place), number in counts.items():
+        if what == "written":
+            splits[place[-1]] += number
+    return {
+        "rows": rows,
+        "kept": kept,
+        "dropped": dict(sorted(dropped.items())),
+        "splits": dict(sorted(splits.items())),
+        "languages": under(counts, "after", "language"),
+        "personal": under(counts, "personal"),
+        "sources": sources,
+    }
+
+
+def _part(kept: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, Any]:
+    return {"rows": sum(kept.values()) + sum(dropped.values()), "kept": sum(kept.values()), "dropped": dict(dropped)}
+
+
+def distributions(counts: Mapping[Shape, Tally]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the plots: how many records of a shape have a value, before and after curation."""
+    for shape, tally in counts.items():
+        for measure in MEASURES:
+            for when in ("before", "after"):
+                found = under(tally, when, measure)
+                for value in sorted(
+                    found, key=lambda word: (len(word), word) if measure == "characters" else (0, word)
+                ):
+                    yield {"shape": shape, "measure": measure, "when": when, "value": value, "records": found[value]}
+
+
+def write_tables(folder: Path, report: Mapping[str, Any], counts: Mapping[Shape, Tally]) -> None:
+    """Write `dropped.csv` and, for each measure, `<measure>.csv`, which `dvc plots` draws."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drops = [
+        {"shape": shape, "reason": reason, "records": number}
+        for shape in counts
+        for reason, number in report[shape]["dropped"].items()
+    ]
+    _write(folder / "dropped.csv", ["shape", "reason", "records"], drops)
+    rows = list(distributions(counts))
+    for measure in MEASURES:
+        columns = ["shape", "when", "value", "records"]
+        found = [{column: row[column] for column in columns} for row in rows if row["measure"] == measure]
+        _write(folder / f"{measure}.csv", columns, found)
+
+
+def _write(file: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def before_and_after(tally: Tally, measure: str, title: str) -> "Figure":
+    """Return how many records have each value of `measure`, before and after curation, side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = {when: under(tally, when, measure) for when in ("before", "after")}
+    values = sorted({*found["before"], *found["after"]}, key=lambda word: (len(word), word))
+    figure = Figure(figsize=(8, 4), layout="tight")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(title=title, xlabel=measure, ylabel="records")
+    for offset, (when, counts) in zip((-0.2, 0.2), found.items(), strict=True):
+        places = [place + offset for place in range(len(values))]
+        axes.bar(places, [counts.get(value, 0) for value in values], width=0.4, label=when)
+    axes.set_xticks(range(len(values)), values, rotation=45 if len(values) > 8 else 0)
+    axes.legend()
+    return figure
