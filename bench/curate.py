@@ -27,7 +27,7 @@ from stages.common.shards import write
 
 ROOT = Path(__file__).parent.parent
 VOCABULARY, SENTENCES, WORDS = 30_000, (6, 16), (6, 18)
-FUNCTION_WORDS = ("the", "of", "and", "to", "in", "a", "is", "that", "was", "for", "it", "with", "as", "on", "be", "at", "by")
+FUNCTION_WORDS = ("the", "of", "and", "to", "in", "a", "is", "that", "was", "for", "it", "with", "as", "on", "be", "at")
 PARAMS = """
 curate:
   quality: {trusted: [books/*]}

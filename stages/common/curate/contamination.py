@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from stages.common import content
-from stages.common.curate.shingles import Hashes
+from stages.common.curate.hashing import Hashes
 from stages.common.curate.units import units
 from stages.common.params import StageParams
 from stages.common.records import Record, Shape
@@ -162,7 +162,7 @@ def _grams(asked: Iterable[str], length: int) -> Hashes:
 
 def _sums(found: list[str]) -> Hashes:
     """Return the running sums [units + 1] of hash(unit i) * BASE**i, modulo 2**64."""
-    from rensa import RMinHash  # type: ignore[import-untyped]  # it ships no annotations
+    from rensa import RMinHash
 
     hashes = np.array(RMinHash.hash_token_sets([found])[0], dtype=np.uint64)
     sums = np.zeros(len(found) + 1, np.uint64)
