@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pydantic import Field, PositiveInt
 
 from stages.common.curate import shingles
+from stages.common.curate.hashing import Hashes
 from stages.common.curate.keys import SKETCH_SIZE, Facts, Keys, References, Store
 from stages.common.errors import DataError
 from stages.common.params import StageParams
@@ -106,7 +107,7 @@ def best_copy(facts: Facts, rank: Ranks) -> Ranks:
 
 
 def candidates(
-    key: shingles.Hashes, member: Ranks, alike: Callable[[Ranks, Ranks], npt.NDArray[np.bool_]]
+    key: Hashes, member: Ranks, alike: Callable[[Ranks, Ranks], npt.NDArray[np.bool_]]
 ) -> Iterator[tuple[Ranks, Ranks]]:
     """Yield the alike of those that share a key, as (better, worse); both arrays sorted by key, members best first.
 

@@ -7,29 +7,25 @@ Sets of many texts are kept in two arrays, `Sets(values, ends)`: all values one 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rensa import RMinHash
 
-from stages.common.curate.units import units
-
-Hashes: TypeAlias = npt.NDArray[np.uint64]
-Ends: TypeAlias = npt.NDArray[np.int64]
+from stages.common.curate import hashing
+from stages.common.curate.hashing import GOLDEN, Hashes, Numbers, combined, mixed
 
 SEED = 1
-GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-FIRST_IDEOGRAPHIC = "\u3040"  # of what `units` takes one by one, the first
 
 
 class Sets(NamedTuple):
     """Sorted sets of 32-bit shingles, one a text."""
 
     values: npt.NDArray[np.uint32]
-    ends: Ends
+    ends: Numbers
 
-    def sizes(self) -> Ends:
+    def sizes(self) -> Numbers:
         """Return how many shingles each text has."""
         return np.diff(self.ends, prepend=0)
 
@@ -41,51 +37,31 @@ class Sets(NamedTuple):
         return Sets(self.values[places], ends)
 
 
-def mixed(values: Hashes) -> Hashes:
-    """Return the values spread evenly over 64 bits, one to one (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * FIRST
-    values = (values ^ (values >> np.uint64(27))) * SECOND
-    return values ^ (values >> np.uint64(31))
-
-
-def combined(columns: Sequence[Hashes]) -> Hashes:
-    """Return one hash for each row of several columns; their order counts."""
-    total = np.zeros(len(columns[0]), dtype=np.uint64)
-    for column in columns:
-        total = mixed(total * GOLDEN + column)
-    return total
-
-
 def sets(texts: Sequence[str], words: int, characters: int) -> Sets:
     """Return each text's shingles.
 
     A shingle that starts with a Chinese, Japanese or Korean character is `characters` units long, another `words`. A
     text shorter than its first shingle has that one all the same; one without units has none.
     """
-    found = [units(text) for text in texts]
-    flat = [unit for one in found for unit in one]
-    if not flat:
-        return Sets(np.zeros(0, dtype=np.uint32), np.zeros(len(texts), dtype=np.int64))
-    counts = np.array([len(one) for one in found])
+    hashes, ideographic, counts = hashing.units(texts)
     ends = np.cumsum(counts)
-    left = np.repeat(ends, counts) - np.arange(len(flat))
-    ideographic = np.fromiter((unit >= FIRST_IDEOGRAPHIC for unit in flat), dtype=bool, count=len(flat))
+    left = np.repeat(ends, counts) - np.arange(len(hashes))
     length = np.where(ideographic, characters, words)
     whole = length <= left
     whole[(ends - counts)[counts > 0]] = True
-    hashes = np.array(RMinHash.hash_token_sets([flat])[0], dtype=np.uint64)
-    total = mixed(hashes)
+    first = np.flatnonzero(whole)
+    total = hashes[first]
     for step in range(1, max(words, characters)):
-        inside = np.flatnonzero((step < length) & (step < left))
-        total[inside] = mixed(total[inside] * GOLDEN + hashes[inside + step])
-    owner = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)
-    return _sorted((owner[whole] << np.uint64(32)) | (total[whole] >> np.uint64(32)), len(texts))
+        inside = np.flatnonzero(step < np.minimum(length, left)[first])
+        total[inside] = total[inside] * GOLDEN + hashes[first[inside] + step]
+    owner = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)[first]
+    return _distinct((owner << np.uint64(32)) | (mixed(total) >> np.uint64(32)), len(texts))
 
 
-def _sorted(owned: Hashes, texts: int) -> Sets:
-    owned = np.unique(owned)
-    ends = np.cumsum(np.bincount((owned >> np.uint64(32)).astype(np.int64), minlength=texts))
-    return Sets(owned.astype(np.uint32), ends)
+def _distinct(owned: Hashes, texts: int) -> Sets:
+    owned.sort()
+    owned = owned[np.append(True, owned[1:] != owned[:-1])[: len(owned)]]
+    return Sets(owned.astype(np.uint32), np.searchsorted(owned >> np.uint64(32), np.arange(texts), side="right"))
 
 
 def bands(shingles: Sets, number: int, rows: int) -> Hashes:
