@@ -157,7 +157,7 @@ def _fit(features: Any, good: Flags, folds: NDArray[np.intp], used: Flags, stren
     with threadpool_limits(1):  # sums of several threads differ in their last bits
         for fold in range(FOLDS):
             rows = used & (folds != fold)
-            options = {"C": strength, "class_weight": "balanced", "solver": "newton-cg", "max_iter": 1_000}
+            options = {"C": strength, "class_weight": "balanced", "solver": "newton-cg", "tol": 1e-6, "max_iter": 1_000}
             fitted = LogisticRegression(**options).fit(features[rows], good[rows])
             weights[fold], intercepts[fold] = fitted.coef_[0], fitted.intercept_[0]
     return Model(weights.astype(np.float64), intercepts.astype(np.float64))
