@@ -11,7 +11,7 @@ A killed run goes on where it stopped.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ from stages.common.errors import ParamsError
 from stages.common.figures import bars
 from stages.common.params import StageParams
 from stages.common.records import Shape
+from stages.common.run import Run
 from stages.common.shards import row_count, write_json
 
 ORDER: tuple[Shape, ...] = ("questions", "documents", "conversations", "comparisons", "prompts")
@@ -74,7 +75,7 @@ class Params(StageParams):
 
 
 def asked(
-    shape: Shape, settings: Params, model: Model | None, index: Index, others: dict[Shape, Path]
+    shape: Shape, settings: Params, model: Model | None, index: Index, others: Mapping[Shape, Path]
 ) -> dict[str, Any]:
     """Return what each record of a shape is asked, in order: the first reason is why it is left out.
 
@@ -137,7 +138,7 @@ def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> 
     done: dict[Shape, Curation] = {}
     for shape in order(settings.splits):
         this = done[shape] = Curation(shape, ingested / shape, work, executor)
-        others = {other: members.merged(done[other].prompts) for other in settings.splits.before(shape)}
+        others: dict[Shape, Path] = {other: done[other].prompts / members.MERGED for other in settings.splits.before(shape)}
         found = asked(shape, settings, model, index, others)
         pipelines.clean(this, found, model, settings.quality, settings.near_duplicates)
         pipelines.find_duplicates(this, settings.near_duplicates)
@@ -174,14 +175,14 @@ def main(
             counts = curate(ingested, work, settings, executor)
         result = {shape: reports.summary(counts[shape], row_count(ingested / shape)) for shape in ORDER}
         model = work / "quality.npz"
-        result["documents"]["quality"] = Model.load(model).report if model.exists() else None
+        result["documents"]["quality"] = Model.load(model).report if model.exists() else "nothing to learn from"
         write_json(report, result)
         reports.write_tables(tables, result, counts)
         tell(run, result, counts)
         publish(work, out, dropped)
 
 
-def tell(run: tracking.Run, result: dict[str, Any], counts: dict[Shape, Tally]) -> None:
+def tell(run: Run, result: Mapping[Shape, Any], counts: dict[Shape, Tally]) -> None:
     """Track what was kept and dropped, with figures, and name the key figure."""
     reasons = sum((Counter(part["dropped"]) for part in result.values()), Counter[str]())
     kept = {f"kept/{shape}": part["kept"] for shape, part in result.items()}

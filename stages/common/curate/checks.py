@@ -1,5 +1,6 @@
 """Why a record is left out: one question each, asked of a Document, answered by a reason or nothing."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def leaked(doc: Document, shape: Shape, index: contamination.Index) -> str:
     return "leaked_question" if question else ""
 
 
-def serving(doc: Document, shape: Shape, others: dict[Shape, Path]) -> str:
+def serving(doc: Document, shape: Shape, others: Mapping[Shape, Path]) -> str:
     """Return `serves_<shape>` for a record whose prompt already serves one of the `others` (their prompts, merged)."""
     prompt = np.array([splits.value(shape, doc.metadata["record"])], np.uint64)
     return next(

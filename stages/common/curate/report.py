@@ -58,7 +58,7 @@ def distributions(counts: Mapping[Shape, Tally]) -> Iterator[dict[str, Any]]:
                     yield {"shape": shape, "measure": measure, "when": when, "value": value, "records": found[value]}
 
 
-def write_tables(folder: Path, report: Mapping[str, Any], counts: Mapping[Shape, Tally]) -> None:
+def write_tables(folder: Path, report: Mapping[Shape, Any], counts: Mapping[Shape, Tally]) -> None:
     """Write `dropped.csv` and, for each measure, `<measure>.csv`, which `dvc plots` draws."""
     folder.mkdir(parents=True, exist_ok=True)
     drops = [
