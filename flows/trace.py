@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import pipeline
-from stages.common import chat, models, raw_files, records
+from stages.common import chat, models, records
 from stages.common.errors import DataError, StageError
 from stages.common.generation import generate
+from stages.common.ingest import raw_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,7 +80,7 @@ def raw_row(raw: Path, identifier: str) -> str:
     with raw_files.open_raw(path) as opened:
         for row in opened.rows():
             if row.line >= int(number):
-                return row.data.decode("utf-8", "replace")
+                return row.text()
     raise DataError(f"the file ends before line {number}", where=path)
 
 
