@@ -22,7 +22,10 @@ def summary(counts: Tally, rows: int) -> dict[str, Any]:
     Raises DataError should the counts not add up.
     """
     names = sorted({key[1] for key in counts if key[0] in ("kept", "dropped")})
-    sources = {name: _part(under(counts, "kept", name), under(counts, "dropped", name)) for name in names}
+    sources: dict[str, Any] = {
+        name: _part(under(counts, "kept", name), under(counts, "dropped", name)) for name in names
+    }
+    epochs = {name: often for name in names if (often := _epochs(counts, name)) != 1}
     kept = sum(part["kept"] for part in sources.values())
     dropped: Counter[str] = sum((Counter(part["dropped"]) for part in sources.values()), Counter())
     if rows != kept + dropped.total():
@@ -38,8 +41,16 @@ def summary(counts: Tally, rows: int) -> dict[str, Any]:
         "splits": dict(sorted(splits.items())),
         "languages": under(counts, "after", "language"),
         "personal": under(counts, "personal"),
+        "epochs": epochs,
         "sources": sources,
     }
+
+
+def _epochs(counts: Tally, name: str) -> float:
+    """Return how often a source's training records were written, those not sampled among them; 1 without any."""
+    left_out = under(counts, "dropped", name).get("not_sampled", 0)
+    there = counts["kept", name, "train"] + left_out
+    return round(counts["written", name, "train"] / there, 3) if there else 1.0
 
 
 def _part(kept: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, Any]:
