@@ -19,22 +19,26 @@ def rows(path: Path, position: Position) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    damage = (pa.ArrowException, OSError, ValueError, MemoryError)  # a changed byte can ask for any amount of memory
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except damage as error:
         yield Row(1, b"", "damaged Parquet file", str(error))
         return
     with file:
         start, total = 1, max(file.metadata.num_rows, 1)
         for group in range(file.metadata.num_row_groups):
             number, start = start, start + file.metadata.row_group(group).num_rows
+            why = "they are not there"
             try:
                 for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group]):
                     yield from _batch(batch, number)
                     number += batch.num_rows
                     position.share = (number - 1) / total
-            except (pa.ArrowException, OSError, MemoryError) as error:
-                yield Row(number, b"", "damaged Parquet file", f"rows {number} to {start - 1}: {error}")
+            except damage as error:
+                why = str(error)
+            if number < start:
+                yield Row(number, b"", "damaged Parquet file", f"rows {number} to {start - 1}: {why}")
 
 
 def _batch(batch: "pa.RecordBatch", first: int) -> list[Row]:
