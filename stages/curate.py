@@ -138,7 +138,8 @@ def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> 
     done: dict[Shape, Curation] = {}
     for shape in order(settings.splits):
         this = done[shape] = Curation(shape, ingested / shape, work, executor)
-        others: dict[Shape, Path] = {other: done[other].prompts / members.MERGED for other in settings.splits.before(shape)}
+        before = settings.splits.before(shape)
+        others: dict[Shape, Path] = {other: done[other].prompts / members.MERGED for other in before}
         found = asked(shape, settings, model, index, others)
         pipelines.clean(this, found, model, settings.quality, settings.near_duplicates)
         pipelines.find_duplicates(this, settings.near_duplicates)

@@ -227,7 +227,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
 
 
-def many(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Record]]:
+def many(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Enough records, duplicates among them, for several tasks of a hundred."""
     monkeypatch.setattr(steps, "RECORDS_PER_TASK", 100)
     texts = [
