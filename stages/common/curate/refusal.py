@@ -6,7 +6,8 @@ OPENING = 240
 """Characters of an answer in which it says no; what follows is an explanation or another offer."""
 
 NOT_KNOWING = re.compile(
-    r"\W*(?:(?:i'm |i am )?sorry,? )?(?:but )?i (?:don't|do not) know|\W*(?:抱歉|对不起)?[，,]?我不(?:知道|清楚|了解)"
+    r"\W*(?:(?:i'm |i am )?sorry,? )?(?:but )?i (?:don't|do not) know"
+    r"|\W*(?:抱歉|对不起)?[，,]?我不(?:知道|清楚|了解)"
 )
 ENGLISH = re.compile(
     r"\bi(?:'m| am| do|'d| would|'ll| will| must| have to| need to)?(?: (?:really|simply|just|still|also|therefore))? ?"
