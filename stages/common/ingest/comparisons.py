@@ -15,7 +15,10 @@ TURN_TEXTS = ("value", "content")
 
 def preference_keys(row: Record) -> tuple[str, str] | None:
     """Return the keys of the better and the worse answer, or None; one of them may be null, which is then a fault."""
-    return next((keys for keys in PREFERENCES if row.get(keys[0]) is not None or row.get(keys[1]) is not None), None)
+    for keys in PREFERENCES:
+        if row.get(keys[0]) is not None or row.get(keys[1]) is not None:
+            return keys
+    return None
 
 
 def preference(row: Record) -> Record:
@@ -24,16 +27,13 @@ def preference(row: Record) -> Record:
     An answer is a text, a turn, or a list of messages that ends with it and may repeat the prompt or replace it.
     """
     keys = preference_keys(row) or PREFERENCES[0]
-    before, answers = zip(*(_answer(row, key) for key in keys), strict=True)
-    told = [messages for messages in before if messages]
-    if told and any(messages != before[0] for messages in before):
+    (before, better), (before_worse, worse) = _answer(row, keys[0]), _answer(row, keys[1])
+    if before != before_worse:
         raise Malformed("bad chosen", "chosen and rejected do not answer the same prompt")
-    prompt = _prompt(row)
-    if told:
-        prompt = with_system(row, told[0])
+    prompt = with_system(row, before) if before else _prompt(row)
     if not prompt:
         raise Malformed("bad prompt", "there is none")
-    return _pair(prompt, list(answers), tools(row))
+    return _pair(prompt, [better, worse], tools(row))
 
 
 def transcript_pair(row: Record) -> Record:

@@ -38,7 +38,10 @@ def optional_strings(row: Record, key: str) -> list[str] | None:
 
 def first(row: Record, keys: Iterable[str]) -> str | None:
     """Return the first of `keys` under which the row has something, or None."""
-    return next((key for key in keys if row.get(key) is not None), None)
+    for key in keys:
+        if row.get(key) is not None:
+            return key
+    return None
 
 
 def as_json(value: Any) -> str:

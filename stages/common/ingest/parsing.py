@@ -13,8 +13,6 @@ from stages.common.ingest.rows import Kind, Row
 from stages.common.records import Record, Shape
 
 T = TypeVar("T")
-WITH_NUMBERS = (b'"tools"', b'"arguments"')
-"""Fields that carry numbers into a record; orjson reads a whole number over 64 bits as a fraction."""
 
 
 class Kept(NamedTuple):
@@ -90,12 +88,19 @@ def _value(row: Row) -> Any:
     if row.value is not None:
         row.data.decode("utf-8")
         return row.value
-    if not any(field in row.data for field in WITH_NUMBERS):
-        try:
-            return orjson.loads(row.data)
-        except orjson.JSONDecodeError:
-            pass  # Python's own parser takes more, and says better what is wrong
+    try:
+        value = orjson.loads(row.data)
+        if not _has_numbers(row.data, value):
+            return value
+    except orjson.JSONDecodeError:
+        pass  # Python's own parser takes more, and says better what is wrong
     return json.loads(row.data.decode("utf-8"), parse_constant=lambda name: None)
+
+
+def _has_numbers(data: bytes, value: Any) -> bool:
+    """Whether numbers of the row come into its record; orjson reads a whole number over 64 bits as a fraction."""
+    tools = value.get("tools") if isinstance(value, dict) else None
+    return b'"arguments"' in data or not (tools is None or isinstance(tools, str))
 
 
 def _keys(value: dict[str, Any]) -> str:

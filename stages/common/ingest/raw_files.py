@@ -14,7 +14,7 @@ from stages.common.ingest import arrays, encodings, parquet, rows, tables
 from stages.common.ingest.rows import MEBIBYTE, Kind, Row
 from stages.common.ingest.unpack import DAMAGE, Stream, unpacked, without_suffix
 
-SAMPLE_BYTES = MEBIBYTE
+SAMPLE_BYTES = MEBIBYTE // 4
 TEXT_SUFFIXES, ROW_SUFFIXES = (".txt", ".md"), (".jsonl", ".ndjson", ".json")
 ARRAY_START = re.compile(rb"\[\s*(\{|\]\s*$)")
 

@@ -15,6 +15,7 @@ SUFFIXES = (".csv", ".tsv", ".tab")
 DELIMITERS = (",", "\t", ";", "|")
 RECORD_BYTES = 16 * MEBIBYTE
 """A cell left open takes in what follows, up to here; then its first line is refused and the next is read afresh."""
+LINES_LOOKED_AT = 100
 NESTED = frozenset(
     {
         *("conversations", "conversation", "messages", "history", "tools", "chat", "dialog", "dialogue"),
@@ -148,8 +149,7 @@ def _cell(name: str, cell: str) -> Any:
 
 
 def _all_pairs(text: bytes) -> bool:
-    """Whether every line of a file's beginning has one tab, and something on either side of it."""
-    found = [line for line in text.split(b"\n")[:-1] or [text] if line.strip()]
-    return bool(found) and all(
-        len(parts) == 2 and all(part.strip() for part in parts) for parts in (line.split(b"\t") for line in found[:100])
-    )
+    """Whether each of a file's first lines has one tab, and something on either side of it."""
+    first = text.split(b"\n", LINES_LOOKED_AT)
+    lines = [line.split(b"\t") for line in (first[:-1] or first) if line.strip()]
+    return bool(lines) and all(len(parts) == 2 and all(part.strip() for part in parts) for parts in lines)

@@ -56,14 +56,17 @@ def turns(value: Any) -> list[Record]:
 def with_system(row: Record, said: list[Record], keys: tuple[str, ...] = SYSTEM_KEYS) -> list[Record]:
     """Return messages with the row's system prompt, if it has one, before them."""
     key = first(row, keys)
-    system = string(row, key) if key else ""
-    start = [message("system", system)] if system.strip() else []
-    return said if not start or said[:1] == start else start + said
+    if key is None or not string(row, key).strip():
+        return said
+    start = [message("system", string(row, key))]
+    return said if said[:1] == start else start + said
 
 
 def tools(row: Record) -> str | None:
     """Return the row's tools as one JSON list, or None when there are none. Raises Malformed."""
     given = row.get("tools")
+    if given is None:
+        return None
     try:
         listed = json.loads(given) if isinstance(given, str) and given.strip() else given or []
     except (ValueError, RecursionError) as error:
@@ -90,7 +93,7 @@ def _sharegpt_turn(number: int, turn: Record) -> Record:
     role, value = _role(number, turn["from"]), turn.get("value")
     if not isinstance(value, str):
         raise Malformed("bad turn", f"turn {number}: the value is not text")
-    return message(role, value) if role != "call" else message("assistant", "", None, _function_call(number, value))
+    return message("assistant", "", None, _function_call(number, value)) if role == "call" else message(role, value)
 
 
 def _function_call(number: int, value: str) -> list[Record]:
@@ -120,9 +123,10 @@ def _turn(number: int, turn: Record) -> Record:
 
 
 def _role(number: int, name: Any) -> str:
-    if not isinstance(name, str) or name not in ROLES:
+    role = ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
         raise Malformed("bad role", f"turn {number}: {name!r}"[:200])
-    return ROLES[name]
+    return role
 
 
 def _content(number: int, value: Any) -> str:
