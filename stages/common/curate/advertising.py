@@ -8,10 +8,10 @@ WORDS_OF_A_SIGN = 60
 """A sign is worth its full weight once in so many words; in a longer text it must come more often."""
 HAN_PER_WORD = 1.6
 
-SHOUTED = re.compile(r"\b[A-Z]{2,}(?:[ !]{1,4}[A-Z]{2,}\b)+")
+SHOUTED = re.compile(r"\b[A-Z]{2,}+(?:[ !]{1,4}[A-Z]{2,}+\b)++")
 EXCLAIMED = re.compile(r"[!！]+")
 PRICES = re.compile(
-    r"[$€£¥￥]\s?\d[\d,.]*|\${2,}|\d[\d,.]*\s?(?:元(?!旦)|块钱?|万(?!一)|usd|dollars|euros?\b|rmb|bucks)"
+    r"[$€£¥￥]\s?\d[\d,.]*|\${2,}|(?<![\d,.])\d[\d,.]*+\s?(?:元(?!旦)|块钱?|万(?!一)|usd|dollars|euros?\b|rmb|bucks)"
     r"|[\d一二三四五六七八九]折|[原现]价\d|送\d|买.送|[全半]价"
     r"|\d\s?[%％]\s?(?:off|discount|cash|bonus|free|guaranteed|profit|return|优惠|折扣|返)"
 )
@@ -23,10 +23,10 @@ HANDLES = re.compile(
     r"(?:咨询|联系|号|群)?[\s:：是]{0,2}(?=[a-z0-9_]{5})|微信同号"
     r"|(?:whatsapp|telegram)[\s:：]{0,2}(?=[@+\d])"
     r"|(?:热线|速拨|拨打|来电\w{0,2}|电话|call|text|phone)"
-    r"(?: us| today| now| 24/7| \w+ on)?[\s:：]{0,2}(?=[(+]?\d[\d -]{6})"
+    r"(?: us| today| now| 24/7| \w{1,20} on)?[\s:：]{0,2}(?=[(+]?\d[\d -]{6})"
 )
 DECORATION = re.compile(
-    r"[★☆◆◇●▶►▷◀◄✔✅✓❤♥☎✆➤➡👉👇👆🔥💰💵💸🎁🎉🎊💥⚡🚀🤑💯📞📲🆓]|>{3,}|<{3,}|={4,}>|~{3,}|\*{3,}|【[^】]{1,20}】|[!！]{3,}"
+    r"[★☆◆◇●▶►▷◀◄✔✅✓❤♥☎✆➤➡👉👇👆🔥💰💵💸🎁🎉🎊💥⚡🚀🤑💯📞📲🆓]|>{3,}|<{3,}|(?<!=)={4,}+>|~{3,}|\*{3,}|【[^】]{1,20}】|[!！]{3,}"
 )
 WEIGHTS = {
     "calls": 1.5, "urgency": 1.0, "lures": 1.0, "goods": 1.0, "prices": 1.0, "contacts": 1.0, "handles": 1.0,

@@ -204,7 +204,8 @@ def test_another_language_needs_more_signs_of_an_advertisement() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["a", "1 ", "!", "{", "<", "function(", "a.", "@", "折", "买", "微信", "A ", "```", "的", ">"]
+    "part",
+    ["a", "A", "1", "1,", "=", "1 ", "!", "{", "<", "function(", "a.", "@", "折", "买", "微信", "A ", "```", "的", ">"],
 )
 def test_time_is_linear(part: str) -> None:
     times = []
