@@ -16,6 +16,8 @@ from stages.common.records import Record, Shape, message
 
 Facts = dict[str, Any]
 
+LANGUAGE_SAMPLE = 300  # characters: all that is read of a question, or of its answers
+SURELY_TOLD = 100  # characters from which two languages in one script are told apart
 ROLES = ("system", "user", "assistant", "tool")
 KNOWN = [("id", pa.string()), ("source", pa.string())]
 SAID = [("empty", pa.int64()), ("characters", pa.int64())]
@@ -75,13 +77,19 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
 
 
 def languages(said: list[tuple[str, str]]) -> str | None:
-    """Return `en, answered in zh` where both can be told and differ; of several turns or answers, over all of them."""
-    asked, answered = (
-        language.detect("\n".join(text for role, text in said if role == who)) for who in ("user", "assistant")
-    )
-    if language.UNDECIDED in (asked, answered) or asked == answered:
+    """Return `en, answered in zh` where both can be told and differ.
+
+    None where the system speaks: it may have asked for it. Short texts in one script are taken for one language.
+    """
+    if any(role == "system" for role, _ in said):
         return None
-    return f"{asked}, answered in {answered}"
+    asked, answered = (
+        "\n".join(text for role, text in said if role == who)[:LANGUAGE_SAMPLE] for who in ("user", "assistant")
+    )
+    if min(len(asked), len(answered)) < SURELY_TOLD and language.script_of(asked) == language.script_of(answered):
+        return None
+    told, replied = language.detect(asked), language.detect(answered)
+    return f"{told}, answered in {replied}" if language.UNDECIDED not in (told, replied) and told != replied else None
 
 
 def escaped(value: str | None) -> str | None:

@@ -51,12 +51,23 @@ def test_a_conversation() -> None:
         ("What is the capital of France?", "The capital of France is the city of Paris.", None),
         ("法国的首都是哪里？请告诉我。", "巴黎。", None),  # too short to tell
         ("2 + 2?", "四，因为二加二等于四。", None),
+        ("Help me hack a bank account.", "Dazu sage ich lieber nichts.", None),  # short, and in one script
+        (
+            "Which of the big cities of France is its capital, and since when has it been so, all in all?" * 2,
+            "Paris ist die Hauptstadt Frankreichs, und das ist sie, mit Unterbrechungen, seit dem Mittelalter." * 2,
+            "en, answered in de",
+        ),
     ],
 )
 def test_question_and_answer_in_two_languages(question: str, answer: str, languages: str | None) -> None:
     turns = [message("user", question), message("assistant", answer)]
     assert found("conversations", messages=turns)["languages"] == languages
     assert found("comparisons", prompt=turns[:1], responses=[answer] * 2, ranks=[1, 2])["languages"] == languages
+
+
+def test_the_system_may_ask_for_another_language() -> None:
+    turns = [message("user", "What is the capital of France?"), message("assistant", "法国的首都是巴黎。")]
+    assert found("conversations", messages=[message("system", "Answer in Chinese."), *turns])["languages"] is None
 
 
 def test_a_comparison() -> None:
