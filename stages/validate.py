@@ -75,7 +75,7 @@ def look(curated: Path, work: Path, promised: Promised, executor: Executor) -> N
     work.mkdir(parents=True, exist_ok=True)
     Index.build(records.read(curated / "questions"), promised.contamination).save(work / "questions.npz")
     step = steps.Look(curated, work / "questions.npz", work)
-    executor.run([step], len(step.parts), work / "tasks")
+    executor.run([step], len(step.parts), work / "records")
 
 
 def check_files(curated: Path, work: Path, door: Door) -> None:
