@@ -126,7 +126,7 @@ FAULTS: list[tuple[str, Record, dict[str, Any]]] = [
     ("conversations/train", {"messages": [*asked("d", 1), message("assistant", "x" * 50_001)]}, {LONG: 50_016}),
     (
         "conversations/train",
-        {"messages": [message("user", "What is the capital of France?"), message("assistant", "法国的首都是巴黎。")]},
+        {"messages": [message("user", f"What is it like in {'Paris ' * 10}?"), message("assistant", "很好。" * 20)]},
         {LANGUAGES: "en, answered in zh"},
     ),
     (

@@ -9,15 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.common import content, faults
 from stages.common.content import TURNS
-from stages.common.curate import contamination, language, personal
+from stages.common.curate import contamination, language, personal, talk
 from stages.common.curate.contamination import Index
+from stages.common.curate.talk import TalkRules
 from stages.common.records import Record, Shape, message
 
 Facts = dict[str, Any]
 
-LANGUAGE_SAMPLE = 300  # characters: all that is read of a question, or of its answers
-SURELY_TOLD = 100  # characters from which two languages in one script are told apart
+LETTERS = TalkRules().language_letters
 ROLES = ("system", "user", "assistant", "tool")
 KNOWN = [("id", pa.string()), ("source", pa.string())]
 SAID = [("empty", pa.int64()), ("characters", pa.int64())]
@@ -65,7 +66,7 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
         found["roles"] = " ".join(_role(turn) for turn in turns)
         found["empty"] = sum(not (turn["content"].strip() or turn["tool_calls"]) for turn in turns)
     if shape in ("conversations", "comparisons"):
-        found["languages"] = languages(said)
+        found["languages"] = languages(shape, record)
     if shape == "comparisons":
         found |= _ranked(record["responses"], record["ranks"])
     if shape == "questions":
@@ -76,20 +77,14 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
     return found
 
 
-def languages(said: list[tuple[str, str]]) -> str | None:
-    """Return `en, answered in zh` where both can be told and differ.
-
-    None where the system speaks: it may have asked for it. Short texts in one script are taken for one language.
-    """
-    if any(role == "system" for role, _ in said):
+def languages(shape: Shape, record: Record) -> str | None:
+    """Return `en, answered in zh` where an answer is in another language without a reason, and nothing else is wrong."""
+    ranks = record.get("ranks") or []
+    broken = shape == "comparisons" and (len(ranks) != len(record["responses"]) or None in ranks)
+    if broken or faults.fault(shape, record) or not talk.languages_differ(shape, record, LETTERS):
         return None
-    asked, answered = (
-        "\n".join(text for role, text in said if role == who)[:LANGUAGE_SAMPLE] for who in ("user", "assistant")
-    )
-    if min(len(asked), len(answered)) < SURELY_TOLD and language.script_of(asked) == language.script_of(answered):
-        return None
-    told, replied = language.detect(asked), language.detect(answered)
-    return f"{told}, answered in {replied}" if language.UNDECIDED not in (told, replied) and told != replied else None
+    pair = (content.user_turns(shape, record)[-1], talk.last_answers(shape, record)[0])
+    return ", answered in ".join(map(language.detect, pair))
 
 
 def escaped(value: str | None) -> str | None:

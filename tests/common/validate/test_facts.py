@@ -43,31 +43,33 @@ def test_a_conversation() -> None:
     }
 
 
+ASKED, ANSWER = (
+    "What is the capital of France, and for how long has it been the capital of the country?",
+    "法国的首都是巴黎，从中世纪起就是了，中间有过几次中断。",
+)
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "languages"),
     [
-        ("What is the capital of France?", "法国的首都是巴黎。", "en, answered in zh"),
-        ("法国的首都是哪里？请告诉我。", "The capital of France is the city of Paris.", "zh, answered in en"),
-        ("What is the capital of France?", "The capital of France is the city of Paris.", None),
-        ("法国的首都是哪里？请告诉我。", "巴黎。", None),  # too short to tell
-        ("2 + 2?", "四，因为二加二等于四。", None),
-        ("Help me hack a bank account.", "Dazu sage ich lieber nichts.", None),  # short, and in one script
-        (
-            "Which of the big cities of France is its capital, and since when has it been so, all in all?" * 2,
-            "Paris ist die Hauptstadt Frankreichs, und das ist sie, mit Unterbrechungen, seit dem Mittelalter." * 2,
-            "en, answered in de",
-        ),
+        (ASKED, ANSWER, "en, answered in zh"),
+        (ANSWER, ASKED, "zh, answered in en"),
+        (ASKED, ASKED, None),
+        (f"{ASKED} Answer in Chinese.", ANSWER, None),
+        (ASKED, "巴黎。", None),  # too short to tell
+        (ASKED, "", None),  # found by others
     ],
 )
 def test_question_and_answer_in_two_languages(question: str, answer: str, languages: str | None) -> None:
     turns = [message("user", question), message("assistant", answer)]
     assert found("conversations", messages=turns)["languages"] == languages
-    assert found("comparisons", prompt=turns[:1], responses=[answer] * 2, ranks=[1, 2])["languages"] == languages
+    assert found("comparisons", prompt=turns[:1], responses=[answer, "x"], ranks=[1, 2])["languages"] == languages
 
 
-def test_the_system_may_ask_for_another_language() -> None:
-    turns = [message("user", "What is the capital of France?"), message("assistant", "法国的首都是巴黎。")]
-    assert found("conversations", messages=[message("system", "Answer in Chinese."), *turns])["languages"] is None
+@pytest.mark.parametrize("ranks", [[], [1], [1, None]])
+def test_ranks_that_rank_nothing_do_not_stop_the_look_at_languages(ranks: list[int | None]) -> None:
+    ranked = {"prompt": [message("user", ASKED)], "responses": [ANSWER, ANSWER], "ranks": ranks}
+    assert found("comparisons", **ranked)["languages"] is None
 
 
 def test_a_comparison() -> None:
