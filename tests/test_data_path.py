@@ -75,9 +75,9 @@ def test_two_folders_give_the_same_bytes_and_the_door_names_what_it_stops(tmp_pa
     stopped = run("validate", folders[0])
     assert stopped.returncode == EXIT_DATA
     line = stopped.stderr.strip().splitlines()[-1]
-    assert line.startswith("lathe: validate failed (4): chat.jsonl:") and "suite conversations: expect" in line
+    assert line.startswith("lathe: validate failed (4): chat.jsonl:") and "suite ids: expect_ids_to_stand_once" in line
     assert not list((folders[0] / "data/validated").rglob("*.parquet"))
-    assert json.loads((folders[0] / "reports/validate.json").read_text())["conversations"]
+    assert json.loads((folders[0] / "reports/validate.json").read_text())["ids"]
     assert (folders[0] / "reports/data_docs/index.html").exists()
 
 
