@@ -78,7 +78,7 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
 
 
 def languages(shape: Shape, record: Record) -> str | None:
-    """Return `en, answered in zh` where an answer is in another language without a reason, and nothing else is wrong."""
+    """Return `en, answered in zh` where an answer is in another language, unasked; None where the record is faulty."""
     ranks = record.get("ranks") or []
     broken = shape == "comparisons" and (len(ranks) != len(record["responses"]) or None in ranks)
     if broken or faults.fault(shape, record) or not talk.languages_differ(shape, record, LETTERS):
