@@ -57,16 +57,15 @@ def _part(kept: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, Any]
     return {"rows": sum(kept.values()) + sum(dropped.values()), "kept": sum(kept.values()), "dropped": dict(dropped)}
 
 
-def distributions(counts: Mapping[Shape, Tally]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the plots: how many records of a shape have a value, before and after curation."""
+def distributions(counts: Mapping[Shape, Tally], measure: str) -> Iterator[dict[str, Any]]:
+    """Yield how many records of a shape have a value, before and after curation, with the name of its bar in a plot."""
     for shape, tally in counts.items():
-        for measure in MEASURES:
-            for when in ("before", "after"):
-                found = under(tally, when, measure)
-                for value in sorted(
-                    found, key=lambda word: (len(word), word) if measure == "characters" else (0, word)
-                ):
-                    yield {"shape": shape, "measure": measure, "when": when, "value": value, "records": found[value]}
+        found = {when: under(tally, when, measure) for when in ("before", "after")}
+        for value in sorted({*found["before"], *found["after"]}, key=lambda word: (len(word), word)):
+            for when, of_value in found.items():
+                bar = f"{shape} {value} {when}"
+                number = of_value.get(value, 0)
+                yield {"shape": shape, "value": value, "when": when, "records": number, "bar": bar}
 
 
 def write_tables(folder: Path, report: Mapping[Shape, Any], counts: Mapping[Shape, Tally]) -> None:
@@ -78,11 +77,9 @@ def write_tables(folder: Path, report: Mapping[Shape, Any], counts: Mapping[Shap
         for reason, number in report[shape]["dropped"].items()
     ]
     _write(folder / "dropped.csv", ["shape", "reason", "records"], drops)
-    rows = list(distributions(counts))
+    columns = ["shape", "value", "when", "records", "bar"]
     for measure in MEASURES:
-        columns = ["shape", "when", "value", "records"]
-        found = [{column: row[column] for column in columns} for row in rows if row["measure"] == measure]
-        _write(folder / f"{measure}.csv", columns, found)
+        _write(folder / f"{measure}.csv", columns, list(distributions(counts, measure)))
 
 
 def _write(file: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
