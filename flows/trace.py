@@ -15,7 +15,7 @@ from flows import pipeline
 from stages.common import chat, models, records
 from stages.common.errors import DataError, StageError
 from stages.common.generation import generate
-from stages.common.ingest import raw_files
+from stages.common.ingest import hub, raw_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,6 +74,8 @@ def raw_row(raw: Path, identifier: str) -> str:
     """Return the raw line a record starts on. Raises DataError naming file or line."""
     name, _, number = identifier.rpartition(":")
     path = raw / name
+    if name.startswith(hub.PREFIX) and not path.is_file():
+        return f"row {number} of a Hugging Face data set (ingest.datasets)"
     if not number.isdigit() or not path.is_file():
         what = f"'{identifier}' is not `<file under {raw}>:<line>`, or there is no such file"
         raise DataError(what, where=path, remedy="ids stand in data/ingested, for example demo/questions.jsonl:3")

@@ -155,7 +155,7 @@ def test_two_runs_write_the_same_bytes_and_leave_nothing_of_a_run_before(tmp_pat
     assert written(tmp_path) == written(tmp_path / "again")
 
 
-LONG = "语言" * 27_500
+LONG = "春天来了花园里的花都开了孩子们" * 3_700  # 55,500 characters
 PAIR = {"instruction": "Say it.", "input": "", "output": LONG}
 JSON_LINES = (json.dumps(PAIR, ensure_ascii=False) + "\r\n\r\n" + json.dumps(ROWS[2], ensure_ascii=False)).encode()
 

@@ -6,8 +6,8 @@ encodings are known by their bytes, each with evidence that its neighbours canno
 - GB18030: nearly all double bytes lie in GB 2312's common half (lead B0-D7) or punctuation, spread over all of it
   (Korean EUC-KR stops at C8; Japanese EUC-JP is half kana, lead A4-A5; Big5 has trails below A1);
 - Big5: nearly all double bytes lie in its common half (lead A4-C6), many with a trail below 7F, which no EUC has;
-- Windows-1252 (Latin-1): nearly all high bytes are letters and quotes of western Europe, rare among ASCII letters
-  (Cyrillic and Greek stand in whole words, Czech and Turkish need other letters).
+- Windows-1252 (Latin-1): nearly all high bytes are letters and quotes of western Europe, several different ones, few in
+  a row and rare among ASCII letters (Cyrillic and Greek stand in whole words, Czech and Turkish need other letters).
 
 With less evidence the file counts as UTF-8 and its undecodable rows go to quarantine: nothing is guessed.
 """
@@ -26,10 +26,12 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-LEAST_EVIDENCE, MOST, DECODABLE = 10, 0.95, 0.9
+LEAST_EVIDENCE, LEAST_LEADS, LEAST_LETTERS = 10, 7, 4
+MOST, DECODABLE = 0.95, 0.9
 HIGH = re.compile(rb"[\x80-\xff]")
 DOUBLE = re.compile(rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]|[\x80-\xff]")
 WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüßœÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ¡¿«»‘’“”„‹›–—…€£§°ºª·")
+HIGH_CHARACTERS = re.compile(r"[^\x00-\x7f]+")
 LETTER = re.compile(r"[^\W\d_]")
 UNDECODABLE = "\udcff"
 
@@ -104,28 +106,34 @@ def _end(error: UnicodeError) -> int:
 
 def _is_gb18030(data: bytes) -> bool:
     pairs = DOUBLE.findall(data)
-    common = [pair[0] for pair in pairs if len(pair) == 2 and pair[1] >= 0xA1 and 0xB0 <= pair[0] <= 0xD7]
+    common = [pair for pair in pairs if len(pair) == 2 and pair[1] >= 0xA1 and 0xB0 <= pair[0] <= 0xD7]
     marks = sum(len(pair) == 2 and pair[1] >= 0xA1 and 0xA1 <= pair[0] <= 0xA3 for pair in pairs)
-    beyond_korean = sum(lead >= 0xC9 for lead in common)
-    return (
-        len(common) >= LEAST_EVIDENCE
-        and len(common) + marks >= MOST * len(pairs)
-        and beyond_korean >= 0.15 * len(common)
-    )
+    beyond_korean = sum(pair[0] >= 0xC9 for pair in common)
+    return _is_varied(common) and len(common) + marks >= MOST * len(pairs) and beyond_korean >= 0.15 * len(common)
 
 
 def _is_big5(data: bytes) -> bool:
     pairs = DOUBLE.findall(data)
-    common = [pair[1] for pair in pairs if len(pair) == 2 and 0xA4 <= pair[0] <= 0xC6]
+    common = [pair for pair in pairs if len(pair) == 2 and 0xA4 <= pair[0] <= 0xC6]
     marks = sum(len(pair) == 2 and 0xA1 <= pair[0] <= 0xA3 for pair in pairs)
-    low = sum(trail <= 0x7E for trail in common)
-    return len(common) >= LEAST_EVIDENCE and len(common) + marks >= MOST * len(pairs) and low >= 0.15 * len(common)
+    low = sum(pair[1] <= 0x7E for pair in common)
+    return _is_varied(common) and len(common) + marks >= MOST * len(pairs) and low >= 0.15 * len(common)
+
+
+def _is_varied(pairs: list[bytes]) -> bool:
+    """Whether Chinese characters come from all over their table, as they do in text."""
+    return len(pairs) >= LEAST_EVIDENCE and len({pair[0] for pair in pairs}) >= LEAST_LEADS
 
 
 def _is_western(data: bytes) -> bool:
     text = data.decode("cp1252")
-    high = [character for character in text if character > "\x7f"]
+    high = HIGH_CHARACTERS.findall(text)
     letters = LETTER.findall(text)
     foreign = sum(letter > "\x7f" for letter in letters)
-    western = sum(character in WESTERN for character in high)
-    return len(high) >= LEAST_EVIDENCE and western >= MOST * len(high) and foreign <= 0.3 * len(letters)
+    western = sum(WESTERN.issuperset(run) and len(run) <= 3 and len(set(run)) == len(run) for run in high)
+    return (
+        western >= 2 * LEAST_EVIDENCE
+        and len(set(high)) >= LEAST_LETTERS
+        and western >= MOST * len(high)
+        and foreign <= 0.3 * len(letters)
+    )

@@ -11,6 +11,7 @@ from stages.common.ingest.rows import Kind, Row
 from stages.common.params import PARAMS_FILE, StageParams
 
 SECTION = "ingest.datasets"
+PREFIX = "hf/"
 
 
 class Dataset(StageParams):

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from stages.common.ingest.encodings import as_utf_8, detect
+from tests.real_data import REAL, needs_real_data
 
 CHINESE = "春天来了，花园里的花都开了。\n孩子们在草地上跑来跑去，老人坐在树下说话。\n" * 3
 TRADITIONAL = "春天來了，花園裡的花都開了。\n孩子們在草地上跑來跑去，老人坐在樹下說話。\n" * 3
@@ -14,8 +15,13 @@ RUSSIAN = "Пришла весна, и в саду расцвели цветы.\
 CZECH = "Přišlo jaro a v zahradě rozkvetly květiny.\nDěti běhají po trávě, staří lidé sedí pod stromem.\n" * 3
 TURKISH = "Bahar geldi, bahçede çiçekler açtı.\nÇocuklar çimenlerde koşuyor, yaşlılar ağacın altında.\n" * 3
 POLISH = "Przyszła wiosna, w ogrodzie zakwitły kwiaty.\nDzieci biegają po trawie, żółte słońce świeci.\n" * 3
-GERMAN = "Der Frühling kam, und im Garten blühten die Blumen.\nDie Kinder liefen über die Wiese, fröhlich, müde.\n" * 3
-FRENCH = "Le printemps est arrivé, les fleurs du jardin ont éclos.\nÀ l’école, les élèves étaient très gais.\n" * 3
+GERMAN = (
+    "Der Frühling kam, und im Garten blühten die Blumen.\nDie Kinder liefen über die Wiese, müde.\nGröße: ß. Vögel.\n"
+    * 4
+)
+FRENCH = (
+    "Le printemps est arrivé, les fleurs ont éclos.\nÀ l’école, les élèves étaient très gais.\nLà où naît l’été.\n" * 4
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,9 @@ def test_what_is_proved_is_named_and_nothing_else(text: str, encoding: str, foun
     [
         (("语言\n" * 30).encode() + CHINESE.encode("gb18030")[:40], "most other lines are UTF-8"),
         (b"plain\n" * 50 + b"one \xe9 only\n", "too little to go by"),
+        (b"word\xe9\xe9\xe9\xe9 again\n" * 50, "damage, not letters"),
+        (b"a w\xe9rd again\n" * 50, "one letter alone"),
+        ("a dash – and another — in “English”\n".encode("gb18030") * 50, "marks, not characters"),
         (b"\xff\xfd\xfe\x81" * 50, "no text"),
         (bytes(range(256)) * 20, "no text"),
         ("文字".encode("gb18030"), "too little to go by"),
@@ -58,6 +67,14 @@ def test_what_is_proved_is_named_and_nothing_else(text: str, encoding: str, foun
 )
 def test_without_proof_a_file_is_utf_8(data: bytes, why: str) -> None:
     assert detect(data, whole=True) == "utf-8", why
+
+
+@needs_real_data
+@pytest.mark.parametrize("encoding", ["gb18030", "big5"])
+@pytest.mark.parametrize("name", ["fever.txt", "dpo_zh_500.jsonl", "glaive_toolcall_zh_demo.jsonl"])
+def test_real_chinese_files_are_known_in_either_encoding(name: str, encoding: str) -> None:
+    text = (REAL / "medicalgpt" / name).read_text(encoding="utf-8")[:100_000]
+    assert detect(text.encode(encoding, "ignore"), whole=False) == encoding
 
 
 def test_a_sample_cut_inside_a_character_is_still_utf_8() -> None:
