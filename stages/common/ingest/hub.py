@@ -35,9 +35,8 @@ class Dataset(StageParams):
     def source(self) -> str:
         """Return `hf/<name>`, with configuration and split where they are not the usual ones; never a path of here."""
         name = Path(self.name).resolve().name if self.is_local else self.name
-        return "/".join(
-            ["hf", name, *([self.config] if self.config else []), *([self.split] if self.split != "train" else [])]
-        )
+        split = "" if self.split == "train" else self.split
+        return PREFIX + "/".join(part for part in (name, self.config, split) if part)
 
 
 @dataclass
