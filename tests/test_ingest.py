@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from stages.common import params, records
 from stages.common.errors import DataError, ParamsError
@@ -170,7 +169,7 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
 CONTAINERS = {
     "a.jsonl": JSON_LINES,
     "a.jsonl.gz": gzip.compress(JSON_LINES),
-    "a.jsonl.zst": zstandard.compress(JSON_LINES),
+    "a.jsonl.zst": pa.compress(JSON_LINES, "zstd", asbytes=True),
     "a.json": json.dumps([PAIR, ROWS[2]], indent=1, ensure_ascii=False).encode(),
     "b.json": json.dumps(PAIR, indent=1).encode() + b"\n" + json.dumps(ROWS[2], indent=1).encode(),
     "bom.jsonl": b"\xef\xbb\xbf" + JSON_LINES,

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -182,7 +181,7 @@ def as_parquet(rows: list[Any]) -> bytes:
 CONTAINERS: dict[str, Callable[[list[Any]], bytes]] = {
     "a.jsonl": lambda rows: b"\n".join(map(as_bytes, rows)),
     "a.jsonl.gz": lambda rows: gzip.compress(b"\r\n".join(map(as_bytes, rows))),
-    "a.jsonl.zst": lambda rows: zstandard.compress(b"\n\n".join(map(as_bytes, rows))),
+    "a.jsonl.zst": lambda rows: pa.compress(b"\n\n".join(map(as_bytes, rows)), "zstd", asbytes=True),
     "a.json": lambda rows: b"[" + b",\n".join(map(as_bytes, rows)) + b"]",
     "a.txt": lambda rows: b"\n\n".join(b" " + as_bytes(row) for row in rows),
     "a.csv": as_cells,
@@ -191,7 +190,9 @@ CONTAINERS: dict[str, Callable[[list[Any]], bytes]] = {
 
 
 def unpacked(data: bytes) -> bytes:
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else zstandard.decompress(data)
+    if data.startswith(b"\x1f\x8b"):
+        return gzip.decompress(data)
+    return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
 
 
 def check(data: bytes, name: str, text: bytes = b"") -> int:

@@ -15,7 +15,7 @@ Stream = io.BufferedReader | gzip.GzipFile
 
 
 class ZstdFile(io.RawIOBase):
-    """A Zstandard file as a stream; unlike zstandard's own, Arrow's notices that one is cut off."""
+    """A Zstandard file as a stream; Arrow notices where one is cut off."""
 
     def __init__(self, disk: BinaryIO) -> None:
         import pyarrow as pa
