@@ -9,7 +9,7 @@ critical expectation fails, the same files byte for byte under --out/<shape>. Su
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +25,10 @@ from stages.common.errors import DataError
 from stages.common.figures import bars
 from stages.common.params import StageParams
 from stages.common.records import SHAPES, Shape
-from stages.common.shards import row_count, schema, write_json
+from stages.common.shards import row_count, write_json
 from stages.common.validate import across, shares
 from stages.common.validate.door import Door, Finding
-from stages.common.validate.facts import Facts, escaped
+from stages.common.validate.facts import FACTS_OF_COLUMNS, Facts, facts_of_columns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -53,19 +53,6 @@ def frame(rows: Iterable[Facts], columns: Sequence[str]) -> "DataFrame":
     import pandas as pd
 
     return pd.DataFrame(list(rows), columns=list(columns), dtype=object)
-
-
-def schema_facts(curated: Path) -> Iterator[Facts]:
-    """Yield for every column of every file how its type differs from the one it should have; None where it does not."""
-    for shape in SHAPES:
-        wanted = {field.name: field.type for field in records.SCHEMAS[shape]}
-        for file in records.files(curated / shape):
-            found = {field.name: field.type for field in schema(file)}
-            for name in sorted(wanted | found):
-                right = found.get(name) == wanted.get(name)  # equal types may be spelt differently
-                told = f"{found.get(name, 'nothing')} instead of {wanted.get(name, 'nothing')}"
-                name = f"{file.relative_to(curated).as_posix()}:{name}"
-                yield {"id": escaped(name), "difference": None if right else escaped(told)}
 
 
 def look(curated: Path, work: Path, promised: Promised, executor: Executor) -> None:
@@ -102,7 +89,7 @@ def check_across(curated: Path, work: Path, promised: Promised, door: Door) -> N
 
 def check(curated: Path, work: Path, promised: Promised, door: Door, executor: Executor) -> list[Finding]:
     """Check the columns and, where they are right, every record, and the whole; return the findings."""
-    door.check("schema", "schema", frame(schema_facts(curated), ["id", "difference"]))
+    door.check("schema", "schema", frame(facts_of_columns(curated), FACTS_OF_COLUMNS))
     if all(finding.success for finding in door.findings.values()):
         look(curated, work, promised, executor)
         check_files(curated, work, door)

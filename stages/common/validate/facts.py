@@ -1,20 +1,22 @@
-"""What validation knows of a record: a flat row of small facts, so that a suite is plain data.
+"""What validation knows of a record, or a column of a file: flat rows of small facts; so a suite is plain data.
 
 Text of the data never gets into a fact: Data Docs are HTML, and Great Expectations writes values into it unescaped.
 Ids hold file names, so they are escaped here.
 """
 
 import html
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from stages.common import content, faults
+from stages.common import content, faults, records, shards
 from stages.common.content import TURNS
 from stages.common.curate import contamination, language, personal, talk
 from stages.common.curate.contamination import Index
 from stages.common.curate.talk import TalkRules
-from stages.common.records import Record, Shape, message
+from stages.common.records import SHAPES, Record, Shape, message
 
 Facts = dict[str, Any]
 
@@ -33,6 +35,7 @@ RANKED = [
     ("different_ranks", pa.int64()),
 ]
 TESTED = [("reference_characters", pa.int64()), ("group_characters", pa.int64())]
+FACTS_OF_COLUMNS = ("id", "difference")
 SCHEMAS: dict[str, pa.Schema] = {
     "documents": pa.schema([*KNOWN, *SAID, *TRAINED_ON]),
     "conversations": pa.schema([*KNOWN, *TALK, *ANSWERED, *TRAINED_ON]),
@@ -75,6 +78,19 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
     kinds = personal.scrub_record(shape, record)[1]
     found["personal_data"] = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or None
     return found
+
+
+def facts_of_columns(curated: Path) -> Iterator[Facts]:
+    """Yield for every column of every file how its type differs from the one it should have; None where it does not."""
+    for shape in SHAPES:
+        wanted = {field.name: field.type for field in records.SCHEMAS[shape]}
+        for file in records.files(curated / shape):
+            found = {field.name: field.type for field in shards.schema(file)}
+            for name in sorted(wanted | found):
+                right = found.get(name) == wanted.get(name)  # equal types may be spelt differently
+                told = f"{found.get(name, 'nothing')} instead of {wanted.get(name, 'nothing')}"
+                place = f"{file.relative_to(curated).as_posix()}:{name}"
+                yield {"id": escaped(place), "difference": None if right else escaped(told)}
 
 
 def languages(shape: Shape, record: Record) -> str | None:
