@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 from stages.common.errors import StageError
 
 if TYPE_CHECKING:
-    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.core.expectation_validation_result import (
+        ExpectationSuiteValidationResult,
+        ExpectationValidationResult,
+    )
     from great_expectations.data_context.types.base import DataContextConfig
     from pandas import DataFrame
 
@@ -65,18 +68,23 @@ class Door:
     def __init__(self, docs: Path, work: Path) -> None:
         import great_expectations as gx
 
-        from stages.common.validate import expectations
+        from stages.common.validate import expectations  # noqa: F401  # once imported, suites may name them
 
         self.docs = docs
         self.findings: dict[tuple[str, str], Finding] = {}
         self.context = gx.get_context(mode="ephemeral", project_config=_config(docs, work))
         self.suites: dict[str, gx.ExpectationSuite] = {}
-        self.known = expectations.__name__
         gc.collect()
         gc.freeze()  # or each collection looks through all of the library again
 
     def check(self, suite: str, batch: str, frame: "DataFrame") -> None:
         """Check one frame. Raises StageError when an expectation cannot be evaluated at all."""
+        for result in self._results(suite, batch, frame).results:
+            self._add(suite, result)
+        self.context.data_sources.delete(SOURCE)
+        gc.collect()  # a data source keeps its frames, in a circle
+
+    def _results(self, suite: str, batch: str, frame: "DataFrame") -> "ExpectationSuiteValidationResult":
         import great_expectations as gx
         from great_expectations.core.run_identifier import RunIdentifier
 
@@ -86,15 +94,11 @@ class Door:
         source = self.context.data_sources.add_pandas(SOURCE)
         data = source.add_dataframe_asset(batch).add_batch_definition_whole_dataframe("whole")
         definition = gx.ValidationDefinition(name=f"{suite} on {batch}", data=data, suite=self.suites[suite])
-        results = self.context.validation_definitions.add(definition).run(
+        return self.context.validation_definitions.add(definition).run(
             batch_parameters={"dataframe": frame},
             result_format=RESULT,
             run_id=RunIdentifier(run_name="validate", run_time=EPOCH),
         )
-        for result in results.results:
-            self._add(suite, result)
-        self.context.data_sources.delete(SOURCE)
-        gc.collect()  # a data source keeps its frames, in a circle
 
     def write_docs(self) -> None:
         """Write the Data Docs, with no time, random id or remote logo in them."""

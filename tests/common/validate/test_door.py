@@ -1,13 +1,30 @@
 """Suites as data, and pages that are the same bytes each time."""
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.common.records import SHAPES
-from stages.common.validate.door import SUITES, settled
+from stages.common.validate.door import SUITES, Door, settled
+
+
+def test_a_frame_is_forgotten_once_it_is_checked_and_its_failures_are_not(tmp_path: Path) -> None:
+    from pandas import DataFrame
+
+    door = Door(tmp_path / "docs", tmp_path / "work")
+    for number in range(3):
+        frame = DataFrame({"id": [f"a:{number}", "b"], "difference": ["x", None]}, dtype=object)
+        alive = weakref.ref(frame)
+        door.check("schema", f"schema.{number}", frame)
+        del frame
+        assert alive() is None
+    (finding,) = door.findings.values()
+    assert (finding.evaluated, finding.unexpected, finding.rows) == (6, 3, {"a:0": "x", "a:1": "x", "a:2": "x"})
+    door.write_docs()
+    assert len(list((tmp_path / "docs/validations").rglob("*.html"))) == 3
 
 
 def test_pages_keep_no_time_no_time_zone_and_no_random_id() -> None:
