@@ -4,7 +4,8 @@ Writes random prose (words as frequent as in a natural language, function words 
 with personal data, or junk), half of it in a trusted source, and runs `python -m stages.curate` on it with one worker a
 core. Peak memory is the sum over the stage's whole process tree, shared pages counted once (PSS).
 
-    python -m bench.curate --documents 20000
+    python -m bench.curate
+    python -m bench.curate --documents 8000 --per-task 2000
 """
 
 import itertools
@@ -28,9 +29,15 @@ from stages.common.shards import write
 ROOT = Path(__file__).parent.parent
 VOCABULARY, SENTENCES, WORDS = 30_000, (6, 16), (6, 18)
 FUNCTION_WORDS = ("the", "of", "and", "to", "in", "a", "is", "that", "was", "for", "it", "with", "as", "on", "be", "at")
+STAGE = """
+import runpy, sys
+from stages.common.curate import steps
+steps.RECORDS_PER_TASK = int(sys.argv.pop(1))
+runpy.run_module("stages.curate", run_name="__main__")
+"""
 PARAMS = """
 curate:
-  quality: {trusted: [books/*]}
+  quality: {trusted: [books/*], sample: 1000}
   splits:
     documents: {validation: 0.01}
     conversations: {validation: 0.01}
@@ -88,13 +95,14 @@ def memory(process: psutil.Process) -> int:
     return total
 
 
-def measure(count: int, folder: Path) -> tuple[float, int, dict[str, int]]:
+def measure(count: int, folder: Path, records_per_task: int) -> tuple[float, int, dict[str, int]]:
     """Curate `count` documents in `folder`; return seconds, peak bytes and what became of them."""
     for shape in SHAPES:
         write(documents(count) if shape == "documents" else iter(()), folder / "ingested" / shape, shape)
     (folder / "params.yaml").write_text(PARAMS)
     options = {"ingested": "ingested", "out": "out", "dropped": "dropped", "report": "report.json", "tables": "tables"}
-    command = [sys.executable, "-m", "stages.curate", *(word for k, v in options.items() for word in (f"--{k}", v))]
+    words = (word for name, value in options.items() for word in (f"--{name}", value))
+    command = [sys.executable, "-c", STAGE, str(records_per_task), *words]
     store = f"sqlite:///{folder.parent}/mlflow.db"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": store}
     started, peak = time.monotonic(), 0
@@ -114,16 +122,17 @@ def measure(count: int, folder: Path) -> tuple[float, int, dict[str, int]]:
 
 
 def main(
-    documents: Annotated[int, typer.Option(help="Documents of the small run; the large one: ten times.")] = 20_000,
+    documents: Annotated[int, typer.Option(help="Documents of the small run; the large one: ten times.")] = 100_000,
+    per_task: Annotated[int, typer.Option(help="Records of a task, so that both runs keep every core busy.")] = 20_000,
 ) -> None:
     """Print a row a run, and the two ratios."""
     rows = []
     with TemporaryDirectory() as folder:
         (Path(folder) / "warm").mkdir()
-        measure(200, Path(folder) / "warm")  # the first touch of a new tracking store takes seconds
+        measure(200, Path(folder) / "warm", per_task)  # the first touch of a new tracking store takes seconds
         for count in (documents, 10 * documents):
             (Path(folder) / str(count)).mkdir()
-            seconds, peak, outcome = measure(count, Path(folder) / str(count))
+            seconds, peak, outcome = measure(count, Path(folder) / str(count), per_task)
             rows.append((count, seconds, peak))
             told = ", ".join(f"{name} {number:,}" for name, number in outcome.items())
             print(
