@@ -147,7 +147,7 @@ def watched(work: Callable[[], None]) -> tuple[float, float]:
 def compare(count: int, workers: int, rounds: int) -> None:
     from bench.stock_minhash import stock
 
-    sides = {
+    sides: dict[str, Callable[[Path, Path, int], None]] = {
         "datatrove, 14 bands of 8": partial(stock, words=NEAR.words, bands=14, rows=8),
         f"datatrove, {NEAR.bands} bands of {NEAR.rows}": partial(
             stock, words=NEAR.words, bands=NEAR.bands, rows=NEAR.rows
@@ -183,7 +183,7 @@ def measure(counts: list[int], workers: int) -> None:
         with TemporaryDirectory() as place:
             data = Path(place) / "data"
             write(count, data)
-            seconds, peak = watched(lambda data=data, place=place: ours(data, Path(place) / "work", workers))
+            seconds, peak = watched(partial(ours, data, Path(place) / "work", workers))
             print(f"{count:>12,}{count / seconds:>14,.0f}{peak:>10,.0f}", flush=True)
 
 

@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,6 +171,8 @@ def main(
     """Clean, compare, mix, split, count."""
     settings = params.load(Params, "curate")
     with tracking.start("curate", params={"curate": settings.model_dump()}, inputs={"ingested": ingested}) as run:
+        import_module("stages.common.curate.pipelines")  # loaded code is part of the fingerprint, and so is this
+        import_module("stages.common.curate.checks")
         name = checkpoints.fingerprint("curate", settings.model_dump(), {"ingested": ingested})
         work = checkpoints.ROOT / "curate" / name
         with Executor() as executor:
@@ -181,6 +184,7 @@ def main(
         reports.write_tables(tables, result, counts)
         tell(run, result, counts)
         publish(work, out, dropped)
+        shutil.rmtree(work.parent)  # what runs of other data or parameters left half done
 
 
 def tell(run: Run, result: Mapping[Shape, Any], counts: dict[Shape, Tally]) -> None:

@@ -10,6 +10,7 @@ critical expectation fails, the same files byte for byte under --out/<shape>. Su
 
 import shutil
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,11 +152,12 @@ def main(
     with tracking.start("validate", inputs={"curated": curated}) as run, Executor() as executor:
         for old in out.rglob("part-*.parquet"):
             old.unlink()
+        import_module("stages.common.validate.steps")  # loaded code is part of the fingerprint, and so is this
         name = checkpoints.fingerprint("validate", promised.model_dump(), {"curated": curated})
         work = checkpoints.ROOT / "validate" / name
         findings = check(curated, work, promised, door := Door(docs, work), executor)
         door.write_docs()
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work.parent, ignore_errors=True)  # what other runs left half done as well
         write_json(report, summary(findings))
         unexpected = {f"{finding.suite}/{finding.expectation}": finding.unexpected for finding in findings}
         run.metrics({"expectations": len(findings), "unexpected": sum(unexpected.values())})

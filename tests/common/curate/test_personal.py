@@ -114,14 +114,18 @@ def test_check_digits_by_hand() -> None:
 
 @pytest.mark.parametrize("part", HOSTILE)
 def test_time_is_linear(part: str) -> None:
+    short, long = (fastest(part * (size // len(part))) for size in (100_000, 1_000_000))
+    assert long < 30 * max(short, 0.02), (short, long)  # quadratic would be 100
+
+
+def fastest(text: str) -> float:
+    """Seconds of the fastest of three runs: what else the machine does only adds."""
     times = []
-    for size in (100_000, 1_000_000):
-        text = part * (size // len(part))
+    for _ in range(3):
         started = time.process_time()
         scrub(text)
         times.append(time.process_time() - started)
-    assert times[1] < 4, times
-    assert times[1] < 25 * max(times[0], 0.02), times
+    return min(times)
 
 
 @given(st.lists(st.sampled_from([*HOSTILE, *(text for text, _ in REPLACED), "\n", " "]), max_size=12).map("，".join))
