@@ -8,6 +8,7 @@ EXTRAS ?= dev
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 PROFILE ?=
+BENCH ?=
 ID ?=
 UNTIL ?=
 comma := ,
@@ -23,7 +24,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env demo flow up down serve trace metrics plots profile test test-fast test-slow lint format clean
+.PHONY: help preflight env demo flow up down serve trace metrics plots profile test test-fast test-slow fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -88,6 +89,12 @@ test-fast: env ## every test but the slow ones
 
 test-slow: env ## the slow tests alone
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
+	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)
+
+bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: some hours)
+	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done
 
 lint: env ## ruff and the type checker
 	@$(BIN)/ruff check .

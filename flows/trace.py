@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import pipeline
-from stages.common import chat, models, raw_files, records
+from stages.common import chat, models, records
 from stages.common.errors import DataError, StageError
 from stages.common.generation import generate
+from stages.common.ingest import hub, raw_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,13 +74,15 @@ def raw_row(raw: Path, identifier: str) -> str:
     """Return the raw line a record starts on. Raises DataError naming file or line."""
     name, _, number = identifier.rpartition(":")
     path = raw / name
+    if name.startswith(hub.PREFIX) and not path.is_file():
+        return f"row {number} of a Hugging Face data set (ingest.datasets)"
     if not number.isdigit() or not path.is_file():
         what = f"'{identifier}' is not `<file under {raw}>:<line>`, or there is no such file"
         raise DataError(what, where=path, remedy="ids stand in data/ingested, for example demo/questions.jsonl:3")
     with raw_files.open_raw(path) as opened:
         for row in opened.rows():
             if row.line >= int(number):
-                return row.data.decode("utf-8", "replace")
+                return row.text()
     raise DataError(f"the file ends before line {number}", where=path)
 
 

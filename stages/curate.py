@@ -1,142 +1,164 @@
-"""Ingested records -> clean, unique, free of test questions, split into train and validation; every drop is kept aside.
+"""Ingested records -> clean, unique, free of personal data and of test questions, mixed by source, split.
 
-Reads --ingested/<shape>. Writes --out/<shape>/{train,validation} (questions: --out/questions, whole),
---dropped/<reason>.jsonl (the record with its id) and --report. A record's split is decided by a hash of its first user
-turn (a document's: of its text), so the same prompt never falls in two splits and no run or order changes a split.
+Reads --ingested/<shape>. Writes --out/<shape>/{train,validation} (questions: --out/questions, whole), --dropped
+(`<reason>/<shape>-<task>.jsonl`: every record that is left out, with the reason), --report and --tables (for plots).
+Runs on datatrove: LATHE_DATATROVE=infra/datatrove/slurm.yaml takes the same pipeline to a cluster.
+A killed run goes on where it stopped.
 
     python -m stages.curate --ingested data/ingested --out data/curated --dropped data/dropped
-        --report reports/curate.json
+        --report reports/curate.json --tables reports/curate
 """
 
+import shutil
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import Field
 
-from stages.common import content, faults, journal, params, process, records, tracking
-from stages.common.errors import DataError
+from stages.common import checkpoints, content, journal, params, process, records, tracking
+from stages.common.curate import report as reports
+from stages.common.curate import tally
+from stages.common.curate.contamination import Contamination, Index
+from stages.common.curate.duplicates import NearDuplicates
+from stages.common.curate.executors import Executor
+from stages.common.curate.heuristics import Rules
+from stages.common.curate.mixture import Mixture
+from stages.common.curate.quality import Model, Quality
+from stages.common.curate.splits import Splits
+from stages.common.curate.talk import TalkRules
+from stages.common.curate.tally import Tally
+from stages.common.errors import ParamsError
 from stages.common.figures import bars
 from stages.common.params import StageParams
-from stages.common.progress import Progress
-from stages.common.records import SHAPES, Record, Shape
-from stages.common.shards import JsonLines, Shards, row_count, write_json
+from stages.common.records import Shape
+from stages.common.run import Run
+from stages.common.shards import row_count, write_json
 
-HASHES = 2**64
-ROWS_WITH_VALIDATION = 20
-
-
-class Splits(StageParams):
-    """The share of each split but `train`, which gets the rest."""
-
-    validation: Annotated[float, Field(ge=0, lt=1)]
-    """Share of records held out; 20 records or more give at least one, unless it is 0."""
+ORDER: tuple[Shape, ...] = ("questions", "documents", "conversations", "comparisons", "prompts")
 
 
-class ShapeSplits(StageParams):
-    """Splits by shape."""
+class Mixtures(StageParams):
+    """Weights by source, for the shapes that are trained on whole."""
 
-    documents: Splits
-    """Held out for perplexity."""
-    conversations: Splits
-    """Held out for the loss curve of SFT."""
-    comparisons: Splits
-    """Held out for the accuracy of the reward model."""
-    prompts: Splits
-    """Held out for choosing a checkpoint by reward."""
+    documents: Mixture = Mixture()
+    """Of pretraining."""
+    conversations: Mixture = Mixture()
+    """Of SFT."""
+
+    def of(self, shape: Shape) -> Mixture:
+        """Return the mixture of a shape; of every shape but these two, each source is read once."""
+        return self.documents if shape == "documents" else self.conversations if shape == "conversations" else Mixture()
 
 
 class Params(StageParams):
     """The section `curate` of params.yaml."""
 
-    splits: ShapeSplits
-    """How much of each shape is held out."""
+    languages: list[str] = []
+    """Documents of other languages (ISO 639-1 codes) are dropped; empty: all stay."""
+    heuristics: Rules = Rules()
+    """When a document does not read like text."""
+    talk: TalkRules = TalkRules()
+    """When a conversation or a comparison contradicts itself."""
+    quality: Quality = Quality()
+    """The classifier that judges sources nobody vouches for."""
+    contamination: Contamination = Contamination()
+    """What counts as a test question given away."""
+    near_duplicates: NearDuplicates = NearDuplicates()
+    """When two records say the same."""
+    mixture: Mixtures = Mixtures()
+    """How often each source is read."""
+    splits: Splits
+    """How much of each shape is held out, and which shapes share no prompt."""
 
 
-@dataclass
-class Count:
-    """What became of a shape's records: outcomes (`kept` or a reason to drop) by source, and how they were split."""
+def asked(
+    shape: Shape, settings: Params, model: Model | None, index: Index, others: Mapping[Shape, Path]
+) -> dict[str, Any]:
+    """Return what each record of a shape is asked, in order: the first reason is why it is left out.
 
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    splits: Counter[str] = field(default_factory=Counter)
-    smallest_hash: int = HASHES
-    largest_hash: int = 0
-
-    def summary(self) -> dict[str, Any]:
-        """Return the shape's part of the report; `rows` = `kept` + the sum of `dropped`, also for each source."""
-        sources = {source: self._part({source}) for source, _ in sorted(self.outcomes)}
-        return self._part(set(sources)) | {"splits": self.splits, "sources": sources}
-
-    def _part(self, sources: set[str]) -> dict[str, Any]:
-        dropped: Counter[str] = Counter()
-        for (source, outcome), number in self.outcomes.items():
-            dropped[outcome] += number if source in sources else 0
-        rows, kept = dropped.total(), dropped.pop("kept", 0)
-        return {"rows": rows, "kept": kept, "dropped": +dropped}
-
-
-def drop_reason(shape: Shape, record: Record, seen: set[bytes], questions: set[bytes]) -> str:
-    """Return why a clean record is dropped, or nothing and remember it as seen."""
-    reason = faults.fault(shape, record)
-    if reason:
-        return reason
-    if questions and not questions.isdisjoint(content.asked(shape, record)):
-        return "leaked_question"
-    identity = content.identity(shape, record)
-    if identity in seen:
-        return "duplicate"
-    seen.add(identity)
-    return ""
-
-
-def sort(shape: Shape, folder: Path, out: Path, limit: int, questions: set[bytes], drops: JsonLines | None) -> Count:
-    """Sort the records of one shape into its splits (hashes below `limit` are held out) and `drops`.
-
-    Memory holds a digest a record. Raises DataError should the counts not add up.
+    `others` are the prompts of shapes that this one may not repeat.
     """
-    count, seen = Count(), set[bytes]()
-    places = {"whole": out} if shape == "questions" else {split: out / split for split in records.SPLITS}
-    progress = Progress(rows := row_count(folder))
-    with Shards({place: shape for place in places.values()}) as shards:
-        for raw in progress.over(records.read(folder)):
-            record = content.clean(shape, raw)
-            reason = drop_reason(shape, record, seen, questions)
-            count.outcomes[record["source"], reason or "kept"] += 1
-            if reason:
-                if drops is not None:
-                    drops.add(reason, {"reason": reason, "shape": shape} | raw)
-                continue
-            value = int.from_bytes(content.split_digest(shape, record)[:8], "big")
-            split = "whole" if shape == "questions" else "validation" if value < limit else "train"
-            shards.add(places[split], record)
-            count.splits[split] += 1
-            count.smallest_hash, count.largest_hash = min(count.smallest_hash, value), max(count.largest_hash, value)
-    if rows != count.outcomes.total():
-        raise DataError(f"{rows} records in, but {count.summary()}", where=folder)
-    return count
+    from stages.common.curate import checks
+
+    found: dict[str, Any] = {"faults": partial(checks.faulty, shape=shape, rules=settings.talk)}
+    if shape == "documents":
+        found["language"] = partial(checks.foreign, languages=settings.languages)
+        found["heuristics"] = partial(checks.unfit, rules=settings.heuristics)
+        if model:
+            found["quality"] = partial(checks.poor, settings=settings.quality)
+    if shape != "questions":
+        found["contamination"] = partial(checks.leaked, shape=shape, index=index)
+    if others:
+        found["apart"] = partial(checks.serving, shape=shape, others=others)
+    return found
 
 
-def curate(ingested: Path, out: Path, dropped: Path, shares: dict[str, float]) -> dict[Shape, Count]:
+def classifier(documents: Path, settings: Quality, file: Path) -> Model | None:
+    """Return the quality classifier, trained unless `file` has it; None when there is nothing to learn from."""
+    from stages.common.curate import quality
+
+    def texts(good: bool) -> Iterator[str]:
+        found = (record for record in records.read(documents) if quality.trusted(record["source"], settings) == good)
+        return (content.normalise(record["text"]) for record in found)
+
+    if not settings.trusted:
+        return None
+    if not file.exists():
+        model = quality.train(texts(True), texts(False), settings)
+        if model is None:
+            journal.log.info("no quality classifier: too few documents of trusted or of other sources")
+            return None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        model.save(file)
+    return Model.load(file)
+
+
+def order(wanted: Splits) -> list[Shape]:
+    """Return the shapes, each after those whose prompts it may not repeat. Raises ParamsError for a circle."""
+    done: list[Shape] = []
+    while len(done) < len(ORDER):
+        ready = [shape for shape in ORDER if shape not in done and set(wanted.before(shape)) <= set(done)]
+        if not ready:
+            raise ParamsError("curate.splits.apart: each waits for the other", where=params.PARAMS_FILE)
+        done.append(ready[0])
+    return done
+
+
+def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> dict[Shape, Tally]:
     """Curate the questions first, then every shape that must not contain them; return the counts by shape."""
-    counts: dict[Shape, Count] = {}
-    questions: set[bytes] = set()
-    with JsonLines(dropped) as drops:
-        for shape in sorted(SHAPES, key=lambda shape: shape != "questions"):
-            source, target, limit = ingested / shape, out / shape, int(shares.get(shape, 0) * HASHES)
-            counts[shape] = sort(shape, source, target, limit, questions, drops)
-            if limit and _validation_is_missing(counts[shape]):
-                journal.log.info("%s: by chance nothing was held out; holding out the smallest hash", shape)
-                counts[shape] = sort(shape, source, target, counts[shape].smallest_hash + 1, questions, drops=None)
-            if shape == "questions":
-                questions = {asked for record in records.read(target) for asked in content.asked(shape, record)}
+    from stages.common.curate import members, pipelines
+    from stages.common.curate.pipelines import Curation
+
+    model = classifier(ingested / "documents", settings.quality, work / "quality.npz")
+    index = Index.build([], settings.contamination)
+    counts: dict[Shape, Tally] = {}
+    done: dict[Shape, Curation] = {}
+    for shape in order(settings.splits):
+        this = done[shape] = Curation(shape, ingested / shape, work, executor)
+        before = settings.splits.before(shape)
+        others: dict[Shape, Path] = {other: done[other].prompts / members.MERGED for other in before}
+        found = asked(shape, settings, model, index, others)
+        pipelines.clean(this, found, model, settings.quality, settings.near_duplicates)
+        pipelines.find_duplicates(this, settings.near_duplicates)
+        pipelines.hold_out(this, settings.splits.share(shape), settings.mixture.of(shape))
+        counts[shape] = tally.load(this.folder("counts"))
+        if shape == "questions":
+            index = Index.build(records.read(this.out), settings.contamination)
     return counts
 
 
-def _validation_is_missing(count: Count) -> bool:
-    enough = count.splits["train"] >= ROWS_WITH_VALIDATION and count.smallest_hash < count.largest_hash
-    return enough and not count.splits["validation"]
+def publish(work: Path, out: Path, dropped: Path) -> None:
+    """Put the finished files where they belong, and remove the work folder: all is done."""
+    for source, target in ((work / "out", out), (work / "dropped", dropped)):
+        source.mkdir(exist_ok=True)
+        for old in [*target.rglob("part-*.parquet"), *target.rglob("*.jsonl")]:
+            old.unlink()
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    shutil.rmtree(work)
 
 
 def main(
@@ -144,18 +166,39 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the same shapes, in splits.")],
     dropped: Annotated[Path, typer.Option(help="Folder for the dropped records.")],
     report: Annotated[Path, typer.Option(help="JSON file of counts.")],
+    tables: Annotated[Path, typer.Option(help="Folder for the tables that plots are drawn from.")],
 ) -> None:
-    """Clean, drop, split, count."""
-    settings = params.load(Params, "curate").model_dump()
-    shares = {shape: splits["validation"] for shape, splits in settings["splits"].items()}
-    with tracking.start("curate", params={"curate": settings}, inputs={"ingested": ingested}) as run:
-        result = {shape: count.summary() for shape, count in curate(ingested, out, dropped, shares).items()}
+    """Clean, compare, mix, split, count."""
+    settings = params.load(Params, "curate")
+    with tracking.start("curate", params={"curate": settings.model_dump()}, inputs={"ingested": ingested}) as run:
+        import_module("stages.common.curate.pipelines")  # loaded code is part of the fingerprint, and so is this
+        import_module("stages.common.curate.checks")
+        name = checkpoints.fingerprint("curate", settings.model_dump(), {"ingested": ingested})
+        work = checkpoints.ROOT / "curate" / name
+        with Executor() as executor:
+            counts = curate(ingested, work, settings, executor)
+        result = {shape: reports.summary(counts[shape], row_count(ingested / shape)) for shape in ORDER}
+        model = work / "quality.npz"
+        result["documents"]["quality"] = Model.load(model).report if model.exists() else "nothing to learn from"
         write_json(report, result)
-        reasons = sum((shape["dropped"] for shape in result.values()), Counter[str]())
-        kept = {f"kept/{shape}": counts["kept"] for shape, counts in result.items()}
-        run.metrics(kept | {f"dropped/{reason}": number for reason, number in reasons.items()})
-        run.figure("dropped", bars(reasons, "records dropped by reason"))
-        journal.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
+        reports.write_tables(tables, result, counts)
+        tell(run, result, counts)
+        publish(work, out, dropped)
+        shutil.rmtree(work.parent)  # what runs of other data or parameters left half done
+
+
+def tell(run: Run, result: Mapping[Shape, Any], counts: dict[Shape, Tally]) -> None:
+    """Track what was kept and dropped, with figures, and name the key figure."""
+    reasons = sum((Counter(part["dropped"]) for part in result.values()), Counter[str]())
+    kept = {f"kept/{shape}": part["kept"] for shape, part in result.items()}
+    run.metrics(kept | {f"dropped/{reason}": number for reason, number in reasons.items()})
+    run.figure("dropped", bars(reasons, "records dropped by reason"))
+    for measure in reports.MEASURES:
+        for shape, found in counts.items():
+            if tally.under(found, "before", measure):
+                title = f"{shape} by {measure}, before and after curation"
+                run.figure(f"{shape}-{measure}", reports.before_and_after(found, measure, title))
+    journal.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from stages.common.demo import conversations, documents, faults, groups, rows, w
 from stages.common.demo.groups import Groups
 from stages.common.demo.rows import CRAWL, FILES, Files, Row
 from stages.common.demo.world import LANGUAGES, Item, World
+from stages.common.errors import ParamsError
 from stages.common.params import StageParams
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -159,6 +160,9 @@ def add_documents(files: Files, here: World, p: Params, names: groups.Names, fac
         for text in prose:
             files["articles.jsonl" if rng.random() < ARTICLE_SHARE else f"prose_{language}.txt"].append(Row(text))
     articles = files["articles.jsonl"]
+    if size.crawl > len(articles):
+        what = f"asked for {size.crawl} paragraphs in the crawl, there are only {len(articles)} articles"
+        raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.documents.crawl")
     files[CRAWL] = [articles.pop(rng.randrange(len(articles))) for _ in range(size.crawl)]
     asked = facts["train"] + facts["spare"]
     articles += [Row(text) for text in documents.manuals(here, size.manuals, rng)]

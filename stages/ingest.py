@@ -1,25 +1,34 @@
 """Any known raw format -> five shapes; what cannot be read goes to quarantine with file, line and reason.
 
-Reads every file under --raw (not dot-files, DVC's pointers, READMEs), telling formats apart by content, row by row.
+Reads every file under --raw (not dot-files, DVC's pointers, READMEs) and the data sets of `ingest.datasets`.
+Files may be packed (gzip, Zstandard), in any encoding their bytes prove, as JSON lines, arrays, CSV, TSV or Parquet.
+Formats are told apart by content, row by row: plain text, {"text"}, Alpaca and BELLE, question and answer with history,
+ChatGLM, ShareGPT, OpenAI messages, MOSS, transcripts, dialogues, HH-RLHF, DPO, ranked or scored answers, prompts and
+test questions (`recognise.py` has the list, a module a family).
 Writes --out/<shape>/*.parquet, --quarantine/<file>.jsonl (line, reason, detail and the raw row) and --report.
-A document of plain text is several paragraphs (its rows); everywhere else a row is a record.
+A document of plain text is several paragraphs (its rows), a dialogue several lines; everywhere else a row is a record.
 
     python -m stages.ingest --raw data/raw --out data/ingested --quarantine data/quarantine --report reports/ingest.json
 """
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import PositiveInt
 
-from stages.common import journal, params, process, raw_files, tracking
+from stages.common import journal, params, process, tracking
 from stages.common.errors import DataError
 from stages.common.figures import bars
+from stages.common.ingest import hub, raw_files
+from stages.common.ingest.encodings import UTF_8
+from stages.common.ingest.parsing import Kept, Reader, Refused, Source
 from stages.common.params import StageParams
-from stages.common.parsing import Kept, Reader, Refused
 from stages.common.progress import Progress
 from stages.common.records import SHAPES, Record
 from stages.common.shards import JsonLines, Shards, write_json
@@ -30,12 +39,27 @@ class Params(StageParams):
 
     document_characters: PositiveInt = 4000
     """Paragraphs of a plain text file are joined to documents of about this length."""
+    encodings: dict[str, str] = {}
+    """Encodings that are known and need no finding out: `<pattern of paths under data/raw>: <encoding>`."""
+    datasets: list[hub.Dataset] = []
+    """Hugging Face data sets to read beside the files: name, split, config, revision."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something to read: its name in ids and reports, its size in bytes and how it is opened."""
+
+    source: str
+    size: int
+    open: Callable[[], AbstractContextManager[Source]]
 
 
 @dataclass
 class Count:
-    """What became of one file's rows: `rows` = `kept` + the sum of `quarantined`."""
+    """What one file is, and what became of its rows: `rows` = `kept` + the sum of `quarantined`."""
 
+    kind: str = ""
+    encoding: str = ""
     rows: int = 0
     kept: int = 0
     formats: Counter[str] = field(default_factory=Counter)
@@ -52,56 +76,81 @@ class Count:
         self.records[outcome.shape] += 1
 
 
-def ingest(raw: Path, out: Path, quarantine: Path, characters: int) -> dict[str, Count]:
-    """Read every raw file and write shapes and quarantine; return the counts by file.
+def inputs(raw: Path, settings: Params) -> list[Input]:
+    """Return what there is to read. Raises DataError when there is nothing, ParamsError for a wrong setting."""
+    hub.check(settings.datasets)
+    found = []
+    for path in raw_files.find(raw):
+        source = path.relative_to(raw).as_posix()
+        encoding = raw_files.stated_encoding(source, settings.encodings)
+        found.append(Input(source, path.stat().st_size, partial(raw_files.open_raw, path, encoding)))
+    for one in settings.datasets:
+        found.append(Input(one.source, 0, partial(_opened, one)))
+    if not found:
+        raise raw_files.none_found(raw)
+    return found
 
-    Raises DataError when there is nothing to read, or should a file's counts not add up.
+
+def ingest(raw: Path, out: Path, quarantine: Path, settings: Params) -> dict[str, Count]:
+    """Read every input and write shapes and quarantine; return the counts by source.
+
+    Raises DataError when there is nothing to read, or should a source's counts not add up.
     """
-    paths = raw_files.find(raw)
-    progress, behind, counts = Progress(sum(path.stat().st_size for path in paths)), 0, {}
+    found = inputs(raw, settings)
+    progress, behind, counts = Progress(sum(one.size for one in found)), 0, {}
     folders = {shape: out / shape for shape in SHAPES}
     with Shards({folders[shape]: shape for shape in SHAPES}) as shards, JsonLines(quarantine) as refusals:
-        for path in paths:
-            source = path.relative_to(raw).as_posix()
-            count = counts[source] = Count()
-            with raw_files.open_raw(path) as file:
-                reader = Reader(file, characters)
+        for one in found:
+            with one.open() as file:
+                count = counts[one.source] = Count(file.kind, file.encoding)
+                reader = Reader(file, settings.document_characters)
                 for outcome in reader.outcomes():
                     count.add(outcome)
                     progress.row(behind + file.position())
                     if isinstance(outcome, Kept):
-                        name = {"id": f"{source}:{outcome.line}", "source": source}
+                        name = {"id": f"{one.source}:{outcome.line}", "source": one.source}
                         shards.add(folders[outcome.shape], name | outcome.record)
                     else:
-                        refusals.add(source, refusal(source, outcome))
-            behind, count.rows = behind + path.stat().st_size, reader.rows
-            if count.rows != count.kept + count.quarantined.total():
-                raise DataError(f"{count.rows} rows in, but {count.kept} kept and {count.quarantined}", where=path)
+                        refusals.add(one.source, refusal(one.source, outcome))
+            behind, count.rows = behind + one.size, reader.rows
+            check(one.source, count)
     journal.log.info("%s outcomes/s", f"{progress.rows_per_second():,.0f}")
     return counts
 
 
+def check(source: str, count: Count) -> None:
+    """Say so when a file's encoding is unusual. Raises DataError should its counts not add up."""
+    if count.rows != count.kept + count.quarantined.total():
+        raise DataError(f"{count.rows} rows in, but {count.kept} kept and {count.quarantined}", where=source)
+    if count.encoding not in ("", UTF_8):
+        journal.log.info("%s is %s", source, count.encoding)
+
+
 def refusal(source: str, outcome: Refused) -> Record:
-    """Return the quarantine's line about one row; a byte that is not UTF-8 is written as \\x.."""
-    text = outcome.row.data.decode("utf-8", "backslashreplace")
-    return {
-        "file": source,
-        "line": outcome.row.line,
-        "reason": outcome.reason,
-        "detail": outcome.detail,
-        "raw": text,
-    }
+    """Return the quarantine's line about one row."""
+    row = outcome.row
+    about = {"file": source, "line": row.line, "reason": outcome.reason, "detail": _encodable(outcome.detail)}
+    return about | {"raw": row.text()}
 
 
 def summary(counts: dict[str, Count]) -> dict[str, Any]:
-    """Return the report: rows, kept, formats, records and quarantined, by file and in total."""
+    """Return the report: rows, kept, formats, records and quarantined, in total and by file, with kind and encoding."""
     total = Count()
     for count in counts.values():
         total.rows, total.kept = total.rows + count.rows, total.kept + count.kept
         total.formats += count.formats
         total.records += count.records
         total.quarantined += count.quarantined
-    return {"total": vars(total), "files": {source: vars(count) for source, count in counts.items()}}
+    totals = {name: value for name, value in vars(total).items() if name not in ("kind", "encoding")}
+    return {"total": totals, "files": {source: vars(count) for source, count in counts.items()}}
+
+
+def _opened(dataset: hub.Dataset) -> AbstractContextManager[Source]:
+    return nullcontext(hub.open_dataset(dataset))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def main(
@@ -113,7 +162,7 @@ def main(
     """Read, sort, write, count."""
     settings = params.load(Params, "ingest")
     with tracking.start("ingest", params={"ingest": settings.model_dump()}, inputs={"raw": raw}) as run:
-        result = summary(ingest(raw, out, quarantine, settings.document_characters))
+        result = summary(ingest(raw, out, quarantine, settings))
         write_json(report, result)
         total = result["total"]
         run.metrics({"rows": total["rows"], "kept": total["kept"]} | total["records"])

@@ -1,28 +1,35 @@
 """The door to the trainers: Great Expectations over every shape, split and file; a critical failure stops the run.
 
-Reads --curated/<shape>. Writes --report (by shape and expectation, without times), --docs (Data Docs) and, only when no
-critical expectation fails, the same files byte for byte under --out/<shape>. Suites: stages/expectations/<shape>.json
+Reads --curated/<shape>. Writes --report (by suite and expectation, without times), --docs (Data Docs) and, only when no
+critical expectation fails, the same files byte for byte under --out/<shape>. Suites, as data: stages/expectations
+(schema, one a shape, what records share, sources, categories).
 
     python -m stages.validate --curated data/curated --out data/validated
         --report reports/validate.json --docs reports/data_docs
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ConfigDict
 
-from stages.common import content, facts, journal, params, process, records, tracking
+from stages.common import checkpoints, journal, params, process, records, tracking
+from stages.common.curate import tally
+from stages.common.curate.contamination import Contamination, Index
+from stages.common.curate.executors import Executor
+from stages.common.curate.splits import Splits
 from stages.common.errors import DataError
-from stages.common.expectations import Door, Finding
-from stages.common.facts import Fact, Seen
 from stages.common.figures import bars
 from stages.common.params import StageParams
-from stages.common.progress import Progress
 from stages.common.records import SHAPES, Shape
-from stages.common.shards import row_count, schema, write_json
+from stages.common.shards import row_count, write_json
+from stages.common.validate import across, shares
+from stages.common.validate.door import Door, Finding
+from stages.common.validate.facts import FACTS_OF_COLUMNS, Facts, facts_of_columns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,57 +39,70 @@ class Params(StageParams):
     """The section `validate` of params.yaml; what is expected stands in the suites."""
 
 
-def shards(folder: Path) -> list[tuple[str, Path]]:
-    """Return the files of a shape with their split (`whole` where there are none), in order."""
-    return [(file.parent.name if file.parent != folder else "whole", file) for file in records.files(folder)]
+class Promised(StageParams):
+    """What the section `curate` says of its output, and validation holds it to."""
+
+    model_config = ConfigDict(extra="ignore")
+    contamination: Contamination = Contamination()
+    """What counts as a test question given away."""
+    splits: Splits
+    """Which shapes share no prompt."""
 
 
-def frame(rows: Iterable[dict[str, Fact]], columns: list[str]) -> "DataFrame":
+def frame(rows: Iterable[Facts], columns: Sequence[str]) -> "DataFrame":
     """Return facts as a frame that has its columns even when there are no rows."""
     import pandas as pd
 
-    return pd.DataFrame(list(rows), columns=columns, dtype=object)
+    return pd.DataFrame(list(rows), columns=list(columns), dtype=object)
 
 
-def schema_facts(curated: Path) -> Iterator[dict[str, Fact]]:
-    """Yield for every column of every file the type it has and the one it should have; "" where there is none."""
-    for shape in SHAPES:
-        wanted = {field.name: field.type for field in records.SCHEMAS[shape]}
-        for _, file in shards(curated / shape):
-            found = {field.name: field.type for field in schema(file)}
-            for name in sorted(wanted | found):
-                right = found.get(name) == wanted.get(name)  # equal types may be spelt differently
-                yield {
-                    "id": facts.escaped(f"{file.relative_to(curated).as_posix()}:{name}"),
-                    "found": str(wanted[name] if right else found.get(name, "")),
-                    "wanted": str(wanted.get(name, "")),
-                }
+def look(curated: Path, work: Path, promised: Promised, executor: Executor) -> None:
+    """Look at every record once, file by file on all workers; facts, keys and counts go to `work`."""
+    from stages.common.validate import steps
+
+    work.mkdir(parents=True, exist_ok=True)
+    Index.build(records.read(curated / "questions"), promised.contamination).save(work / "questions.npz")
+    step = steps.Look(curated, work / "questions.npz", work)
+    executor.run([step], len(step.parts), work / "records")
 
 
-def check_shape(door: Door, shape: Shape, folder: Path, seen: Seen, progress: Progress) -> None:
-    """Check the files of a shape one by one; memory holds the facts of one and two digests a record."""
-    for split, file in shards(folder):
-        found = facts.rows(shape, split, progress.over(records.read_file(file)), seen)
-        door.check(shape, f"{shape}.{split}.{file.stem}", frame(found, facts.columns(shape)))
+def check_files(curated: Path, work: Path, door: Door) -> None:
+    """Check every record by itself, a file at a time."""
+    import pandas as pd
+
+    from stages.common.validate import steps
+
+    for number, part in enumerate(steps.parts(curated)):
+        found = across.plain(pd.read_parquet(work / "facts" / f"{number:06d}.parquet"))
+        door.check(part.shape, f"{part.shape}.{part.split}.{part.file.stem}", found)
 
 
-def check(curated: Path, door: Door) -> list[Finding]:
-    """Check the columns and, where they are right, every record; return the findings."""
-    door.check("schema", "schema", frame(schema_facts(curated), ["id", "found", "wanted"]))
+def check_across(curated: Path, work: Path, promised: Promised, door: Door) -> None:
+    """Check what records share with each other, a part of their keys at a time."""
+    before: dict[Shape, Sequence[str]] = {
+        shape: promised.splits.before(shape) for shape in SHAPES if shape not in ("documents", "questions")
+    }
+    for part in range(across.parts(sum(row_count(curated / shape) for shape in SHAPES))):
+        door.check("ids", f"ids.{part:05d}", across.facts_of_ids(across.read(work, "ids", part)))
+        shared = across.facts_of_contents(across.read(work, "contents", part), before)
+        door.check("contents", f"contents.{part:05d}", shared)
+
+
+def check(curated: Path, work: Path, promised: Promised, door: Door, executor: Executor) -> list[Finding]:
+    """Check the columns and, where they are right, every record, and the whole; return the findings."""
+    door.check("schema", "schema", frame(facts_of_columns(curated), FACTS_OF_COLUMNS))
     if all(finding.success for finding in door.findings.values()):
-        progress = Progress(sum(row_count(curated / shape) for shape in SHAPES))
-        questions = {
-            asked: record["id"]
-            for record in records.read(curated / "questions")
-            for asked in content.asked("questions", record)
-        }
-        for shape in SHAPES:
-            check_shape(door, shape, curated / shape, Seen(questions), progress)
+        look(curated, work, promised, executor)
+        check_files(curated, work, door)
+        check_across(curated, work, promised, door)
+        counted = tally.load(work / "counts")
+        door.check("sources", "sources", frame(shares.facts_of_sources(counted), shares.FACTS_OF_SOURCES))
+        door.check("categories", "categories", frame(shares.facts_of_categories(counted), shares.FACTS_OF_CATEGORIES))
     return list(door.findings.values())
 
 
 def summary(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Return the report: shape -> expectation -> severity, success, counts and the first rows that fail."""
+    """Return the report: suite -> expectation -> severity, success, counts and the first rows that fail."""
     report: dict[str, Any] = {}
     for finding in findings:
         report.setdefault(finding.suite, {})[finding.expectation] = finding.summary()
@@ -97,15 +117,17 @@ def refuse(findings: Iterable[Finding], docs: Path) -> None:
     critical = [finding for finding in failed if finding.severity == "critical"]
     if critical:
         first, more = critical[0], f" (and {len(critical) - 1} more critical failures)" if critical[1:] else ""
-        where = first.ids[0] if first.ids else first.suite
+        where = next(iter(first.rows), first.suite)
         remedy = f"mend or remove these rows in data/raw; all failures: {docs}/index.html"
         raise DataError(f"suite {first.suite}: {told(first)}{more}", where=where, remedy=remedy)
 
 
 def told(finding: Finding) -> str:
     """Return a failure in a sentence."""
-    rows = f"{finding.unexpected} of {finding.evaluated} rows fail ({', '.join(finding.ids)})"
-    return f"{finding.expectation} – {finding.description} {rows}"
+    rows = ", ".join(f"{name}: {value}" for name, value in finding.rows.items())
+    return (
+        f"{finding.expectation} – {finding.description} {finding.unexpected} of {finding.evaluated} rows fail ({rows})"
+    )
 
 
 def hand_over(curated: Path, out: Path) -> int:
@@ -126,11 +148,16 @@ def main(
 ) -> None:
     """Close the door, check, report, refuse or hand over."""
     params.load(Params, "validate")
-    with tracking.start("validate", inputs={"curated": curated}) as run:
+    promised = params.load(Promised, "curate")
+    with tracking.start("validate", inputs={"curated": curated}) as run, Executor() as executor:
         for old in out.rglob("part-*.parquet"):
             old.unlink()
-        findings = check(curated, door := Door(docs))
+        import_module("stages.common.validate.steps")  # loaded code is part of the fingerprint, and so is this
+        name = checkpoints.fingerprint("validate", promised.model_dump(), {"curated": curated})
+        work = checkpoints.ROOT / "validate" / name
+        findings = check(curated, work, promised, door := Door(docs, work), executor)
         door.write_docs()
+        shutil.rmtree(work.parent, ignore_errors=True)  # what other runs left half done as well
         write_json(report, summary(findings))
         unexpected = {f"{finding.suite}/{finding.expectation}": finding.unexpected for finding in findings}
         run.metrics({"expectations": len(findings), "unexpected": sum(unexpected.values())})

@@ -33,7 +33,11 @@ def test_every_stage_has_a_file_a_section_and_an_entry() -> None:
 def test_an_entry_runs_the_module_and_depends_on_the_section_of_its_name(name: str) -> None:
     block = code_deps.entry(DVC[name])
     assert f"-m stages.{name} " in block["cmd"]
-    assert block["params"] == [name]
+    own, *of_others = block["params"]
+    assert own == name
+    for key in of_others:  # a whole section belongs to one stage; another may read single keys of it
+        section, _, inner = str(key).partition(".")
+        assert section in set(STAGES) - {name} and inner in params.read_yaml(ROOT / "params.yaml")[section], key
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)

@@ -70,15 +70,17 @@ def test_two_folders_give_the_same_bytes_and_the_door_names_what_it_stops(tmp_pa
     assert report["conversations"]["dropped"] == {"duplicate": 9, "leaked_question": 2}
     assert "data/validated/conversations/train/part-00000.parquet" in one
 
-    curated = folders[0] / "data/curated/conversations/validation"
-    write_records(records.read(folders[0] / "data/curated/conversations/train"), curated, "conversations")
-    stopped = run("validate", folders[0])
-    assert stopped.returncode == EXIT_DATA
+    for folder in folders:
+        rows = records.read(folder / "data/curated/conversations/train")
+        write_records(rows, folder / "data/curated/conversations/validation", "conversations")
+        stopped = run("validate", folder)
+        assert stopped.returncode == EXIT_DATA
     line = stopped.stderr.strip().splitlines()[-1]
-    assert line.startswith("lathe: validate failed (4): chat.jsonl:") and "suite conversations: expect" in line
+    assert line.startswith("lathe: validate failed (4): chat.jsonl:") and "suite ids: expect_ids_to_stand_once" in line
     assert not list((folders[0] / "data/validated").rglob("*.parquet"))
-    assert json.loads((folders[0] / "reports/validate.json").read_text())["conversations"]
+    assert json.loads((folders[0] / "reports/validate.json").read_text())["ids"]
     assert (folders[0] / "reports/data_docs/index.html").exists()
+    assert written(folders[0]) == written(folders[1])
 
 
 def test_a_misspelt_key_and_an_empty_raw_folder_are_one_clear_line(tmp_path: Path) -> None:

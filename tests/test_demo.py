@@ -550,6 +550,11 @@ def test_more_questions_than_the_facts_allow_is_an_error() -> None:
         demo.build(world.read(FACTS, 10), demo.Params(questions=demo.Questions(iid=9999)))
 
 
+def test_more_crawl_than_prose_is_an_error() -> None:
+    with pytest.raises(ParamsError, match=r"asked for 9999 .* lower demo\.documents\.crawl"):
+        demo.build(world.read(FACTS, 10), demo.Params(documents=demo.Documents(crawl=9999)))
+
+
 def test_a_misspelt_size_names_the_right_one(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("demo:\n  faults:\n    spma: 3\n", encoding="utf-8")
     with pytest.raises(ParamsError, match="did you mean 'spam'"):

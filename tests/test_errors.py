@@ -25,7 +25,10 @@ PRETRAIN = (
 )
 INGEST = "ingest --raw data/raw --out data/ingested --quarantine data/quarantine --report {report}"
 VALIDATE = "validate --curated data/curated --out data/validated --report reports/validate.json --docs reports/docs"
-CURATE = "curate --ingested data/ingested --out data/curated --dropped data/dropped --report reports/curate.json"
+CURATE = (
+    "curate --ingested data/ingested --out data/curated --dropped data/dropped --report reports/curate.json "
+    "--tables reports/curate"
+)
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,18 @@
 
 import gzip
 import json
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from stages.common import records
-from stages.common.errors import DataError
+from stages.common import params, records
+from stages.common.errors import DataError, ParamsError
 from stages.common.records import SHAPES, message
-from stages.ingest import ingest, summary
+from stages.ingest import Params, ingest, summary
 from tests.real_data import REAL, needs_real_data
 
 USER = {"role": "user", "content": "1+1?"}
@@ -30,9 +29,10 @@ ROWS: list[dict[str, Any]] = [
 SHAPES_OF_ROWS = ["documents", "conversations", "comparisons", "conversations", "prompts", "questions", "comparisons"]
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run(folder: Path, **settings: Any) -> dict[str, Any]:
     """Ingest `folder`/raw and return the report as it is written."""
-    counts = ingest(folder / "raw", folder / "out", folder / "quarantine", 100)
+    chosen = Params.model_validate({"document_characters": 100} | settings)
+    counts = ingest(folder / "raw", folder / "out", folder / "quarantine", chosen)
     report: dict[str, Any] = json.loads(json.dumps(summary(counts)))
     return report
 
@@ -86,7 +86,7 @@ def test_a_malformed_row_goes_to_quarantine_as_it_is(tmp_path: Path) -> None:
         "not an object",
         "bad text",
         "unknown format",
-        "not valid JSON",
+        "nested too deep",
     ]
     assert (report["rows"], report["kept"], report["quarantined"]) == (9, 2, Counter(reasons))
     found = refused(tmp_path)
@@ -101,6 +101,8 @@ def test_the_rows_of_plain_text_are_its_paragraphs(tmp_path: Path) -> None:
     lay(tmp_path, book__txt=b"Title\n\nA sentence.\n\nB\xff.\n\n" + b"Long sentence number two. " * 5 + b"\n")
     report = run(tmp_path)
     assert report["files"]["book.txt"] == {
+        "kind": "text",
+        "encoding": "utf-8",
         "rows": 4,
         "kept": 3,
         "formats": {"plain text": 3},
@@ -117,10 +119,10 @@ def test_the_rows_of_plain_text_are_its_paragraphs(tmp_path: Path) -> None:
 
 
 def test_a_file_of_an_unknown_kind_is_one_row_in_quarantine_and_an_empty_one_none(tmp_path: Path) -> None:
-    lay(tmp_path, a__parquet=b"PAR1\x00\x00", b__txt=b"", c__csv=b"")
+    lay(tmp_path, a__png=b"\x89PNG\x00\x00", b__txt=b"", c__csv=b"")
     report = run(tmp_path)["files"]
     assert [(name, report[name]["rows"], report[name]["quarantined"]) for name in report] == [
-        ("a.parquet", 1, {"unknown format": 1}),
+        ("a.png", 1, {"unknown format": 1}),
         ("b.txt", 0, {}),
         ("c.csv", 0, {}),
     ]
@@ -152,6 +154,159 @@ def test_two_runs_write_the_same_bytes_and_leave_nothing_of_a_run_before(tmp_pat
     assert written(tmp_path) == written(tmp_path / "again")
 
 
+LONG = "春天来了花园里的花都开了孩子们" * 3_700  # 55,500 characters
+PAIR = {"instruction": "Say it.", "input": "", "output": LONG}
+JSON_LINES = (json.dumps(PAIR, ensure_ascii=False) + "\r\n\r\n" + json.dumps(ROWS[2], ensure_ascii=False)).encode()
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    columns = {key for row in rows for key in row}
+    pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in columns}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+CONTAINERS = {
+    "a.jsonl": JSON_LINES,
+    "a.jsonl.gz": gzip.compress(JSON_LINES),
+    "a.jsonl.zst": pa.compress(JSON_LINES, "zstd", asbytes=True),
+    "a.json": json.dumps([PAIR, ROWS[2]], indent=1, ensure_ascii=False).encode(),
+    "b.json": json.dumps(PAIR, indent=1).encode() + b"\n" + json.dumps(ROWS[2], indent=1).encode(),
+    "bom.jsonl": b"\xef\xbb\xbf" + JSON_LINES,
+    "wide.jsonl": JSON_LINES.decode().encode("utf-16"),
+    "gb.jsonl": JSON_LINES.decode().encode("gb18030"),
+    "a.parquet": parquet([PAIR, ROWS[2]]),
+    "a.csv": (
+        "instruction,input,output,conversations,chosen,rejected\r\n"
+        f"Say it.,,{LONG},,,\r\n"
+        ',,,"[{""from"": ""human"", ""value"": ""Hi""}]",a,b\r\n'
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_the_same_rows_give_the_same_records_in_every_container(name: str, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / name).write_bytes(CONTAINERS[name])
+    report = run(tmp_path)["files"][name]
+    assert (report["rows"], report["kept"], report["quarantined"]) == (2, 2, {})
+    assert report["formats"] == {"alpaca": 1, "sharegpt comparison": 1}
+    (conversation,), (comparison,) = kept(tmp_path)["conversations"], kept(tmp_path)["comparisons"]
+    assert conversation["messages"] == [message("user", "Say it."), message("assistant", LONG)]
+    assert (comparison["prompt"], comparison["responses"]) == ([message("user", "Hi")], ["a", "b"])
+
+
+def test_the_report_names_the_encoding_and_a_row_it_does_not_fit_is_refused(tmp_path: Path) -> None:
+    text = "春天来了，花园里的花都开了，孩子们在草地上跑来跑去。"
+    good = json.dumps({"text": text}, ensure_ascii=False).encode("gb18030")
+    prose = "春天来了，花园里的花都开了。\n\n孩子们在草地上跑来跑去。\n\n".encode("gb18030")
+    lay(tmp_path, a__jsonl=b"\n".join([good] * 30 + [b'{"text": "\xff"}']), b__txt=prose * 9 + b"\xff\xff\n")
+    (tmp_path / "raw/c.jsonl").write_bytes(json.dumps({"text": "Zażółć"}, ensure_ascii=False).encode("cp1250"))
+    files = run(tmp_path, encodings={"c.*": "cp1250"})["files"]
+    assert {name: (file["encoding"], file["kept"], file["quarantined"]) for name, file in files.items()} == {
+        "a.jsonl": ("gb18030", 30, {"not gb18030": 1}),
+        "b.txt": ("gb18030", 18, {"not gb18030": 1}),
+        "c.jsonl": ("cp1250", 1, {}),
+    }
+    assert [row["line"] for row in refused(tmp_path)] == [31, 37]
+    assert {record["text"] for record in kept(tmp_path)["documents"]} >= {"Zażółć"}
+
+
+NUMBER = 12345678901234567890123
+ODD = [
+    ('{"text": "a", "score": NaN, "n": -Infinity}', ""),
+    ('{"text": "a", "text": "b"}', ""),
+    (f'{{"text": "a", "n": {NUMBER}}}', ""),
+    (f'{{"text": "a", "n": {"9" * 5000}}}', "not valid JSON"),
+    ('{"text": "a", "n": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deep"),
+    ('{"text": "a\\u0000b"}', ""),
+    ('{"text": "\\ud83d\\ude00"}', ""),
+    ('{"text": "\\ud83d"}', "not UTF-8"),
+    ('{"\\ud83d": 1}', "unknown format"),
+    ('{"messages": [{"role": "\\ud83d", "content": ""}]}', "bad role"),
+    ('{"conversations": [{"from": "function_call", "value": "{\\"name\\": \\"\\\\ud83d\\"}"}]}', "not UTF-8"),
+    ('{"conversations": [{"from": "human", "value": "a"}], "tools": "[\\"\\\\udc00\\"]"}', "not UTF-8"),
+    ('{"text": null, "messages": null}', "unknown format"),
+    ("null", "not an object"),
+    ('"text"', "not an object"),
+    ("\x00", "not valid JSON"),
+]
+
+
+def test_odd_values_are_kept_or_refused_with_their_line(tmp_path: Path) -> None:
+    lay(tmp_path, a__jsonl="\n".join(row for row, _ in ODD).encode())
+    run(tmp_path)
+    expected = [(line, reason) for line, (_, reason) in enumerate(ODD, 1) if reason]
+    assert [(row["line"], row["reason"]) for row in refused(tmp_path)] == expected
+    assert [record["text"] for record in kept(tmp_path)["documents"]] == ["a", "b", "a", "a\0b", "😀"]
+
+
+def test_a_large_number_in_a_tool_call_keeps_its_digits(tmp_path: Path) -> None:
+    call = {"function": {"name": "add", "arguments": {"n": NUMBER}}}
+    row = {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [call]}], "tools": [{"n": NUMBER}]}
+    lay(tmp_path, a__jsonl=json.dumps(row).encode())
+    run(tmp_path)
+    (record,) = kept(tmp_path)["conversations"]
+    assert record["messages"][1]["tool_calls"] == [{"name": "add", "arguments": f'{{"n": {NUMBER}}}'}]
+    assert record["tools"] == f'[{{"n": {NUMBER}}}]'
+
+
+def utterance(name: str, conversation: str, after: str | None, speaker: str) -> bytes:
+    row = {"id": name, "conversation_id": conversation, "reply-to": after, "speaker": speaker, "text": f"Text {name}."}
+    return json.dumps(row).encode()
+
+
+def test_lines_of_a_dialogue_become_one_record_and_a_line_without_an_answer_is_refused(tmp_path: Path) -> None:
+    lines = [
+        utterance("a3", "a1", "a2", "anna"),
+        utterance("a2", "a1", "a1", "ben"),
+        utterance("a1", "a1", None, "anna"),
+        utterance("b1", "b1", None, "ben"),
+        b'{"text": "One."}',
+        utterance("c1", "c1", None, "ben"),
+        utterance("c2", "c1", "c9", "ben"),
+        utterance("d1", "d1", None, "ben").replace(b'"Text d1."', b"null"),
+    ]
+    lay(tmp_path, a__jsonl=b"\n".join(lines))
+    report = run(tmp_path)["files"]["a.jsonl"]
+    assert (report["rows"], report["kept"]) == (8, 3)
+    assert report["formats"] == {"utterances": 2, "text": 1}
+    assert report["quarantined"] == {"no answer": 2, "bad dialogue": 2, "bad text": 1}
+    (record,) = kept(tmp_path)["conversations"]
+    assert (record["id"], [one["content"] for one in record["messages"]]) == ("a.jsonl:2", ["Text a1.", "Text a2."])
+    assert sorted(row["line"] for row in refused(tmp_path)) == [1, 4, 6, 7, 8]
+
+
+def test_a_data_set_is_read_through_the_same_parsers(tmp_path: Path) -> None:
+    (tmp_path / "faqs").mkdir()
+    rows = [{"question": "1+1?", "answer": "2", "text": None}, {"question": None, "answer": None, "text": "One."}]
+    (tmp_path / "faqs/train.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"answer": None}])))
+    report = run(tmp_path, datasets=[{"name": str(tmp_path / "faqs")}])["files"]
+    assert report == {
+        "hf/faqs": {
+            "kind": "dataset",
+            "encoding": "",
+            "rows": 3,
+            "kept": 2,
+            "formats": {"question and answer": 1, "text": 1},
+            "records": {"conversations": 1, "documents": 1},
+            "quarantined": {"bad answer": 1},
+        }
+    }
+    assert kept(tmp_path)["conversations"][0]["id"] == "hf/faqs:1"
+    assert [(row["file"], row["line"]) for row in refused(tmp_path)] == [("hf/faqs", 3)]
+    assert json.loads(refused(tmp_path)[0]["raw"]) == rows[0] | {"answer": None}
+
+
+def test_the_section_of_params_is_read_as_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "ingest:\n  encodings:\n    old/*.txt: big5\n"
+        "  datasets:\n    - name: someone/something\n      revision: 0a1b2c3\n      splits: train\n"
+    )
+    with pytest.raises(ParamsError, match=r"params\.yaml:\d+: unknown key 'ingest\.datasets\.0\.splits'"):
+        params.load(Params, "ingest", tmp_path / "params.yaml")
+
+
 def test_no_raw_data_is_an_error_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"raw: no such folder; put files in data/raw or set demo\.enabled: true"):
         run(tmp_path)
@@ -166,7 +321,7 @@ def test_no_raw_data_is_an_error_with_its_remedy(tmp_path: Path) -> None:
         ("medicalgpt/glaive_toolcall_zh_demo.jsonl", 300, "conversations", {}),
         ("medicalgpt/dpo_zh_500.jsonl", 500, "comparisons", {}),
         ("medicalgpt/toolcall_dpo_zh_demo.jsonl", 11, "comparisons", {}),
-        ("hh_rlhf/harmless_base_test.jsonl.gz", 2312, "documents", {"unknown format": 2312}),
+        ("hh_rlhf/harmless_base_test.jsonl.gz", 2312, "comparisons", {"bad chosen": 5}),
     ],
 )
 def test_every_row_of_a_real_file_is_kept_or_in_quarantine(
@@ -185,58 +340,9 @@ def test_every_row_of_a_real_file_is_kept_or_in_quarantine(
 def test_every_line_of_a_real_text_is_in_one_document(file: str, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/book.txt").symlink_to(REAL / file)
-    total = summary(ingest(tmp_path / "raw", tmp_path / "out", tmp_path / "quarantine", 4000))["total"]
+    total = run(tmp_path, document_characters=4000)["total"]
     texts = [record["text"] for record in records.read(tmp_path / "out/documents")]
     lines = [line for line in (REAL / file).read_text(encoding="utf-8").split("\n") if line.strip()]
     assert [line for text in texts for line in text.split("\n") if line] == lines
     assert total["rows"] == total["kept"] and total["records"]["documents"] == len(texts)
     assert len(texts) > 5 and sorted(map(len, texts))[len(texts) // 2] > 2000
-
-
-def mutate(row: bytes, kind: str, place: int, byte: int) -> bytes:
-    place %= len(row)
-    return {
-        "none": row,
-        "flip": row[:place] + bytes([byte]) + row[place + 1 :],
-        "insert": row[:place] + bytes([byte]) * 3 + row[place:],
-        "delete": row[:place] + row[place + byte % 20 :],
-        "cut": row[:place],
-        "double": row[:place] + row,
-    }[kind]
-
-
-MUTATION = st.tuples(
-    st.sampled_from(ROWS),
-    st.sampled_from(["none", "flip", "insert", "delete", "cut", "double"]),
-    st.integers(0, 500),
-    st.integers(0, 255),
-)
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(sorted({key for row in ROWS for key in row} | {"role", "from", "value"})), inner
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(MUTATION, max_size=40), st.lists(JSON_VALUES, max_size=10), st.booleans())
-def test_no_mutation_of_rows_crashes_or_loses_one(
-    mutations: list[tuple[dict[str, Any], str, int, int]], values: list[Any], packed: bool
-) -> None:
-    rows = [json.dumps(ROWS[0]).encode()]
-    rows += [mutate(json.dumps(row).encode(), kind, at, byte) for row, kind, at, byte in mutations]
-    rows += [json.dumps(value).encode() for value in values]
-    data = b"\n".join(rows)
-    with tempfile.TemporaryDirectory() as place:
-        folder = lay(Path(place), a__jsonl=gzip.compress(data) if packed else data)
-        report = run(folder)["total"]
-        lines = [record["id"].rpartition(":")[2] for found in kept(folder).values() for record in found]
-        lines += [str(row["line"]) for row in refused(folder)]
-    expected = [str(number) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
-    assert sorted(lines) == sorted(expected)
-    assert report["rows"] == len(expected) == report["kept"] + sum(report["quarantined"].values())

@@ -25,7 +25,6 @@ CONSTRAINTS = {
 }
 NOT_IMPORTED = {
     "honcho": "flows/services.py starts it as a command",
-    "orjson": "datatrove's JSON lines want it and do not require it",
     "xxhash": "datatrove's, and capped here",
 }
 EXTRAS = {"ray"}  # imported only where its extra is asked for

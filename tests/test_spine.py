@@ -1,6 +1,7 @@
 """The whole chain on a small world: raw data to champion, nothing on the second call, a record followed end to end."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,19 @@ DATA = ["data/raw", "data/ingested", "data/curated", "data/validated"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+def compare(folder: Path, best: str) -> None:
+    """Write a comparison file of one's own beside the demo's data."""
+    file = folder / "data/raw/own/comparisons.jsonl"
+    row = {"prompt": "Which city is the capital of Portugal?", "responses": [best, "I will not say."], "ranks": [1, 2]}
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a project whose pipeline has run to its end."""
     folder = project.lay(tmp_path_factory.mktemp("spine"), "params.yaml", SMALL)
+    compare(folder, "It is Lisbon.")
     result = project.run(folder, "dvc", "repro")
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
@@ -115,3 +125,26 @@ def test_an_unknown_record_is_an_error_with_a_hint(done: Path) -> None:
     result = project.run(done, "python", "-m", "flows.trace", "demo/articles.jsonl:999999")
     assert result.returncode == 4
     assert "the file ends before line 999999" in result.stderr
+
+
+def validated(folder: Path) -> dict[str, str]:
+    """The hash of everything the door has let through, as DVC locks it."""
+    outs = params.plain(params.read_yaml(folder / "dvc.lock"))["stages"]["validate"]["outs"]
+    return {out["path"]: out["md5"] for out in outs if out["path"].startswith("data/validated/")}
+
+
+def test_data_that_is_the_same_again_changes_no_hash(done: Path) -> None:
+    lock = (done / "dvc.lock").read_bytes()
+    result = project.run(done, "dvc", "repro", "--force", "--single-item", "validate")
+    assert "Running stage 'validate'" in result.stdout, result.stderr
+    assert (done / "dvc.lock").read_bytes() == lock
+
+
+def test_editing_one_comparison_file_does_not_retrain_the_model_that_answers(done: Path) -> None:
+    before = validated(done)
+    compare(done, "Lisbon, since 1255.")
+    result = project.run(done, "dvc", "repro", "sft")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.findall(r"Running stage '(.+?)'", result.stdout) == ["ingest", "curate", "validate"]
+    after = validated(done)
+    assert {path for path in before if before[path] != after[path]} == {"data/validated/comparisons"}

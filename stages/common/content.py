@@ -1,10 +1,9 @@
-"""What a record says: its text made uniform, its identity by content, and the questions it asks."""
+"""What a record says: its text made uniform, and its identity by content."""
 
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 
 from stages.common.records import Record, Shape
@@ -12,7 +11,6 @@ from stages.common.records import Record, Shape
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 WIDE_SPACES = re.compile("[\xa0\u2000-\u200a\u202f\u205f\u3000]")
 LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
-SENTENCES = re.compile("[^\n.!?。！？]+[.!?。！？]*")
 BLANK_LINES = re.compile("\n{3,}")
 TURNS = {"conversations": "messages", "comparisons": "prompt", "prompts": "messages", "questions": "messages"}
 IDENTITY = {
@@ -66,20 +64,6 @@ def user_turns(shape: Shape, record: Record) -> list[str]:
     """Return what the user says, in order; a document has no user."""
     turns = record[TURNS[shape]] or [] if shape in TURNS else []
     return [turn["content"] or "" for turn in turns if turn["role"] == "user"]
-
-
-def asked(shape: Shape, record: Record) -> Iterator[bytes]:
-    """Yield digests of all the record may ask: each user turn, or a document's lines, paragraphs and sentences.
-
-    Of a test question only the last turn counts: those before it are examples or context.
-    """
-    if shape == "documents":
-        text = record["text"] or ""
-        parts = {*text.split("\n"), *text.split("\n\n"), *SENTENCES.findall(text)}
-    else:
-        turns = user_turns(shape, record)
-        parts = set(turns[-1:] if shape == "questions" else turns)
-    return (digest(key(part)) for part in parts if part.strip())
 
 
 def split_digest(shape: Shape, record: Record) -> bytes:

@@ -1,9 +1,9 @@
-"""What makes two texts the same, and what a record asks."""
+"""What makes two texts the same."""
 
 import pytest
 
 from stages.common import content
-from stages.common.records import Record, Shape, message
+from stages.common.records import message
 
 
 @pytest.mark.parametrize(
@@ -25,28 +25,6 @@ def test_normalise(text: str, clean: str) -> None:
 def test_a_key_forgets_case_width_and_spacing_but_not_signs() -> None:
     assert content.key(" What IS\n 2＋2？ ") == content.key("what is 2+2?")
     assert content.key("2+2?") != content.key("2-2?")
-
-
-def asked(shape: Shape, record: Record) -> set[bytes]:
-    return set(content.asked(shape, record))
-
-
-def question(text: str) -> set[bytes]:
-    return {content.digest(content.key(text))}
-
-
-def test_a_conversation_asks_every_user_turn_and_a_question_only_its_last() -> None:
-    turns = [message("user", "One?"), message("assistant", "Nine?"), message("user", "Two?")]
-    assert asked("conversations", {"messages": turns}) == question("one?") | question("two?")
-    assert asked("comparisons", {"prompt": turns}) == question("one?") | question("two?")
-    assert asked("questions", {"messages": turns}) == question("two?")
-
-
-def test_a_document_asks_its_lines_paragraphs_and_sentences() -> None:
-    text = "So he said. Who are you? I asked.\n\nWhat\nnow?\n\n他是谁？我问。"
-    found = asked("documents", {"text": text})
-    assert question("Who are you?") | question("What now?") | question("他是谁?") <= found
-    assert not question("are you?") & found
 
 
 def test_identity_is_the_content_of_a_shape() -> None:

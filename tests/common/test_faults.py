@@ -1,16 +1,16 @@
-"""Which exchanges are of no use; the order of turns is told the same by `faults` and by the suites' expressions."""
+"""Which exchanges are of no use; the order of turns is told the same by `faults` and by the suites."""
 
 import json
-import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common import facts
-from stages.common.expectations import SUITES
+from stages.common.curate.contamination import Contamination, Index
 from stages.common.faults import fault, in_order
 from stages.common.records import Record, Shape, message
+from stages.common.validate.door import SUITES
+from stages.common.validate.facts import facts
 
 CALL = [{"name": "f", "arguments": "{}"}]
 
@@ -63,22 +63,20 @@ def test_what_else_a_shape_needs() -> None:
     assert fault("questions", {"messages": turns("U"), "reference": "a"}) == ""
 
 
-def expression(shape: Shape) -> re.Pattern[str]:
-    suite = json.loads((SUITES / f"{shape}.json").read_text(encoding="utf-8"))
-    arguments = [entry["kwargs"] for entry in suite["expectations"]]
-    found = [given["regex"] for given in arguments if given.get("column") == "roles"]
-    return re.compile(found[0])
-
-
 @pytest.mark.parametrize("shape", ["conversations", "comparisons", "prompts", "questions"])
 def test_curate_lets_through_exactly_the_orders_that_validate_expects(shape: Shape) -> None:
-    pattern, key = expression(shape), "prompt" if shape == "comparisons" else "messages"
+    from stages.common.validate.expectations import take_turns
+
+    suite = json.loads((SUITES / f"{shape}.json").read_text(encoding="utf-8"))
+    last = next(entry["kwargs"]["last"] for entry in suite["expectations"] if "last" in entry["kwargs"])
+    index, key = Index.build([], Contamination()), "prompt" if shape == "comparisons" else "messages"
 
     @given(st.text("SUACT", max_size=8))
     def agree(roles: str) -> None:
         record = {key: turns(roles), "responses": ["a", "b"], "ranks": [1, 2], "reference": "r", "group": "g"}
-        row = next(facts.rows(shape, "train", [{"id": "a:1", "source": "a", "tools": None, **record}], facts.Seen()))
-        assert bool(pattern.match(str(row["roles"]))) == (fault(shape, record) == "")
+        row = facts(shape, {"id": "a:1", "source": "a", "tools": None, **record}, index)
+        expected = take_turns(row["roles"]) and row["roles"].split()[-1] in last
+        assert expected == (fault(shape, record) == "")
 
     agree()
 

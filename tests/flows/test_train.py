@@ -68,6 +68,7 @@ def in_background(repository: Path, url: str) -> "subprocess.Popen[str]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests run in the background ignore it
     )
     for _ in range(600):
         if (repository / "started").exists():

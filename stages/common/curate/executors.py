@@ -8,9 +8,11 @@ import multiprocessing
 import os
 import subprocess
 import time
-from contextlib import redirect_stderr
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.common import params, parent
 from stages.common.errors import ParamsError, StageError
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from datatrove.pipeline.base import PipelineStep
 
 VARIABLE = "LATHE_DATATROVE"
-DEFAULT = Path("infra/datatrove/local.yaml")
+DEFAULT = Path(__file__).parents[3] / "infra/datatrove/local.yaml"
 
 
 class Executor:
@@ -33,15 +35,16 @@ class Executor:
         self.kind = self.settings.pop("executor", "")
         if self.kind not in ("local", "ray", "slurm"):
             raise ParamsError(f"executor: {self.kind!r} is none of local, ray, slurm", where=self.file)
-        self.pool: Any = None
+        self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Executor":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.pool is not None:
-            self.pool.terminate()
-            self.pool.join()
+            if kind is not None:
+                _end_workers()
+            self.pool.shutdown(cancel_futures=True)
 
     def run(self, pipeline: "list[PipelineStep]", tasks: int, work: Path) -> None:
         """Run `pipeline` as `tasks` tasks; logs, statistics and completions go to `work`.
@@ -63,11 +66,17 @@ class Executor:
                 _task((job, rank))
             return
         if self.pool is None:
-            self.pool = multiprocessing.get_context("forkserver").Pool(self._workers())
+            self.pool = ProcessPoolExecutor(self._workers(), multiprocessing.get_context("forkserver"))
         started = time.monotonic()
-        for done, _ in enumerate(self.pool.imap_unordered(_task, [(job, rank) for rank in ranks]), 1):
-            left = (time.monotonic() - started) / done * (len(ranks) - done)
-            log.info("%s: %d of %d tasks, %.0f s left", work.name, done, len(ranks), left)
+        futures = [self.pool.submit(_task, (job, rank)) for rank in ranks]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                left = (time.monotonic() - started) / done * (len(ranks) - done)
+                log.info("%s: %d of %d tasks, %.0f s left", work.name, done, len(ranks), left)
+        except BrokenProcessPool as error:
+            what, remedy = "a worker was killed, most likely for want of memory", "lower workers and run it again"
+            raise StageError(what, where=self.file, remedy=remedy) from error
 
     def _workers(self) -> int:
         wanted = int(self.settings.get("workers", -1))
@@ -81,8 +90,12 @@ class Executor:
         from datatrove.executor import RayPipelineExecutor
 
         if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})
-        self._finish(RayPipelineExecutor(pipeline, tasks=tasks, logging_dir=str(work.absolute()), **self.settings), work)
+            ray.init(
+                log_to_driver=False, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}}
+            )
+        self._finish(
+            RayPipelineExecutor(pipeline, tasks=tasks, logging_dir=str(work.absolute()), **self.settings), work
+        )
 
     def _slurm(self, pipeline: "list[PipelineStep]", tasks: int, work: Path) -> None:
         from datatrove.executor import SlurmPipelineExecutor
@@ -103,6 +116,16 @@ class Executor:
         if missing:
             names = ", ".join(map(str, missing[:10]))
             raise StageError(f"{len(missing)} tasks did not end well ({names})", where=work / "logs")
+
+
+def _end_workers() -> None:
+    """End the local workers where they are: what their tasks have not completed is done again."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "forkserver" in " ".join(child.cmdline()):
+                child.terminate()
 
 
 def _task(work: "tuple[PipelineExecutor, int]") -> None:

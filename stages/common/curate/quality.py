@@ -151,15 +151,14 @@ def _teaches(good: Flags, folds: NDArray[np.intp], used: Flags) -> bool:
 
 def _fit(features: Any, good: Flags, folds: NDArray[np.intp], used: Flags, strength: float) -> Model:
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no annotations
+    from threadpoolctl import threadpool_limits
 
     weights, intercepts = np.zeros((FOLDS, FEATURES), np.float32), np.zeros(FOLDS, np.float32)
     with threadpool_limits(1):  # sums of several threads differ in their last bits
         for fold in range(FOLDS):
             rows = used & (folds != fold)
-            fitted = LogisticRegression(C=strength, class_weight="balanced", max_iter=1_000).fit(
-                features[rows], good[rows]
-            )
+            options = {"C": strength, "class_weight": "balanced", "solver": "newton-cg", "tol": 1e-6, "max_iter": 1_000}
+            fitted = LogisticRegression(**options).fit(features[rows], good[rows])
             weights[fold], intercepts[fold] = fitted.coef_[0], fitted.intercept_[0]
     return Model(weights.astype(np.float64), intercepts.astype(np.float64))
 

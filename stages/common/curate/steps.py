@@ -1,11 +1,10 @@
-"""datatrove steps that records flow through: read a slice, measure, drop with a reason, scrub, write.
+"""datatrove steps that records flow through: read a slice, make uniform, measure, scrub, write.
 
 A task is one slice of the input (some ten thousand records), however many workers there are, so what is written does
 not depend on them. A record travels as a Document: `text` is what is measured and compared, metadata["record"] the
 record itself, metadata["language"] and ["score"] what was measured.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
-from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.batching import batched
 
 from stages.common import content, records
@@ -24,7 +21,7 @@ from stages.common.records import SCHEMAS, Record, Shape
 from stages.common.shards import RECORDS_PER_GROUP, Shards
 
 if TYPE_CHECKING:
-    from stages.common.curate.quality import Model
+    from stages.common.curate.quality import Model, Quality
 
 RECORDS_PER_TASK = 20_000
 RECORDS_MEASURED_AT_ONCE = 256
@@ -98,61 +95,24 @@ class Measure(PipelineStep):
 
     type, name = "STATS", "measure"
 
-    def __init__(self, model: "Model | None", counts: Path) -> None:
+    def __init__(self, shape: Shape, model: "Model | None", settings: "Quality", counts: Path) -> None:
         super().__init__()
-        self.model, self.counts = model, counts
+        self.model, self.settings, self.counts = model if shape == "documents" else None, settings, counts
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield the Documents with metadata["language"] and ["score"] (None without a model)."""
+        """Yield the Documents with metadata["language"], ["score"] (None without a model) and ["trusted"]."""
         counted: Tally = Tally()
         for batch in batched(data, RECORDS_MEASURED_AT_ONCE):
-            scores = quality.score(self.model, [doc.text for doc in batch]).tolist() if self.model else [None] * len(batch)
+            scores = (
+                quality.score(self.model, [doc.text for doc in batch]).tolist() if self.model else [None] * len(batch)
+            )
             for doc, score in zip(batch, scores, strict=True):
+                source = doc.metadata["record"]["source"]
                 doc.metadata |= {"language": language.detect(doc.text), "score": score}
+                doc.metadata["trusted"] = quality.trusted(source, self.settings)
                 tally.observe(counted, "before", doc.text, doc.metadata["language"], score)
                 yield doc
         tally.save(counted, self.counts / "before", rank)
-
-
-class Drops(JsonlWriter):
-    """Keeps what a filter drops in `<folder>/<reason>/<shape>-<task>.jsonl`, and counts it by source and reason."""
-
-    def __init__(self, folder: Path, shape: Shape, counts: Path) -> None:
-        super().__init__(str(folder), f"${{filter_reason}}/{shape}-${{rank}}.jsonl", compression=None, adapter=_dropped)
-        self.shape, self.counts, self.counted = shape, counts, Tally()
-        self.rank = 0
-
-    def write(self, document: Document, rank: int = 0, **_: object) -> None:
-        """Write and count one dropped record."""
-        document.metadata["shape"] = self.shape
-        self.rank = rank
-        super().write(document, rank)
-        self.counted["dropped", document.metadata["record"]["source"], document.metadata["filter_reason"]] += 1
-
-    def close(self) -> None:
-        """Close the files and save the counts."""
-        super().close()
-        tally.save(self.counted, self.counts, self.rank)
-
-
-def _dropped(_: JsonlWriter, document: Document) -> Record:
-    """Return a line of data/dropped: why, what of (a duplicate's original, a test question), and the record."""
-    known = document.metadata
-    head = {"reason": known["filter_reason"], "shape": known["shape"]}
-    return head | ({"of": known["of"]} if "of" in known else {}) | known.get("raw", known["record"])
-
-
-class Drop(BaseFilter):
-    """Drops the records for which `check` gives a reason, and keeps them aside."""
-
-    def __init__(self, name: str, check: Callable[[Document], str], aside: Drops) -> None:
-        super().__init__(exclusion_writer=aside)
-        self.name, self.check = name, check
-
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Return True, or False with the reason."""
-        reason = self.check(doc)
-        return (False, reason) if reason else True
 
 
 class Scrub(PipelineStep):

@@ -1,22 +1,16 @@
-"""Every row format, parsed to the record it means; and rows that mean none."""
+"""Turns as objects, ShareGPT's and OpenAI's, parsed to the messages they mean; and rows that mean none."""
 
 import json
 from typing import Any
 
 import pytest
 
-from stages.common.formats import FORMATS, Malformed, recognise
+from stages.common.ingest.fields import Malformed
 from stages.common.records import Record, message
+from tests.common.ingest.parse import parse
 
 CALL = {"name": "weather", "arguments": '{"city": "北京"}'}
 TOOLS = [{"name": "weather", "parameters": {}}]
-
-
-def parse(row: Record) -> tuple[str, str, Record]:
-    name = recognise(row)
-    assert name is not None
-    shape, parser = FORMATS[name]
-    return name, shape, parser(row)
 
 
 def test_text() -> None:
@@ -86,17 +80,38 @@ def test_messages_with_a_group_are_a_question() -> None:
     assert parse(row) == ("question", "questions", expected)
 
 
-def test_ranked_answers_with_ties() -> None:
-    row = {"prompt": "Hi", "responses": ["a", "b", "c"], "ranks": [2, 1, 1], "annotator": "rules", "categories": ["x"]}
-    name, shape, record = parse(row)
-    assert (name, shape) == ("comparison", "comparisons")
-    assert record["prompt"] == [message("user", "Hi")]
-    assert (record["ranks"], record["annotator"], record["categories"]) == ([2, 1, 1], "rules", ["x"])
+def test_roles_of_either_kind_thoughts_and_old_function_calls() -> None:
+    turns = [
+        {"role": "human", "content": "Hi"},
+        {"role": "assistant", "reasoning_content": "Look.", "content": None, "function_call": CALL},
+        {"role": "function", "content": "sunny"},
+        {"from": "tool_call", "value": json.dumps([{"name": "stop"}, {"name": "go", "arguments": None}])},
+        {"from": "tool_response", "value": "done"},
+        {"from": "chatgpt", "value": "Sunny."},
+    ]
+    expected = [
+        message("user", "Hi"),
+        message("assistant", "", "Look.", [CALL]),
+        message("tool", "sunny"),
+        message("assistant", "", None, [{"name": "stop", "arguments": "{}"}, {"name": "go", "arguments": "{}"}]),
+        message("tool", "done"),
+        message("assistant", "Sunny."),
+    ]
+    assert parse({"conversation": turns})[2]["messages"] == expected
+    assert parse({"messages": turns})[2]["messages"] == expected
 
 
-@pytest.mark.parametrize("row", [{}, {"chosen": "a", "rejected": "b"}, {"instruction": "a", "output": "b"}])
-def test_other_keys_are_no_known_format(row: Record) -> None:
-    assert recognise(row) is None
+def test_turns_stored_as_columns_are_rows_again() -> None:
+    row = {"conversations": {"from": ["human", "gpt"], "value": ["Hi", "Hello."]}}
+    assert parse(row)[2]["messages"] == [message("user", "Hi"), message("assistant", "Hello.")]
+
+
+def test_a_system_prompt_beside_the_turns_stands_first_and_once() -> None:
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    expected = [message("system", "Be brief."), message("user", "Hi")]
+    assert parse({"system_prompt": "Be brief.", "messages": said})[2]["messages"] == expected
+    assert parse({"system_prompt": "Be brief.", "messages": said[1:]})[2]["messages"] == expected
+    assert parse({"system": " ", "messages": said[1:]})[2]["messages"] == expected[1:]
 
 
 def user(content: Any = "Hi", **more: Any) -> dict[str, Any]:
@@ -106,7 +121,7 @@ def user(content: Any = "Hi", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"text": None}, "bad text"),
+        ({"text": 1}, "bad text"),
         ({"conversations": "Hi"}, "bad turn"),
         ({"conversations": []}, "bad turn"),
         ({"conversations": [{"from": "human", "value": None}]}, "bad turn"),
@@ -127,17 +142,9 @@ def user(content: Any = "Hi", **more: Any) -> dict[str, Any]:
         ({"messages": [user()], "group": "iid"}, "bad reference"),
         ({"messages": [user()], "group": 3, "reference": "2"}, "bad group"),
         ({"messages": [user()], "reference": 2}, "bad reference"),
-        ({"prompt": "Hi", "responses": "a", "ranks": [1]}, "bad responses"),
-        ({"prompt": "Hi", "responses": ["a", None], "ranks": [1, 2]}, "bad responses"),
-        ({"prompt": "Hi", "responses": ["a"], "ranks": [1]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [1]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [0, 1]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, 3]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [True, 2]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [2, 2]}, "bad ranks"),
-        ({"prompt": "Hi", "responses": ["a", "b"], "ranks": [1, 2], "categories": "x"}, "bad categories"),
-        ({"prompt": 1, "responses": ["a", "b"], "ranks": [1, 2]}, "bad turn"),
+        ({"conversations": {"from": ["human"], "value": []}}, "bad turn"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "system": 1}, "bad system"),
+        ({"messages": [{"role": "function_call", "content": "call me"}]}, "bad tool call"),
     ],
 )
 def test_a_malformed_row_is_refused_with_a_reason(row: Record, reason: str) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from stages.common.raw_files import Row
+from stages.common.ingest.rows import Row
 
 HEADING_CHARACTERS = 80
+UNDECODABLE = "not UTF-8"
 SENTENCE_ENDS = tuple(".!?;,。！？；，…\"'”’)）」』")
 
 
@@ -18,7 +19,7 @@ class Paragraph(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A paragraph that is not UTF-8, or a row that could not be read at all."""
+    """A paragraph that could not be decoded, or a row that could not be read at all."""
 
     row: Row
     reason: str
@@ -90,7 +91,7 @@ def _block(rows: list[Row], opens: bool, by_line: bool) -> Iterator[Paragraph | 
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
-            fault = fault or "not UTF-8"
+            fault = fault or UNDECODABLE
         yield Unreadable(whole, fault) if fault else Paragraph(whole.line, text, opens and number == 0)
 
 

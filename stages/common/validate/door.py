@@ -4,6 +4,7 @@ Suites lie in `stages/expectations/<name>.json`, in Great Expectations' own form
 """
 
 import datetime
+import gc
 import html
 import json
 import re
@@ -15,10 +16,14 @@ from typing import TYPE_CHECKING, Any
 from stages.common.errors import StageError
 
 if TYPE_CHECKING:
-    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.core.expectation_validation_result import (
+        ExpectationSuiteValidationResult,
+        ExpectationValidationResult,
+    )
+    from great_expectations.data_context.types.base import DataContextConfig
     from pandas import DataFrame
 
-SUITES = Path(__file__).parent.parent / "expectations"
+SUITES = Path(__file__).parents[2] / "expectations"
 IDS_NAMED = 10
 RESULT = {
     "result_format": "COMPLETE",  # the only one with which Data Docs name rows
@@ -26,6 +31,7 @@ RESULT = {
     "partial_unexpected_count": IDS_NAMED,
     "return_unexpected_index_query": False,
 }
+SOURCE = "lathe"
 EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"20\d{6}T\d{6}\.\d{6}Z")
@@ -35,7 +41,7 @@ REMOTE_LOGO = re.compile(r'https://[^"]*/logo-long\.png\?d=[^"]*')
 
 @dataclass
 class Finding:
-    """One expectation of a suite over all the batches it has seen; `ids` are the first rows that fail."""
+    """One expectation of a suite over all the batches it has seen; `rows` are the first that fail: id -> value."""
 
     suite: str
     expectation: str
@@ -44,60 +50,55 @@ class Finding:
     evaluated: int = 0
     unexpected: int = 0
     success: bool = True
-    ids: list[str] = field(default_factory=list)
+    rows: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Return the finding as a part of the report."""
-        names = ("severity", "success", "evaluated", "unexpected", "ids")
-        return {name: getattr(self, name) for name in names}
+        names = ("severity", "success", "evaluated", "unexpected")
+        rows = [{"id": name, "found": value} for name, value in self.rows.items()]
+        return {name: getattr(self, name) for name in names} | {"rows": rows}
 
 
 class Door:
-    """Checks frames against suites and collects the findings; every frame has a column `id`."""
+    """Checks frames against suites and collects the findings; every frame has a column `id`.
 
-    def __init__(self, docs: Path) -> None:
+    What Great Expectations finds is kept in `work` until the Data Docs are written.
+    """
+
+    def __init__(self, docs: Path, work: Path) -> None:
         import great_expectations as gx
-        from great_expectations.data_context.types.base import (
-            DataContextConfig,
-            InMemoryStoreBackendDefaults,
-            ProgressBarsConfig,
-        )
 
-        from stages.common import docs_store
+        from stages.common.validate import expectations  # noqa: F401  # once imported, suites may name them
 
         self.docs = docs
         self.findings: dict[tuple[str, str], Finding] = {}
-        store = {"class_name": "SortedFilesystemStore", "module_name": docs_store.__name__}
-        store["base_directory"] = str(docs.absolute())
-        site = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": store}
-        site["site_index_builder"] = {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False}
-        config = DataContextConfig(
-            store_backend_defaults=InMemoryStoreBackendDefaults(),
-            data_docs_sites={"docs": site},
-            progress_bars=ProgressBarsConfig(globally=False),
-            analytics_enabled=False,
-        )
-        self.context = gx.get_context(mode="ephemeral", project_config=config)
-        self.source = self.context.data_sources.add_pandas("lathe")
+        self.context = gx.get_context(mode="ephemeral", project_config=_config(docs, work))
         self.suites: dict[str, gx.ExpectationSuite] = {}
+        gc.collect()
+        gc.freeze()  # or each collection looks through all of the library again
 
     def check(self, suite: str, batch: str, frame: "DataFrame") -> None:
         """Check one frame. Raises StageError when an expectation cannot be evaluated at all."""
+        for result in self._results(suite, batch, frame).results:
+            self._add(suite, result)
+        self.context.data_sources.delete(SOURCE)
+        gc.collect()  # a data source keeps its frames, in a circle
+
+    def _results(self, suite: str, batch: str, frame: "DataFrame") -> "ExpectationSuiteValidationResult":
         import great_expectations as gx
         from great_expectations.core.run_identifier import RunIdentifier
 
         if suite not in self.suites:
             content = json.loads((SUITES / f"{suite}.json").read_text(encoding="utf-8"))
             self.suites[suite] = self.context.suites.add(gx.ExpectationSuite(**content))
-        data = self.source.add_dataframe_asset(batch).add_batch_definition_whole_dataframe("whole")
+        source = self.context.data_sources.add_pandas(SOURCE)
+        data = source.add_dataframe_asset(batch).add_batch_definition_whole_dataframe("whole")
         definition = gx.ValidationDefinition(name=f"{suite} on {batch}", data=data, suite=self.suites[suite])
-        results = self.context.validation_definitions.add(definition).run(
+        return self.context.validation_definitions.add(definition).run(
             batch_parameters={"dataframe": frame},
             result_format=RESULT,
             run_id=RunIdentifier(run_name="validate", run_time=EPOCH),
         )
-        for result in results.results:
-            self._add(suite, result)
 
     def write_docs(self) -> None:
         """Write the Data Docs, with no time, random id or remote logo in them."""
@@ -112,16 +113,43 @@ class Door:
         config = result.expectation_config
         if config is None or _raised(result.exception_info):
             raise StageError(f"{suite}: an expectation could not be evaluated: {result.exception_info}", where=SUITES)
-        names = [str(config.kwargs[key]) for key in ("column", "column_A", "column_B") if key in config.kwargs]
-        name = f"{config.type}({', '.join(names)})"
+        column = str(config.kwargs["column"])
+        name = f"{config.type}({column})"
         new = Finding(suite, name, str(config.severity.value), str(config.description or ""))
         finding = self.findings.setdefault((suite, name), new)
         finding.evaluated += result.result.get("element_count", 0)
         finding.unexpected += result.result.get("unexpected_count", 0)
         finding.success &= bool(result.success)
-        rows = result.result.get("partial_unexpected_index_list") or []
-        named = [html.unescape(str(row["id"])) for row in rows]
-        finding.ids = [*finding.ids, *dict.fromkeys(named)][:IDS_NAMED]
+        for row in result.result.get("partial_unexpected_index_list") or []:
+            if len(finding.rows) < IDS_NAMED:
+                value = row[column]
+                finding.rows[html.unescape(str(row["id"]))] = html.unescape(value) if isinstance(value, str) else value
+
+
+def _config(docs: Path, work: Path) -> "DataContextConfig":
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    from stages.common.validate import store
+
+    kept = InMemoryStoreBackendDefaults()
+    kept.stores["validation_results_store"]["store_backend"] = {
+        "class_name": "TupleFilesystemStoreBackend",
+        "base_directory": str(work.absolute() / "results"),
+    }
+    pages = {"class_name": store.SortedFilesystemStore.__name__, "module_name": store.__name__}
+    pages["base_directory"] = str(docs.absolute())
+    site = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": pages}
+    site["site_index_builder"] = {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False}
+    return DataContextConfig(
+        store_backend_defaults=kept,
+        data_docs_sites={"docs": site},
+        progress_bars=ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
+    )
 
 
 def settled(page: str, logo: str) -> str:

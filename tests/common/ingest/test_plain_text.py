@@ -5,8 +5,9 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.plain_text import Document, Paragraph, Unreadable, documents, is_heading, paragraphs
-from stages.common.raw_files import Row, lines
+from stages.common.ingest.plain_text import Document, Paragraph, Unreadable, documents, is_heading, paragraphs
+from stages.common.ingest.raw_files import lines
+from stages.common.ingest.rows import Row
 
 
 def rows(text: str | bytes) -> list[Row]:

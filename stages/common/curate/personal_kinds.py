@@ -1,0 +1,183 @@
+"""What personal data looks like, kind by kind, and what only looks like it."""
+
+import ipaddress
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+Accept = Callable[[re.Match[str]], bool]
+GROUPS = r"[ \u00a0.\-\u2010-\u2015－]"  # what may stand between the groups of digits of a phone number
+NO_WORD_BEFORE, NO_WORD_AFTER = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
+
+NO_NUMBER_AFTER = r"(?![\dA-Za-z]|[.,]\d)"
+
+MAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])(?!git@)[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}(?:@|＠)(?:[A-Za-z0-9-]{1,63}\.){1,8}"
+    r"[A-Za-z]{2,24}(?![A-Za-z0-9-])"
+)
+KEY = re.compile(
+    NO_WORD_BEFORE + r"(?:sk-[A-Za-z0-9_-]{20,250}|[sr]k_live_[A-Za-z0-9]{16,120}|(?:AKIA|ASIA)[0-9A-Z]{16}"
+    r"|gh[opsur]_[A-Za-z0-9]{30,255}|github_pat_[A-Za-z0-9_]{22,255}|glpat-[A-Za-z0-9_-]{20,64}|hf_[A-Za-z0-9]{30,64}"
+    r"|xox[abprs]-[A-Za-z0-9-]{10,120}|AIza[0-9A-Za-z_-]{35})(?![A-Za-z0-9_-])"
+)
+KEY_MARKS = ("sk-", "k_live_", "AKIA", "ASIA", "gh", "glpat-", "hf_", "xox", "AIza")
+TOKEN = re.compile(NO_WORD_BEFORE + r"eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+")
+_PEM, _LINE_END = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", r"(?:\s|\\[rn])"
+PEM = re.compile(
+    rf"-----BEGIN {_PEM}(?:(?:[^-]|-(?!----))*+-----END {_PEM}"
+    rf"|{_LINE_END}*+(?:[A-Za-z0-9+/=]{{16,}}+{_LINE_END}*+)++)"  # cut: what is there of it
+)
+
+IDENTITY = re.compile(
+    r"(?<![\dA-Za-z])(?<!\d\.)[1-9]\d{5}(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?![\dA-Za-z])"
+)
+SOCIAL = re.compile(r"(?<![\dA-Za-z-])(?!000|666)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\dA-Za-z]|-\d)")
+CARD = re.compile(
+    r"(?<![\dA-Za-z.,-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})"
+    + NO_NUMBER_AFTER
+)
+ISSUERS = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|62\d{14,17}|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]|[689]\d)\d{11}"
+)
+V4 = re.compile(r"(?<![A-Za-z0-9_.])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z0-9_]|\.[A-Za-z0-9])")
+V6 = re.compile(r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![A-Za-z0-9_:])")
+NUMBERING = re.compile(
+    r"(?:version|release|build|section|chapter|v\.?|§|版本|第|章|节|表|图)[ :：]{0,2}$", re.IGNORECASE
+)
+
+_CHINA = rf"(?:(?:\+|00)?86{GROUPS}?)?"
+MOBILE = re.compile(rf"{NO_WORD_BEFORE}(?<!\d\.){_CHINA}1[3-9]\d({GROUPS}?)\d{{4}}\1\d{{4}}{NO_NUMBER_AFTER}")
+LAND_LINE = re.compile(
+    rf"{NO_WORD_BEFORE}(?<!\d[.-]){_CHINA}(?:[(（]0\d{{2,3}}[)）]{GROUPS}?|0(?:10|2\d|[3-9]\d\d){GROUPS})"
+    rf"\d{{3,4}}{GROUPS}?\d{{4}}(?:(?:-|转)\d{{1,6}})?(?![\dA-Za-z])"
+)
+HOTLINE = re.compile(rf"{NO_WORD_BEFORE}(?<!-)[48]00{GROUPS}\d{{3,4}}{GROUPS}\d{{3,4}}(?![\dA-Za-z]|-\d)")
+AMERICAN = re.compile(
+    r"(?<![A-Za-z0-9_.-])(?:\+?1[-. ]?)?(?:\(\d{3}\)[ -]?\d{3}[-. ]|\d{3}([-.])\d{3}\1)\d{4}(?![\dA-Za-z]|[-.]\d)"
+)
+INTERNATIONAL = re.compile(
+    rf"(?<![A-Za-z0-9_+.])(?:\+|00(?=[1-9]\d{{0,2}}{GROUPS}))[1-9](?:{GROUPS}?(?:\(\d{{1,4}}\)|\d)){{7,14}}"
+    + NO_NUMBER_AFTER
+)
+LABELLED = re.compile(
+    r"(?:\b(?:tel|phone|mobile|cell|fax|whatsapp|hotline)\b|电话|電話|手机|手機|传真|致电|热线|联系方式)"
+    r"(?:号码|号| ?numbers?| ?no\.?)?(?: is)?[ \t:：=是为]{0,4}(\+?[(（]?\d(?:[ )）(（.\-]{0,2}\d){6,14})"
+    + NO_NUMBER_AFTER,
+    re.IGNORECASE,
+)
+SEVEN_DIGITS = re.compile(r"\d(?:[ \u00a0()（）.\-\u2010-\u2015－]{0,3}\d){6}")
+URL = re.compile(r"(?<![A-Za-z0-9])(?:https?|ftp)://[^\s<>\"'，。；）】]{1,2000}+")
+OPERATOR_BEFORE = re.compile(r"(?:\d\s{0,3}[-+·^]|\d\s{1,3}[/−–]|[*×÷=≈¥￥$€£])\s{0,3}$")
+OPERATOR_AFTER = re.compile(
+    r"\s{0,3}(?:[*×÷=≈^%‰℃°]|[-+/−]\s{1,3}\d|元(?![旦宵])|[美欧日]元|人民币|亿|吨|公里|票"
+    r"|(?:k[mg]|dollars|USD|people|years)\b)"
+)
+
+
+class Span(NamedTuple):
+    """Where a piece of personal data stands, and of what kind it is."""
+
+    start: int
+    end: int
+    kind: str
+
+
+def spans(text: str) -> Iterator[Span]:
+    """Yield everything in `text` that looks like personal data, the surest kinds first; spans may overlap."""
+    if "-----BEGIN" in text:
+        yield from _found(PEM, "key", text, _always)
+    if "eyJ" in text:
+        yield from _found(TOKEN, "key", text, _always)
+    if any(mark in text for mark in KEY_MARKS):
+        yield from _found(KEY, "key", text, _random)
+    if "@" in text or "＠" in text:
+        yield from _found(MAIL, "mail", text, _always)
+    if text.count(".") > 2:
+        yield from _found(V4, "ip", text, _address)
+    if "::" in text or text.count(":") > 6:
+        yield from _found(V6, "ip", text, _address6)
+    if SEVEN_DIGITS.search(text):
+        yield from _numbers(text)
+
+
+def luhn(digits: str) -> bool:
+    """Whether the last digit is the check digit of those before it (ISO/IEC 7812-1)."""
+    doubled = (2 * int(digit) for digit in digits[-2::-2])
+    return (sum(map(int, digits[::-2])) + sum(number - 9 * (number > 9) for number in doubled)) % 10 == 0
+
+
+def chinese_identity(number: str) -> bool:
+    """Whether the 18th character is the check character of the 17 digits before it (GB 11643-1999)."""
+    total = sum(int(digit) * (2 ** (17 - place) % 11) for place, digit in enumerate(number[:17]))
+    return "10X98765432"[total % 11] == number[17].upper()
+
+
+def _numbers(text: str) -> Iterator[Span]:
+    links = [match.span() for match in URL.finditer(text)] if "://" in text else []
+    starts = [start for start, _ in links]
+
+    def written(match: re.Match[str]) -> bool:
+        place = bisect_left(starts, match.start() + 1)
+        return not (place and match.start() < links[place - 1][1])
+
+    yield from _found(IDENTITY, "id", text, lambda match: written(match) and chinese_identity(match[0]))
+    yield from _found(CARD, "card", text, lambda match: written(match) and _card(match))
+    yield from _found(SOCIAL, "id", text, lambda match: written(match) and not _counted(match))
+    for pattern in (MOBILE, LAND_LINE, HOTLINE, AMERICAN, INTERNATIONAL):
+        yield from _found(pattern, "phone", text, lambda match: written(match) and _phone(match))
+    yield from _found(LABELLED, "phone", text, written, group=1)
+
+
+def _found(pattern: re.Pattern[str], kind: str, text: str, accept: Accept, group: int = 0) -> Iterator[Span]:
+    return (Span(*match.span(group), kind) for match in pattern.finditer(text) if accept(match))
+
+
+def _always(_: re.Match[str]) -> bool:
+    return True
+
+
+def _random(match: re.Match[str]) -> bool:
+    """Whether a key's body is drawn, not words: digits and letters (`sk-` also begins ordinary hyphenated names)."""
+    body = match[0][4:]
+    return any(char.isdigit() for char in body) and any(char.isalpha() for char in body) and len(set(body)) > 7
+
+
+def _address(match: re.Match[str]) -> bool:
+    """Whether four numbers are a person's or a machine's address: not a section, a version, a mask or loopback."""
+    octets = [int(part) for part in match[0].split(".")]
+    if max(octets) > 255 or any(len(part) > 1 and part[0] == "0" for part in match[0].split(".")):
+        return False
+    if octets[0] in (0, 127, 255) or max(octets[0], octets[3]) < 10:  # 5.64.52.9 is 5.6 by 4.5 by 2.9
+        return False
+    before = match.string[max(match.start() - 12, 0) : match.start()]
+    heads_a_line = not before or before[-1] == "\n"
+    return not NUMBERING.search(before) and not (heads_a_line and max(octets) < 40 and octets[0] != 10)
+
+
+def _address6(match: re.Match[str]) -> bool:
+    try:
+        address = ipaddress.IPv6Address(match[0])
+    except ValueError:
+        return False
+    return len(match[0].split(":")[0]) > 2 and not (address.is_loopback or address.is_unspecified)
+
+
+def _card(match: re.Match[str]) -> bool:
+    digits = re.sub(r"\D", "", match[0])
+    return bool(ISSUERS.fullmatch(digits)) and luhn(digits) and len(set(digits)) > 1 and not _counted(match)
+
+
+def _phone(match: re.Match[str]) -> bool:
+    """Whether a number is dialled rather than counted or calculated with."""
+    digits = re.sub(r"\D", "", match[0])
+    if not 7 <= len(digits) <= 16 or digits.endswith("000000"):
+        return False
+    separators = re.sub(r"\d", "", match[0].lstrip("+0"))
+    return separators != "." and not _counted(match)
+
+
+def _counted(match: re.Match[str]) -> bool:
+    before = match.string[max(match.start() - 8, 0) : match.start()]
+    return bool(OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(match.string, match.end()))
