@@ -118,8 +118,10 @@ class Params(StageParams):
     """Questions with four ranked answers."""
     tie_share: Share = 0.15
     """Share of the comparisons in which two answers rank the same."""
-    prompts: NonNegativeInt = 1000
-    """Questions with a reference, for training by reward; none stands in a conversation."""
+    prompts: NonNegativeInt = 1600
+    """Questions with a reference, for training by preference and reward; none stands in a conversation."""
+    new_phrasing_share: Share = 0.6
+    """Share of the prompts in phrasings that neither the conversations nor the test questions have."""
     questions: Questions = Questions()
     faults: Faults = Faults()
 
@@ -195,12 +197,14 @@ def add_conversations(
 
 
 def add_ranked(files: Files, here: World, p: Params, facts: Groups, behaviour: Groups, rng: random.Random) -> None:
-    """Add comparisons, on trained and spare questions, and prompts, on spare ones only."""
+    """Add comparisons, on trained and spare questions, and prompts, on spare ones and in phrasings of their own."""
     pools = {name: (facts[name], behaviour[name]) for name in ("train", "spare")}
     both = [known + other for known, other in zip(*pools.values(), strict=True)]
     for item in groups.mixed(both[0], both[1], p.comparisons, rng):
         files["comparisons.jsonl"].append(conversations.comparison(here, item, p.tie_share, rng))
-    for item in groups.mixed(*pools["spare"], p.prompts, rng):
+    newly_phrased = round(p.new_phrasing_share * p.prompts)
+    asked = groups.mixed(*pools["spare"], p.prompts - newly_phrased, rng)
+    for item in asked + world.spread(facts["phrased"], newly_phrased, rng, topics=False):
         files["prompts.jsonl"].append(conversations.prompt(item))
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def known() -> dict[str, list[Known]]:
     phrasings = json.loads((FACTS / "phrasings.json").read_text(encoding="utf-8"))
     found: dict[str, list[Known]] = defaultdict(list)
     for topic, language, key, slots, answer in known_facts():
-        for role in ("train", "ood", "follow_ups", "statements"):
+        for role in ("train", "ood", "prompts", "follow_ups", "statements"):
             for template in phrasings[topic][language][role]:
                 text = template.format(**slots, answer=answer)
                 found[text[0].upper() + text[1:]].append(Known(topic, language, key, role, template, answer))
@@ -368,6 +368,17 @@ def test_comparisons_rank_four_different_answers(raw: Raw) -> None:
 def test_prompts_are_in_no_conversation(raw: Raw) -> None:
     asked = {turn["content"] for messages in raw.conversations().values() for turn in messages}
     assert not asked & {row["messages"][-1]["content"] for row in raw.of("prompts").values()}
+
+
+def test_prompts_have_phrasings_of_their_own(raw: Raw, known: dict[str, list[Known]]) -> None:
+    def roles(texts: Iterable[str]) -> Counter[str]:
+        return Counter(entry.role for text in texts for entry in known.get(text, [])[:1])
+
+    prompts = roles(row["messages"][-1]["content"] for row in raw.of("prompts").values())
+    assert prompts["prompts"] == round(0.6 * 1600) and set(prompts) == {"train", "prompts"}
+    others = [turn["content"] for messages in raw.conversations().values() for turn in messages]
+    others += [row["messages"][-1]["content"] for row in raw.questions().values()]
+    assert "prompts" not in roles([*others, *raw.documents.values()])
 
 
 def test_a_bare_question_in_a_document_is_followed_by_a_question(raw: Raw, known: dict[str, list[Known]]) -> None:

@@ -36,12 +36,13 @@ def hold_out(here: World, share: float, rng: random.Random) -> set[str]:
 
 
 def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int], rng: random.Random) -> Groups:
-    """Return questions about facts: iid, ood_phrasing, ood_fact; `train` (`phrasings` of each fact); `spare`, the rest.
+    """Return questions about facts: iid, ood_phrasing, ood_fact; `train` (`phrasings` of each fact); `spare`, the rest;
+    `phrased`, the trained facts in phrasings that only prompts have.
 
     A test question in `iid` is a fact and a phrasing that are both trained, but not together; every fact is as likely
     in the test as it is in training, so a topic weighs as much as it has facts.
     """
-    groups: Groups = {name: [] for name in ("iid", "ood_phrasing", "ood_fact", "train", "spare")}
+    groups: Groups = {name: [] for name in ("iid", "ood_phrasing", "ood_fact", "train", "spare", "phrased")}
     trained = [fact for fact in here.facts if fact.key not in held]
     unasked = [fact for fact in here.facts if fact.key in held]
     for language in LANGUAGES:
@@ -51,6 +52,7 @@ def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int],
         groups["ood_phrasing"] += world.spread(
             world.questions(here, trained, language, "ood"), sizes["ood_phrasing"], rng
         )
+        groups["phrased"] += world.questions(here, trained, language, "prompts")
         groups["ood_fact"] += world.spread(world.questions(here, unasked, language, "train"), sizes["ood_fact"], rng)
         tested = {item.text for item in iid}
         trained_here, spare = _divide([item for item in candidates if item.text not in tested], phrasings, rng)

@@ -71,7 +71,7 @@ class World:
     texts: dict[str, Any]
 
     def phrasings(self, topic: str, language: Language, role: str) -> list[str]:
-        """Return the templates of a topic; `role` is train, ood, statements or follow_ups."""
+        """Return the templates of a topic; `role` is train, ood, prompts, statements or follow_ups."""
         found: list[str] = self.texts["phrasings"][topic][language][role]
         return found
 
