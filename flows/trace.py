@@ -66,7 +66,7 @@ def outs() -> dict[str, Path]:
         "validated": by_stage["validate"][0].parent,
         "tokenizer": by_stage["tokenizer"][0],
         "promotion": next(out for out in by_stage["promote"] if out.suffix == ".json"),
-        "evaluations": by_stage["evaluate@sft"][0].parent.parent,
+        "evaluations": by_stage["evaluate@pretrain"][0].parent.parent,
     }
 
 
@@ -149,9 +149,8 @@ def champion_answer(turns: list[records.Record], tools: str | None, promotion: P
         raise DataError("no promotion yet", where=promotion, remedy="run `dvc repro promote`")
     folder = Path(json.loads(promotion.read_text(encoding="utf-8"))["model"])
     tokenizer, model = models.load_tokenizer(folder), models.load(folder)
-    stop = chat.end_of_turn(tokenizer)
     prompt = chat.encode_prompt(tokenizer, turns, tools)
-    tokens = generate(model, [prompt], max_new_tokens=MAX_NEW_TOKENS, stop=[stop], pad=stop)[0]
+    tokens = generate(model, [prompt], max_new_tokens=MAX_NEW_TOKENS, stop=chat.stops(tokenizer))[0]
     return str(tokenizer.decode(tokens))
 
 

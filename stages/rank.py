@@ -50,7 +50,8 @@ def main(
 ) -> None:
     """Rank every prompt's answers."""
     settings = params.load(Params, "rank")
-    inputs = {"samples": samples} | {name: path for name, path in (("human", human), ("reward", reward)) if path}
+    asked = {"human": human, "reward": reward}
+    inputs = {"samples": samples} | {name: path for name, path in asked.items() if path and name in settings.annotators}
     with tracking.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
         facts = rank(settings, samples, out, human, reward)
         write_json(report, facts)

@@ -139,7 +139,8 @@ def curve(path: Path) -> str:
         key: [Point(float(row["step"]), *[float(row[key])] * 3) for row in rows if row.get(key)]
         for key in ("loss", "eval_loss")
     }
-    return charts.lines({key: charts.thinned(points) for key, points in series.items()}, path.stem)
+    title = " ".join(path.with_suffix("").parts[1:]) or path.stem  # reports/reward/r1.csv: reward r1
+    return charts.lines({key: charts.thinned(points) for key, points in series.items()}, title)
 
 
 def write(

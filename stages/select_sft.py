@@ -1,7 +1,7 @@
 """Pick the SFT epoch whose answers the reward model likes best: reward keeps rising after validation loss has turned.
 
-(Ouyang et al. 2022, section 3.5.) Reads models/sft, a reward model, held-out prompts and SFT's loss curve. Writes
-models/sft_best, a report and both curves side by side. Run: dvc repro select_sft
+(Ouyang et al. 2022, section 3.5.) Reads models/sft, a reward model, the held-out prompts of a round and SFT's loss
+curve. Writes models/sft_best, a report and both curves side by side. Run: dvc repro select_sft
 """
 
 import csv
@@ -36,7 +36,7 @@ class Params(params.StageParams):
 def main(
     sft: Annotated[Path, typer.Option(help="folder with one model folder per kept epoch")],
     reward: Annotated[Path, typer.Option(help="folder of the reward model")],
-    prompts: Annotated[Path, typer.Option(help="validated prompts; their validation split is answered")],
+    samples: Annotated[Path, typer.Option(help="answers of a round; the prompts of its validation split are asked")],
     losses: Annotated[Path, typer.Option(help="CSV of SFT's loss curve")],
     out: Annotated[Path, typer.Option(help="folder that gets the picked model")],
     report: Annotated[Path, typer.Option(help="report to write")],
@@ -44,9 +44,9 @@ def main(
 ) -> None:
     """Pick the SFT checkpoint by reward."""
     settings = params.load(Params, "select_sft")
-    inputs = {"sft": sft, "reward": reward, "prompts": prompts}
+    inputs = {"sft": sft, "reward": reward, "samples": samples}
     with tracking.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
-        asked = [row["messages"] for row in records.read(prompts / "validation")]
+        asked = [row["messages"] for row in records.read(samples / "validation")]
         scores = rewards(epochs(sft), reward, asked, settings)
         measured = measure(scores, validation_losses(losses))
         best = pick(measured)
@@ -87,13 +87,11 @@ def reply(
     settings: Params,
 ) -> list[str]:
     """Return the policy's greedy answers."""
-    end = chat.end_of_turn(tokenizer)
     tokens = generation.generate(
         policy,
         [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,
-        stop=[end],
-        pad=end,
+        stop=chat.stops(tokenizer),
         batch_size=settings.batch_size,
     )
     return [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
