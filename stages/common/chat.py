@@ -61,6 +61,11 @@ def _schemas(tools: str | None) -> list[Record] | None:
     return parsed if isinstance(parsed, list) else [parsed]
 
 
+def stops(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the ids at which an answer ends: end of turn, or of the document. Raises as `end_of_turn` does."""
+    return [end_of_turn(tokenizer), int(tokenizer.convert_tokens_to_ids(END_OF_DOCUMENT))]
+
+
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return the id of the token that ends a turn. Raises DataError when the tokenizer has none."""
     identifier = tokenizer.convert_tokens_to_ids(END_OF_TURN)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.common.errors import DataError
+from stages.common.progress import Progress
 from stages.common.sampling import Sampling, choose, keys, uniforms
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ class Order:
 
 
 class Batch:
-    """The answers under way, one row each; `rows` holds what is known of them as tensors whose first axis is the row."""
+    """The answers under way, one row each; `rows` holds what is known of them, tensors whose first axis is the row."""
 
-    def __init__(self, model: "PreTrainedModel", order: Order, batch_size: int) -> None:
+    def __init__(self, model: "PreTrainedModel", order: Order, batch_size: int, progress: Progress) -> None:
         import torch
 
         from stages.common import decoding_caches
 
-        self.model, self.order, self.batch_size = model, order, batch_size
+        self.model, self.order, self.batch_size, self.progress = model, order, batch_size, progress
         self.stop = torch.tensor(list(order.stop), dtype=torch.long, device=model.device)
         self.keys = keys(order.prompts, order.sampling.seed)
         self.cache = decoding_caches.for_model(model, batch_size)
@@ -155,6 +156,7 @@ class Batch:
                 tokens[count - 1] if at_stop else None,
                 scores[number][:count] if scores else [],
             )
+            self.progress.row(self.progress.rows + 1)
         order = survivors(is_over)
         self.size = len(order)
         self.cache.keep(order)
@@ -162,9 +164,9 @@ class Batch:
         self.longest = int(self.rows["position"].max()) if self.size else 0
 
     def _refuse(self, broken: "torch.Tensor") -> None:
-        number = int(self.rows["answer"][broken][0]) // self.order.samples
+        prompt, token = int(self.rows["answer"][broken][0]) // self.order.samples, int(self.rows["count"][broken][0])
         raise DataError(
-            f"the model's logits are not numbers, at token {int(self.rows['count'][broken][0])} of prompt {number}'s answer",
+            f"the model's logits are not numbers, at token {token} of prompt {prompt}'s answer",
             where=self.model.name_or_path or type(self.model).__name__,
             remedy="its training diverged or the file is damaged: use an earlier checkpoint",
         )

@@ -91,7 +91,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 class Slots:
-    """Rows of one cache that leave and are refilled while the others go on; no row waits and none is padded on the left.
+    """Rows of one cache that leave and are refilled while the others go on; none waits, none is padded on the left.
 
     A row keeps its place [0, capacity) and hides what lies behind its own position; a row that leaves is overwritten
     by the last one, so that the rows in use are always the first ones and a step sees a view of them.

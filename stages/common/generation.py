@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stages.common.decoding import Batch, Continuation, Order
 from stages.common.errors import DataError, ParamsError
+from stages.common.progress import Progress
 from stages.common.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -25,11 +26,9 @@ def generate(
     *,
     max_new_tokens: int,
     stop: Sequence[int],
-    pad: int,
     batch_size: int = 64,
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt, in the order given, without the stop token that ended it."""
-    del pad  # no model sees a token that stands for nothing
     answers = decode(model, prompts, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size)
     return [answer.tokens for (answer,) in answers]
 
@@ -44,12 +43,14 @@ def decode(
     samples: int = 1,
     log_probabilities: bool = False,
     batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> list[list[Continuation]]:
     """Return `samples` continuations of each prompt, in the order given; a prompt is read once for all of them.
 
     A continuation depends on model, prompt, seed and its number among the samples, not on order or batch size, up to
-    the rounding of the model's sums. An answer ends where the model's context does. Raises DataError for a prompt
-    that is empty or leaves no room, and for logits that are not numbers.
+    the rounding of the model's sums. An answer ends where the model's context does. `progress` counts the answers,
+    by default against those of this call. Raises DataError for a prompt that is empty or leaves no room, and for
+    logits that are not numbers.
     """
     import torch
 
@@ -58,7 +59,7 @@ def decode(
             raise ParamsError(f"{name} is {value}, it must be 1 or more", where="params.yaml")
     order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities)
     with torch.inference_mode(), evaluating(model):
-        batch = Batch(model, order, batch_size)
+        batch = Batch(model, order, batch_size, progress or Progress(len(prompts) * samples))
         while batch.queue or batch.size:
             if batch.wants_prompts():
                 batch.admit()
@@ -74,11 +75,10 @@ def beam(
     beams: int,
     max_new_tokens: int,
     stop: Sequence[int],
-    pad: int,
     repetition_penalty: float = 1.0,
     batch_size: int = 16,
 ) -> list[list[int]]:
-    """Return the best of `beams` continuations of each prompt without its stop token; raises as `decode` does.
+    """Return the best of `beams` continuations of each prompt without its stop token; refuses prompts as `decode` does.
 
     Only prompts of one length share a batch: transformers would count padding among the tokens to be penalised.
     """
@@ -102,7 +102,7 @@ def beam(
                     use_cache=True,
                     repetition_penalty=repetition_penalty,
                     eos_token_id=list(stop),
-                    pad_token_id=pad,
+                    pad_token_id=stop[0] if stop else 0,  # stands behind the end of an answer, where `until` cuts
                 )
             for index, row in zip(chosen, output[:, length:].tolist(), strict=True):
                 answers[index] = until(row, set(stop))
@@ -115,7 +115,7 @@ def until(tokens: list[int], stop: set[int]) -> list[int]:
 
 
 def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
-    """Return the tokens that fit the model's context (None: no limit); raise DataError naming a prompt that does not."""
+    """Return the tokens that fit the model's context (None: no limit). Raises DataError for a prompt without."""
     # Models without learned or rotary positions have no such key.
     context: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     for number, prompt in enumerate(prompts):

@@ -33,10 +33,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, holds, range_ in (
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
+            # Below, logits of fp32 could overflow when divided.
+            ("temperature", self.temperature == 0 or 0.01 <= self.temperature < float("inf"), "0, or 0.01 or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
+            ("seed", -(2**63) <= self.seed < 2**63, "a number of 64 bits"),
         ):
             if not holds:
                 raise ParamsError(f"{name} is {getattr(self, name)}, it must be {range_}", where="params.yaml")
@@ -84,7 +86,8 @@ def invert(weights: "torch.Tensor", uniform: "torch.Tensor") -> "torch.Tensor":
     total = cumulated[:, -1:]
     # Rounding must not lift the mark to the total, past every index.
     mark = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulated, mark, right=True)[:, 0]
+    # A row that holds a NaN has no such index: its caller refuses it, once there is an index to go on with.
+    return torch.searchsorted(cumulated, mark, right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
 
 
 def _from_nucleus(logits: "torch.Tensor", sampling: Sampling, uniform: "torch.Tensor", count: int) -> "torch.Tensor":
@@ -103,7 +106,7 @@ def _from_nucleus(logits: "torch.Tensor", sampling: Sampling, uniform: "torch.Te
 
 
 def keys(prompts: Sequence[Sequence[int]], seed: int) -> npt.NDArray[np.uint64]:
-    """Return a number [N] for each prompt, from seed, tokens and how many of the same came before: not from its place."""
+    """Return a number [N] for each prompt, from seed, tokens and how many of the same came before, not its place."""
     before: Counter[bytes] = Counter()
     numbers = np.empty(len(prompts), dtype=np.uint64)
     for place, prompt in enumerate(prompts):

@@ -27,7 +27,7 @@ def stream(
     import torch
     from transformers import StoppingCriteriaList, TextIteratorStreamer
 
-    stop = [chat.end_of_turn(tokenizer), tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
+    stop = chat.stops(tokenizer)
     room = model.config.max_position_embeddings - max_new_tokens
     prompt = torch.tensor([fitting(tokenizer, messages, room)], device=model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

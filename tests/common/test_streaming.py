@@ -28,9 +28,8 @@ def model(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
 
 
 def test_the_pieces_are_the_greedy_answer(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    stop = [chat.end_of_turn(tokenizer), tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
     prompt = chat.encode_prompt(tokenizer, QUESTION)
-    (whole,) = generation.generate(model, [prompt], max_new_tokens=24, stop=stop, pad=stop[-1])
+    (whole,) = generation.generate(model, [prompt], max_new_tokens=24, stop=chat.stops(tokenizer))
     pieces = list(streaming.stream(model, tokenizer, QUESTION, max_new_tokens=24))
     assert len(pieces) > 2
     assert "".join(pieces) == tokenizer.decode(whole, skip_special_tokens=True)

@@ -73,13 +73,11 @@ def _answers(
 ) -> list[Answer]:
     if not questions:
         return []
-    stop = asking.stops(candidate.tokenizer, candidate.prompt, line=line)
     tokens = generation.generate(
         candidate.policy,
         prompts,
         max_new_tokens=candidate.max_new_tokens,
-        stop=stop,
-        pad=stop[-1],
+        stop=asking.stops(candidate.tokenizer, candidate.prompt, line=line),
         batch_size=candidate.batch_size,
     )
     return [_row(candidate, row, ids) for row, ids in zip(questions, tokens, strict=True)]

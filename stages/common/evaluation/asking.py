@@ -90,11 +90,10 @@ def said(text: str, prompt: str) -> str:
 
 def stops(tokenizer: "PreTrainedTokenizerBase", prompt: str, *, line: bool) -> list[int]:
     """Return the ids at which an answer ends, END_OF_DOCUMENT last; with `line` also those that start a new line."""
-    end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
     if prompt == "chat":
-        return [chat.end_of_turn(tokenizer), end]
+        return chat.stops(tokenizer)
     breaks = [token for token in range(len(tokenizer)) if str(tokenizer.decode([token])).startswith("\n")]
-    return [*(breaks if line else []), end]
+    return [*(breaks if line else []), tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
 
 
 def _hash(*parts: str) -> str:
