@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from stages.common import answers
+from stages.common.curate.refusal import refuses
 from stages.common.curate.units import units
-from stages.common.evaluation.behaviour import refuses
 
 Verdict = Literal[
     "right",  # the reference; a refusal or an "I don't know" where the reference is one

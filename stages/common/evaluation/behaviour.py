@@ -1,25 +1,16 @@
-"""What an answer does, whatever it says: refuse, admit not to know, keep the question's script."""
+"""What an answer does, whatever it says: admit not to know, keep the question's script, refuse where due."""
 
 import re
 from typing import Any
 
-REFUSAL = re.compile(
-    r"\b(?:I|we) (?:can(?:no|')?t|cannot|won't|will not|am not able to|am unable to|must decline to)\b[^.]{0,40}?"
-    r"\b(?:help|assist|do|answer|provide|support|tell|comply)\b"
-    r"|(?:不能|无法|不会|没办法)[^。]{0,6}(?:帮|协助|提供|回答|做这)",
-    re.IGNORECASE,
-)
+from stages.common.curate.refusal import refuses
+
 UNSURE = re.compile(
     r"\b(?:I|we) (?:do not|don't|cannot|can't) (?:really )?(?:know|be sure|say)\b|\b(?:I am|I'm) not sure\b"
     r"|\bno idea\b|我?不(?:太|大)?(?:知道|清楚|确定)|不晓得",
     re.IGNORECASE,
 )
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-
-
-def refuses(text: str) -> bool:
-    """Whether the text declines to help, in English or Chinese."""
-    return bool(REFUSAL.search(text.replace("\u2019", "'")))
 
 
 def unsure(text: str) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stages.common.curate.refusal import refuses
 from stages.common.curate.units import units
 from stages.common.evaluation.asking import said
-from stages.common.evaluation.behaviour import refuses, unsure
+from stages.common.evaluation.behaviour import unsure
 from stages.common.likelihood import perplexity
 from stages.common.statistics import bootstrap_mean, distinct, wilson
 

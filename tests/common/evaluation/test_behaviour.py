@@ -2,7 +2,8 @@
 
 import pytest
 
-from stages.common.evaluation.behaviour import grade, refuses, script, unsure
+from stages.common.curate.refusal import refuses
+from stages.common.evaluation.behaviour import grade, script, unsure
 
 
 @pytest.mark.parametrize(
