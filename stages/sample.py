@@ -1,11 +1,150 @@
-"""K answers a prompt from a policy, to be ranked: sampled, the same for the same seed.
+"""K answers to every prompt from a policy, to be ranked: sampled, and the same for the same seed.
 
-Reads the policy and data/validated/prompts. Writes data/samples/<round>, in the splits of the prompts.
-Run: dvc repro sample@r1
+Reads a policy, data/validated/prompts and, where wanted, the questions of data/validated/conversations. Writes
+data/samples/<round>, in the splits of what it reads, and a report. Run: dvc repro sample@r1
 """
 
-import logging
 from collections import Counter
-from collections.abc import Iterator
-from itertools import batched, islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from stages.common import chat, generation, journal, models, params, process, records, tracking
+from stages.common import samples as drawn
+from stages.common.decoding import Continuation
+from stages.common.errors import DataError
+from stages.common.progress import Progress
+from stages.common.records import SPLITS, Record
+from stages.common.sampling import Sampling
+from stages.common.shards import Shards, row_count, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROMPTS_AT_ONCE = 2_000
+SHOWN = 20
+
+
+class Params(params.StageParams):
+    """Section `sample` of params.yaml."""
+
+    answers: Annotated[int, Field(ge=2)] = 4
+    """Answers to a prompt."""
+    max_new_tokens: PositiveInt = 48
+    """Longest answer."""
+    temperature: Annotated[float, Field(ge=0.01)] = 1.0
+    """Below 1 the probable tokens become more so."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Tokens are drawn from the most probable ones that together have this probability."""
+    batch_size: PositiveInt = 128
+    """Answers under way at once."""
+    seed: int = 1
+    """Another seed, other answers."""
+    from_conversations: NonNegativeInt = 0
+    """Conversations in each split whose first question is asked too, for data without prompts."""
+
+
+def main(
+    policy: Annotated[Path, typer.Option(help="folder of the model that answers")],
+    prompts: Annotated[Path, typer.Option(help="validated prompts")],
+    conversations: Annotated[Path, typer.Option(help="validated conversations")],
+    out: Annotated[Path, typer.Option(help="folder of the answers")],
+    report: Annotated[Path, typer.Option(help="JSON report")],
+) -> None:
+    """Sample a policy's answers."""
+    settings = params.load(Params, "sample")
+    inputs = {"policy": policy, "prompts": prompts}
+    if settings.from_conversations:
+        inputs["conversations"] = conversations
+    with tracking.start("sample", params={"sample": settings.model_dump()}, inputs=inputs) as run:
+        facts = sample(policy, prompts, conversations, out, settings)
+        write_json(report, facts)
+        run.metrics(facts)
+        run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
+    journal.report(headline(facts))
+
+
+def sample(policy: Path, prompts: Path, conversations: Path, out: Path, settings: Params) -> dict[str, int]:
+    """Write the answers to each split's prompts, then to its conversations' questions; return counts for the report.
+
+    Raises DataError when no prompt has room for an answer in the model's context.
+    """
+    model, tokenizer = models.load(policy).to(models.device()), models.load_tokenizer(policy)
+    questions = {split: drawn.first_questions(conversations / split, settings.from_conversations) for split in SPLITS}
+    total = row_count(prompts) + sum(map(len, questions.values()))
+    progress = Progress(settings.answers * total)
+    counts = Counter(dict.fromkeys((*SPLITS, "too_long", "answers", "tokens", "cut", "different", "comparable"), 0))
+    with Shards({out / split: drawn.SCHEMA for split in SPLITS}) as shards:
+        for split in SPLITS:
+            rows = chain(records.read(prompts / split), questions[split])
+            while some := list(islice(rows, PROMPTS_AT_ONCE)):
+                for prompt, answers in answered(model, tokenizer, some, settings, progress):
+                    row = as_sample(prompt, tokenizer, answers)
+                    shards.add(out / split, row)
+                    counts.update({split: 1} | tally(row, answers))
+    counts["too_long"] = total - sum(counts[split] for split in SPLITS)
+    if counts["too_long"]:
+        what = "%s prompts are left out: they leave no room for an answer in the model's context of %s tokens"
+        journal.log.warning(what, f"{counts['too_long']:,}", generation.context(model))
+    if not counts["answers"]:
+        what = f"no prompt to answer; {counts['too_long']:,} are too long for the model"
+        raise DataError(what, where=prompts, remedy="bring prompts, or set sample.from_conversations")
+    return dict(counts)
+
+
+def answered(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Record],
+    settings: Params,
+    progress: Progress,
+) -> Iterator[tuple[Record, list[Continuation]]]:
+    """Yield each prompt that leaves room for an answer in the model's context, with its answers."""
+    limit = generation.context(model)
+    encoded = [(prompt, chat.encode_prompt(tokenizer, prompt["messages"])) for prompt in prompts]
+    fitting = [(prompt, tokens) for prompt, tokens in encoded if not limit or len(tokens) < limit]
+    answers = generation.decode(
+        model,
+        [tokens for _, tokens in fitting],
+        max_new_tokens=settings.max_new_tokens,
+        stop=chat.stops(tokenizer),
+        sampling=Sampling(settings.temperature, settings.top_p, seed=settings.seed),
+        samples=settings.answers,
+        batch_size=settings.batch_size,
+        progress=progress,
+    )
+    yield from zip((prompt for prompt, _ in fitting), answers, strict=True)
+
+
+def as_sample(prompt: Record, tokenizer: "PreTrainedTokenizerBase", answers: Sequence[Continuation]) -> Record:
+    """Return the prompt with its answers as text, equal ones as often as drawn (`samples.read` merges them)."""
+    texts = [str(tokenizer.decode(one.tokens, skip_special_tokens=True)) for one in answers]
+    return prompt | {"responses": texts, "cut": [one.stop is None for one in answers]}
+
+
+def tally(row: Record, answers: Sequence[Continuation]) -> dict[str, int]:
+    """Return what one prompt adds to the report's counts."""
+    different = len(set(row["responses"]))
+    return {
+        "answers": len(answers),
+        "tokens": sum(len(one.tokens) for one in answers),
+        "cut": sum(row["cut"]),
+        "different": different,
+        "comparable": int(different > 1),
+    }
+
+
+def headline(facts: Mapping[str, int]) -> str:
+    """Return the one figure the closing table shows."""
+    prompts = sum(facts[split] for split in SPLITS)
+    return (
+        f"{facts['answers']:,} answers; {facts['comparable']:,} of {prompts:,} prompts have two different ones or more"
+    )
+
+
+if __name__ == "__main__":
+    process.run("sample", main)

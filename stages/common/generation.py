@@ -114,20 +114,26 @@ def until(tokens: list[int], stop: set[int]) -> list[int]:
     return next((tokens[:place] for place, token in enumerate(tokens) if token in stop), tokens)
 
 
-def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
-    """Return the tokens that fit the model's context (None: no limit). Raises DataError for a prompt without."""
+def context(model: "PreTrainedModel") -> int | None:
+    """Return the most tokens a prompt and its answer may have together; None: there is no limit."""
     # Models without learned or rotary positions have no such key.
-    context: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    limit: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return limit
+
+
+def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
+    """Return the model's context. Raises DataError for a prompt that is empty, or has no room for an answer in it."""
+    limit = context(model)
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise DataError("it has no tokens", where=f"prompt {number}", remedy="leave it out")
-        if context and len(prompt) >= context:
+        if limit and len(prompt) >= limit:
             raise DataError(
-                f"it has {len(prompt)} tokens, and the model's context of {context} leaves no room for an answer",
+                f"it has {len(prompt)} tokens, and the model's context of {limit} leaves no room for an answer",
                 where=f"prompt {number}",
                 remedy="shorten it, or leave it out",
             )
-    return context
+    return limit
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Answers drawn from a policy: a prompt of the shape `prompts` with its K responses, in the split the prompt is in."""
 
-from collections.abc import Iterator
+import hashlib
+import heapq
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,3 +35,32 @@ def read(folder: Path, split: str) -> Iterator[Sample]:
         for response, cut in zip(record["responses"], record["cut"], strict=True):
             ended[response] = ended.get(response, True) and cut
         yield Sample(record, list(ended), list(ended.values()))
+
+
+def first_questions(folder: Path, count: int) -> list[Record]:
+    """Return up to `count` conversations as prompts, their turns before the first answer; smallest hashes first.
+
+    Those with tools are left out: a prompt has none.
+    """
+    rows = (row for row in records.read(folder) if not row["tools"]) if count else iter(())
+    prompts = (
+        {
+            "id": row["id"],
+            "source": row["source"],
+            "messages": opening(row["messages"]),
+            "reference": None,
+            "category": None,
+        }
+        for row in rows
+    )
+    return heapq.nsmallest(count, (row for row in prompts if row["messages"]), key=_digest)
+
+
+def opening(messages: Sequence[Record]) -> list[Record]:
+    """Return the turns before the first answer when the last of them is the user's, else none."""
+    turns = list(messages)[: next((at for at, one in enumerate(messages) if one["role"] == "assistant"), None)]
+    return turns if turns and turns[-1]["role"] == "user" else []
+
+
+def _digest(row: Record) -> str:
+    return hashlib.sha256("\n".join(turn["content"] for turn in row["messages"]).encode()).hexdigest()
