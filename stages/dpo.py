@@ -60,12 +60,11 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
         remove_unused_columns=False,  # `length`, for train_sampling_strategy: group_by_length
     )
     tokenizer = models.load_tokenizer(model)
-    train, validation = (
-        preferences.tokenise(tokenizer, comparisons, split, settings.pairs, settings.max_tokens)
-        for split in ("train", "validation")
-    )
+    policy = models.load(model)
+    models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
+    train, validation = preferences.both_splits(tokenizer, comparisons, settings.pairs, settings.max_tokens)
     return PreferenceTrainer(
-        model=models.load(model),
+        model=policy,
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,

@@ -113,12 +113,11 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
-    train, validation = (
-        preferences.tokenise(tokenizer, comparisons, split, settings.pairs, settings.max_tokens)
-        for split in ("train", "validation")
-    )
+    policy = base_model(model, tokenizer)
+    models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
+    train, validation = preferences.both_splits(tokenizer, comparisons, settings.pairs, settings.max_tokens)
     trainer = OddsRatioTrainer(
-        model=lora.wrap(base_model(model, tokenizer), lora.config(settings.lora, "orpo.lora")),
+        model=lora.wrap(policy, lora.config(settings.lora, "orpo.lora")),
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,

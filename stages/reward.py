@@ -28,7 +28,7 @@ from stages.common import (
     tracking,
     training,
 )
-from stages.common.errors import DataError, ParamsError
+from stages.common.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ class KwiseLoss:
 
 def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: list[Path]) -> Data:
     """Return both splits of all folders; a prompt that one folder holds out is trained on in none."""
-    held_out = ranked_answers.held_out(comparisons)
+    held_out = preferences.held_out(comparisons)
     validation, left_out = ranked_answers.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
     train, counts = ranked_answers.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
     return Data(train, validation, {"train": counts, "validation": left_out})
@@ -127,10 +127,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
     scorer = scoring.begin(model, tokenizer)
-    context = getattr(scorer.config, "max_position_embeddings", settings.max_tokens)
-    if settings.max_tokens > context:
-        what = f"'reward.max_tokens' is {settings.max_tokens}, but the model reads {context}"
-        raise ParamsError(what, where=params.PARAMS_FILE)
+    models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
     trainer = RewardTrainer(
         model=scorer,
         args=arguments,

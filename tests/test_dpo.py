@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from stages import dpo
-from stages.common import checkpoints, models
-from stages.common.errors import ParamsError
-from tests.tiny import make_model, make_tokenizer, write_validated
+from stages.common import checkpoints, models, training
+from stages.common.errors import DataError, ParamsError
+from stages.common.run import Run
+from stages.common.shards import write as write_records
+from tests.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
 
 TRAINING = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False, "learning_rate": 0.01}
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
@@ -71,3 +73,26 @@ def test_a_model_trained_with_adapters_is_kept_whole(work: Path) -> None:
 def test_a_key_of_no_adapter_is_refused_by_name(work: Path) -> None:
     with pytest.raises(ParamsError, match=r"unknown key 'dpo\.lora\.rank_r'"):
         trainer_in(work, lora={"rank_r": 2})
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("why", NOTHING_TO_LEARN)
+def test_no_pair_to_learn_from_is_an_error(work: Path, split: str, why: str) -> None:
+    write_records(NOTHING_TO_LEARN[why], work / "comparisons" / split, "comparisons")
+    with pytest.raises(DataError, match="no pair to learn from: 0 pairs of") as caught:
+        trainer_in(work)
+    assert str(work / "comparisons" / split) in str(caught.value)
+
+
+def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:
+    with pytest.raises(ParamsError, match=r"'dpo\.max_tokens' is 300, but the model reads 256"):
+        trainer_in(work, max_tokens=300)
+
+
+def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work: Path) -> None:
+    model = models.load(work / "model")
+    model.get_input_embeddings().weight.data.fill_(float("nan"))
+    models.save(model, make_tokenizer(), work / "model")
+    with pytest.raises(DataError, match="the loss is nan at step 1"):
+        training.fit(trainer_in(work), dpo.Params(training=TRAINING), Run(None), "dpo")
+    assert not list(work.rglob("checkpoint-*"))

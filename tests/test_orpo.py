@@ -1,15 +1,35 @@
-"""ORPO's loss against numbers worked by hand, and TRL's own."""
+"""ORPO's loss against numbers worked by hand, and TRL's own; what it refuses to train on."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stages import orpo
-from stages.common import labels, lora, preferences
-from tests.tiny import make_model, make_tokenizer
+from stages.common import checkpoints, labels, lora, models, preferences, training
+from stages.common.errors import DataError, ParamsError
+from stages.common.run import Run
+from stages.common.shards import write as write_records
+from tests.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
 
+TRAINING = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
 HALF, QUARTER, FIFTH = math.log(0.5), math.log(0.25), math.log(0.2)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
+    write_validated(tmp_path)
+    tokenizer = make_tokenizer()
+    models.save(make_model(tokenizer), tokenizer, tmp_path / "model")
+    return tmp_path
+
+
+def trainer_in(work: Path, **settings: Any) -> Any:
+    chosen = orpo.Params(**({"training": TRAINING} | settings))
+    return orpo.build_trainer(chosen, work / "model", [work / "comparisons"], "test")
 
 
 def test_log_odds_worked_by_hand() -> None:
@@ -70,7 +90,31 @@ def test_only_adapters_learn_when_lora_is_set() -> None:
     batch = preferences.collate([{"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]}])
     keep, targets = labels.labelled_positions(batch.pop("answers"))
     logits = model(**batch, logits_to_keep=keep).logits
-    orpo.orpo_loss(*orpo.answer_log_probabilities(logits, targets).chunk(2), 0.1).backward()
+    chosen, rejected = orpo.answer_log_probabilities(logits, targets).chunk(2)
+    orpo.orpo_loss(chosen, rejected, 0.1).backward()
     learning = [name for name, weight in model.named_parameters() if weight.grad is not None]
     assert learning
     assert all("lora_" in name for name in learning)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("why", NOTHING_TO_LEARN)
+def test_no_pair_to_learn_from_is_an_error(work: Path, split: str, why: str) -> None:
+    write_records(NOTHING_TO_LEARN[why], work / "comparisons" / split, "comparisons")
+    with pytest.raises(DataError, match="no pair to learn from: 0 pairs of") as caught:
+        trainer_in(work)
+    assert str(work / "comparisons" / split) in str(caught.value)
+
+
+def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:
+    with pytest.raises(ParamsError, match=r"'orpo\.max_tokens' is 300, but the model reads 256"):
+        trainer_in(work, max_tokens=300)
+
+
+def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work: Path) -> None:
+    model = models.load(work / "model")
+    model.get_input_embeddings().weight.data.fill_(float("nan"))
+    models.save(model, make_tokenizer(), work / "model")
+    with pytest.raises(DataError, match="the loss is nan at step 1"):
+        training.fit(trainer_in(work), orpo.Params(training=TRAINING), Run(None), "orpo")
+    assert not list(work.rglob("checkpoint-*"))

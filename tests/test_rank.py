@@ -127,6 +127,17 @@ def test_a_reward_model_ranks_by_its_scores(work: Path) -> None:
     assert ranks == [sorted(scores, reverse=True).index(score) + 1 for score in scores]
 
 
+def test_a_reward_model_that_scores_nan_ranks_nothing(work: Path) -> None:
+    tokenizer = make_tokenizer()
+    models.save(make_model(tokenizer), tokenizer, work / "policy")
+    scorer = scoring.begin(work / "policy", tokenizer)
+    scorer.get_submodule("score").weight.data.fill_(float("nan"))
+    models.save(scorer, tokenizer, work / "reward")
+    with pytest.raises(DataError, match="a score that is not a number"):
+        run(work, annotators=["reward"], reward=work / "reward")
+    assert not (work / "out").exists()
+
+
 def test_an_annotator_without_its_path_is_refused(work: Path) -> None:
     with pytest.raises(ParamsError, match="annotator 'human' needs --human"):
         run(work, annotators=["human"])

@@ -8,11 +8,21 @@ import pytest
 import torch
 
 from stages import reward
-from stages.common import chat, checkpoints, models, records, reward_report, scoring
+from stages.common import (
+    chat,
+    checkpoints,
+    models,
+    preferences,
+    ranked_answers,
+    records,
+    reward_report,
+    scoring,
+    training,
+)
 from stages.common.errors import DataError, ParamsError
 from stages.common.run import Run
 from stages.common.shards import write as write_records
-from tests.tiny import comparison, conversation, make_model, make_tokenizer, write_validated
+from tests.tiny import NOTHING_TO_LEARN, comparison, conversation, make_model, make_tokenizer, write_validated
 
 TRAINING = {"max_steps": 12, "per_device_train_batch_size": 8, "learning_rate": 0.01, "warmup_steps": 2}
 
@@ -102,12 +112,72 @@ def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("rows", [[], [comparison(1, ["a", "b"], [2, 2])]])
-def test_no_comparison_to_learn_from_is_an_error(work: Path, split: str, rows: list[records.Record]) -> None:
-    write_records(rows, work / "comparisons" / split, "comparisons")
-    with pytest.raises(DataError, match="no comparison to learn from") as caught:
+@pytest.mark.parametrize("why", NOTHING_TO_LEARN)
+def test_no_comparison_to_learn_from_is_an_error(work: Path, split: str, why: str) -> None:
+    write_records(NOTHING_TO_LEARN[why], work / "comparisons" / split, "comparisons")
+    with pytest.raises(DataError, match="no comparison to learn from: 0 of") as caught:
         trainer_in(work)
-    assert split in str(caught.value)
+    assert str(work / "comparisons" / split) in str(caught.value)
+
+
+def test_what_cannot_be_learnt_from_is_left_out_counted_and_reported(work: Path) -> None:
+    odd = [row for rows in NOTHING_TO_LEARN.values() for row in rows]
+    good = [comparison(n, ["town 1.", "...", "long " * 300], [1, 2, 3]) for n in range(70, 74)]
+    write_records([*odd, *good], work / "comparisons/train", "comparisons")
+    data = reward.read(settings_of(), make_tokenizer(), [work / "comparisons"])
+    assert len(data.train) == len(good)
+    assert [len(row["rows"]) for row in data.train] == [2] * len(good)
+    assert data.counts["train"] == {
+        "comparisons": len(odd) + len(good),
+        "without two ranks": 2,
+        "with a single answer": 1,
+        "without two ranks that fit": 1,
+        "answers too long": 2 + len(good),
+    }
+
+
+def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Path) -> None:
+    trainer = trainer_in(work, max_tokens=200)
+    trainer.model.double().eval()  # no dropout: both sides read the same answers
+    answers = ["town 7.", "It is town 7, as far as I know.", "...", "land 3 " * 8]
+    rows = [comparison(100 + n, answers, ranks) for n, ranks in enumerate(([2, 1, 4, 3], [1, 2, 3, 4], [4, 3, 2, 1]))]
+    pairs = [
+        comparison(200, [row["responses"][better], row["responses"][worse]], [1, 2]) | {"prompt": row["prompt"]}
+        for row in rows
+        for better, worse in preferences.pairs(row["ranks"], "all")
+    ]
+    assert len(pairs) == 18
+    found = []
+    for split, given in (("kwise", rows), ("pairwise", pairs)):
+        write_records(given, work / split / "train", "comparisons")
+        made, _ = ranked_answers.tokenise(make_tokenizer(), [work / split], "train", 200)
+        batch = trainer.data_collator(made)
+        assert len(batch["input_ids"]) == (12 if split == "kwise" else 36)
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        found.append((loss.item(), {name: part.grad.clone() for name, part in trainer.model.named_parameters()}))
+    (kwise, gradients), (pairwise, expected) = found
+    assert kwise == pytest.approx(pairwise, abs=1e-6)
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 0.01
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected[name], atol=1e-6, rtol=0), name
+
+
+def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work: Path) -> None:
+    trainer = trainer_in(work)
+    trainer.model.get_submodule("score").weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match="the loss is nan at step 1"):
+        training.fit(trainer, settings_of(), Run(None), "reward")
+    assert not list(work.rglob("checkpoint-*"))
+
+
+def test_a_validation_loss_that_is_no_number_keeps_no_model(work: Path) -> None:
+    trainer = trainer_in(work, training=TRAINING | {"max_steps": 1, "learning_rate": float("inf"), "warmup_steps": 0})
+    with pytest.raises(DataError, match="the validation loss is nan at step 1"):
+        training.fit(trainer, settings_of(), Run(None), "reward")
+    assert not list(work.rglob("epoch-*"))
+    assert not list(work.rglob("checkpoint-*"))
 
 
 def test_a_model_that_scores_nan_is_no_report(work: Path) -> None:

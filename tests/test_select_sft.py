@@ -49,6 +49,17 @@ def test_no_held_out_prompt_is_an_error_with_a_remedy(tmp_path: Path) -> None:
         select_sft.rewards([], tmp_path, [], select_sft.Params())
 
 
+def test_a_reward_that_is_no_number_picks_nothing(tmp_path: Path) -> None:
+    tokenizer, judge = make_tokenizer(), reward_model()
+    judge.get_submodule("score").weight.data.fill_(float("nan"))
+    models.save(judge, tokenizer, tmp_path / "reward")
+    models.save(make_model(tokenizer), tokenizer, tmp_path / "sft/epoch-1")
+    asked = [conversation(1)["messages"][:1]]
+    settings = select_sft.Params(max_new_tokens=2)
+    with pytest.raises(DataError, match="a score that is not a number"):
+        select_sft.rewards([tmp_path / "sft/epoch-1"], tmp_path / "reward", asked, settings)
+
+
 def test_the_picked_epoch_is_copied_whole_and_two_runs_write_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

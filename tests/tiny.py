@@ -65,6 +65,15 @@ def comparison(number: int, responses: list[str], ranks: list[int]) -> records.R
     }
 
 
+NOTHING_TO_LEARN: dict[str, list[records.Record]] = {
+    "empty": [],
+    "all tied": [comparison(61, ["a", "b"], [2, 2]), comparison(62, ["a", "b", "c"], [1, 1, 1])],
+    "single answer": [comparison(63, ["a"], [1])],
+    "too long": [comparison(64, ["long " * 300, "longer " * 300], [1, 2])],
+}
+"""Comparisons that teach no preference, by why."""
+
+
 def write_validated(folder: Path) -> None:
     """Write small validated documents, conversations, comparisons and questions under `folder`."""
     documents = [{"id": f"t:{n}", "source": "t", "text": text} for n, text in enumerate(TEXTS)]

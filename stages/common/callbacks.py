@@ -72,11 +72,13 @@ class Life(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
-        """Send metrics to the run, stop on a loss that is not a number, show progress."""
+        """Send metrics to the run, stop on a loss that is not a number (training's or validation's), show progress."""
         numbers = {key: float(value) for key, value in logs.items() if isinstance(value, (int, float))}
-        if not math.isfinite(numbers.get("loss", 0.0)):
-            what = f"the loss is {numbers['loss']} at step {state.global_step}"
-            raise DataError(what, where=self.stage, remedy="lower the learning rate; checkpoints before it are kept")
+        for key, name in (("loss", "loss"), ("eval_loss", "validation loss")):
+            if not math.isfinite(numbers.get(key, 0.0)):
+                what = f"the {name} is {numbers[key]} at step {state.global_step}"
+                remedy = "lower the learning rate; checkpoints before it are kept"
+                raise DataError(what, where=self.stage, remedy=remedy)
         speed = self._speed(state)
         self.run.metrics({**numbers, **({"tokens_per_second": speed} if speed else {})}, step=state.global_step)
         if "loss" in numbers or "eval_loss" in numbers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.errors import DataError, ParamsError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
 
@@ -63,6 +63,16 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
     """Write a complete model folder: config, generation config, safetensors, tokenizer with its chat template."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def check_context(config: "PretrainedConfig", max_tokens: int, key: str) -> None:
+    """Raise ParamsError when sequences of `max_tokens`, set under `key` in params.yaml, are beyond what a model reads.
+
+    A model with rotary positions would go on without a word, at positions it has never seen.
+    """
+    context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context and max_tokens > context:
+        raise ParamsError(f"'{key}' is {max_tokens}, but the model reads {context}", where="params.yaml")
 
 
 def device() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stages.common import chat, records
+from stages.common import chat, content, records
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,13 +50,33 @@ def encode(
     return whole[:shared], whole[shared:]
 
 
+def held_out(folders: Sequence[Path]) -> set[bytes]:
+    """Return the first user turns (as `content.split_digest`) of all held-out comparisons."""
+    rows = (record for folder in folders for record in records.read(folder / "validation"))
+    return {content.split_digest("comparisons", record) for record in rows}
+
+
+def both_splits(
+    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], which: Which, max_tokens: int
+) -> tuple["Dataset", "Dataset"]:
+    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained on in none."""
+    train = tokenise(tokenizer, folders, "train", which, max_tokens, held_out(folders))
+    return train, tokenise(tokenizer, folders, "validation", which, max_tokens)
+
+
 def tokenise(
-    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], split: str, which: Which, max_tokens: int
+    tokenizer: "PreTrainedTokenizerBase",
+    folders: Sequence[Path],
+    split: str,
+    which: Which,
+    max_tokens: int,
+    without: frozenset[bytes] | set[bytes] = frozenset(),
 ) -> "Dataset":
     """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the comparisons' folders.
 
-    What gives no pair is counted by reason and logged: a single answer, all answers of one rank, two answers that are
-    the same tokens, an answer that ends beyond `max_tokens`. Raises DataError when no pair is left.
+    What gives no pair is counted by reason and logged: a first user turn in `without`, a single answer, all answers of
+    one rank, two answers that are the same tokens, an answer that ends beyond `max_tokens`. Raises DataError when no
+    pair is left.
     """
     from datasets import Dataset
 
@@ -66,7 +86,7 @@ def tokenise(
         row
         for folder in folders
         for record in records.read(folder / split)
-        for row in _rows(tokenizer, record, which, max_tokens, counts)
+        for row in _rows(tokenizer, record, which, max_tokens, counts, without)
     ]
     log.info("%s: %s", split, _summary(len(rows), counts))
     if not rows:
@@ -79,9 +99,17 @@ def tokenise(
 
 
 def _rows(
-    tokenizer: "PreTrainedTokenizerBase", record: records.Record, which: Which, max_tokens: int, counts: Counter[str]
+    tokenizer: "PreTrainedTokenizerBase",
+    record: records.Record,
+    which: Which,
+    max_tokens: int,
+    counts: Counter[str],
+    without: frozenset[bytes] | set[bytes],
 ) -> Iterator[Row]:
     counts["comparisons"] += 1
+    if content.split_digest("comparisons", record) in without:
+        counts["held out elsewhere"] += 1
+        return
     ordered = pairs(record["ranks"], which)
     if not ordered:
         counts["with a single answer" if len(record["ranks"]) < 2 else "all tied"] += 1

@@ -17,12 +17,6 @@ log = logging.getLogger("lathe")
 Row = dict[str, Any]
 
 
-def held_out(folders: Sequence[Path]) -> set[bytes]:
-    """Return the first user turns (as `content.split_digest`) of all held-out comparisons."""
-    rows = (record for folder in folders for record in records.read(folder / "validation"))
-    return {content.split_digest("comparisons", record) for record in rows}
-
-
 def tokenise(
     tokenizer: "PreTrainedTokenizerBase",
     folders: Sequence[Path],

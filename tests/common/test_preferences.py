@@ -63,6 +63,17 @@ def test_folders_are_read_together(tmp_path: Path) -> None:
     assert named == {"model": tmp_path, "comparisons-1": folders[0], "comparisons-2": folders[1]}
 
 
+def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -> None:
+    for folder, split, number in (("people", "train", 1), ("people", "validation", 2), ("r1", "train", 2)):
+        write_records([comparison(number, ["town 1.", "..."], [1, 2])], tmp_path / folder / split, "comparisons")
+    write_records([], tmp_path / "r1/validation", "comparisons")
+    folders = [tmp_path / "people", tmp_path / "r1"]
+    tokenizer = make_tokenizer()
+    train, validation = preferences.both_splits(tokenizer, folders, "best", 120)
+    asked = [tokenizer.decode(row["prompt_ids"]) for row in (*train, *validation)]
+    assert ["land 1?" in asked[0], "land 2?" in asked[1], len(asked)] == [True, True, 2]
+
+
 def test_what_teaches_nothing_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "lathe")
     rows = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import chat, ranked_answers, records
+from stages.common import chat, preferences, ranked_answers, records
 from stages.common.errors import DataError
 from stages.common.shards import write as write_records
 from tests.tiny import comparison, make_tokenizer
@@ -58,7 +58,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
         write_records([comparison(number, ["a", "b"], [1, 2])], tmp_path / folder / split, "comparisons")
     write_records([], tmp_path / "r1/validation", "comparisons")
     folders = [tmp_path / "people", tmp_path / "r1"]
-    held_out = ranked_answers.held_out(folders)
+    held_out = preferences.held_out(folders)
     rows, counts = ranked_answers.tokenise(make_tokenizer(), folders, "train", 100, held_out)
     assert len(rows) == 1
     assert counts["held out elsewhere"] == 1
