@@ -99,3 +99,7 @@ def test_a_library_is_imported_only_in_its_home(library: str, home: set[str]) ->
 
 def test_the_demo_profile_is_params_yaml_as_committed() -> None:
     assert params.plain(params.read_yaml(ROOT / "infra/profiles/demo.yaml")) == PARAMS
+
+
+def test_the_profile_demo_is_params_yaml() -> None:
+    assert params.plain(params.read_yaml(ROOT / "infra/profiles/demo.yaml")) == PARAMS

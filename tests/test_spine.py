@@ -22,7 +22,13 @@ SMALL = {
     "pretrain.model.hidden_size": 64,
     "pretrain.model.intermediate_size": 128,
     "pretrain.training.num_train_epochs": 1,
-    "sft.training.num_train_epochs": 1,
+    "sft.training.num_train_epochs": 2,
+    "sample.max_new_tokens": 12,
+    "reward.training.num_train_epochs": 1,
+    "reward.demonstrations": 100,
+    "select_sft.max_new_tokens": 12,
+    "dpo.training.num_train_epochs": 1,
+    "orpo.training.num_train_epochs": 1,
     "evaluate.max_new_tokens": 12,
     "promote.metric": "perplexity/conversations",  # one epoch answers nothing right
 }
@@ -52,7 +58,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_ends_with_a_champion_that_answers(done: Path) -> None:
     promotion = json.loads((done / "reports/promote.json").read_text(encoding="utf-8"))
-    assert promotion["candidate"] == "sft"
+    evaluated = {
+        file.parent.name: json.loads(file.read_text(encoding="utf-8"))["metrics"]["perplexity/conversations"]
+        for file in (done / "reports/evaluate").glob("*/metrics.json")
+    }
+    assert set(evaluated) == {"pretrain", "sft_best", "dpo", "orpo"}
+    assert promotion["candidate"] == min(evaluated, key=evaluated.__getitem__)
     asked = json.loads((done / "reports/deploy.json").read_text(encoding="utf-8"))
     assert len(asked["answers"]) == len(params.read_yaml(done / "params.yaml")["deploy"]["canned"])
 

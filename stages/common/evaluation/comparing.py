@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from stages.common import indicators
 from stages.common.evaluation.asking import said
-from stages.common.evaluation.behaviour import grade
 from stages.common.evaluation.filed import Evaluated
 from stages.common.evaluation.measures import Answer, digits
 from stages.common.statistics import bootstrap_mean, bootstrap_ratio
@@ -38,8 +38,8 @@ class Change:
 
 
 def by_rules(first: Answer, second: Answer) -> float:
-    """Return by how much the first answer is better: right, or wrong but behaving, or neither."""
-    return first["grade"] - second["grade"]
+    """Return by how much the first answer is better, by the indicators that `rank` has its rules from."""
+    return float(first["grade"] - second["grade"])
 
 
 def by_reward(first: Answer, second: Answer) -> float:
@@ -63,7 +63,7 @@ def wins(outcomes: Sequence[float]) -> Wins:
 
 
 def compared(ours: Evaluated, theirs: Evaluated) -> list[tuple[Answer, Answer]]:
-    """Return both candidates' answers to the questions that both were asked, each with its `said` and its `grade`."""
+    """Return the answers of both to the questions that both were asked, each with `said`, `grade` and `indicators`."""
     return [(_judged(ours, identifier), _judged(theirs, identifier)) for identifier in _shared(ours, theirs)]
 
 
@@ -99,7 +99,8 @@ def _shared(ours: Evaluated, theirs: Evaluated) -> list[str]:
 def _judged(one: Evaluated, identifier: str) -> Answer:
     row = one.answers[identifier]
     text = said(row["answer"], one.prompt)
-    return row | {"said": text, "grade": grade(row, text, row["correct"])}
+    found = indicators.judge(row["question"], text, row["reference"], row["category"], cut=False)
+    return row | {"said": text, "indicators": found, "grade": indicators.score(found, indicators.WEIGHTS)}
 
 
 def _accuracies(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Change]]:

@@ -67,7 +67,9 @@ def _one(folder: Path) -> Evaluated:
         )
     except (OSError, ValueError, KeyError) as error:
         remedy = f"run `dvc repro -f evaluate@{folder.name}`"
-        raise DataError(f"not a whole evaluation: {type(error).__name__} {error}", where=folder, remedy=remedy) from error
+        raise DataError(
+            f"not a whole evaluation: {type(error).__name__} {error}", where=folder, remedy=remedy
+        ) from error
 
 
 def _accuracy(report: Report, facts: Answer) -> Iterator[list[Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from stages.common.evaluation.comparing import Change, Wins, compared
 from stages.common.evaluation.filed import Evaluated
+from stages.common.indicators import Indicator
 from stages.common.page import charts, layout
 from stages.common.page.charts import Point
 from stages.common.page.layout import text
@@ -117,12 +118,12 @@ def forgetting(changes: Mapping[tuple[str, str], Mapping[str, Change]]) -> str:
 def examples(evaluations: Sequence[Evaluated], per_group: int) -> str:
     """Return questions at which the candidates differ, `per_group` of each group, chosen by hash."""
     first, *others = evaluations
-    grades: dict[str, dict[str, tuple[str, int]]] = {}
+    grades: dict[str, dict[str, tuple[str, list[Indicator]]]] = {}
     for other in others:
         for ours, theirs in compared(other, first):
-            cells = grades.setdefault(ours["id"], {first.candidate: (theirs["said"], theirs["grade"])})
-            cells[other.candidate] = (ours["said"], ours["grade"])
-    differing = [name for name, cells in grades.items() if len({grade for _, grade in cells.values()}) > 1]
+            cells = grades.setdefault(ours["id"], {first.candidate: (theirs["said"], theirs["indicators"])})
+            cells[other.candidate] = (ours["said"], ours["indicators"])
+    differing = [name for name, cells in grades.items() if len({tuple(found) for _, found in cells.values()}) > 1]
     shown: dict[str, list[str]] = {}
     for name in sorted(differing, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
         shown.setdefault(str(first.answers[name]["group"]), []).append(name)
@@ -136,9 +137,9 @@ def examples(evaluations: Sequence[Evaluated], per_group: int) -> str:
     return note + layout.table(["group", "question", "reference", *_heads(evaluations)], rows) if rows else ""
 
 
-def _answered(said: str, grade: int) -> str:
-    mark = '<b class="good">right</b>' if grade == 2 else '<span class="bad">wrong</span>'
-    return f"{mark}{'' if grade else ' (misbehaves)'}: {text(said, 160)}"
+def _answered(said: str, found: list[Indicator]) -> str:
+    sign = "good" if found == ["right"] else "bad"
+    return f'<b class="{sign}">{text(", ".join(found).replace("_", " "))}</b>: {text(said, 160)}'
 
 
 def _changed(name: str, one: Change) -> list[str]:

@@ -10,11 +10,15 @@ from stages.common.evaluation.filed import Evaluated
 
 
 def evaluated(answers: dict[str, dict[str, Any]], losses: list[tuple[float, int]] | None = None) -> Evaluated:
-    rows = {
-        name: {"id": name, "group": "iid", "question": "Who?", "reference": "Me.", "answer": "You.", "correct": False}
-        | row
-        for name, row in answers.items()
+    plain = {
+        "group": "iid",
+        "category": None,
+        "question": "Who?",
+        "reference": "Me.",
+        "answer": "You.",
+        "correct": False,
     }
+    rows = {name: {"id": name} | plain | row for name, row in answers.items()}
     return Evaluated("one", "chat", {}, {}, {}, rows, {"documents": losses or []})
 
 
@@ -32,11 +36,11 @@ def test_a_tie_is_half_a_win() -> None:
     assert comparing.wins([0.5] * 9) == comparing.Wins(0.5, 0.5, 0.5, 0, 9, 0)
 
 
-def test_right_beats_wrong_and_wrong_beats_misbehaving() -> None:
-    ours = evaluated({"a": {"correct": True}, "b": {}, "c": {}, "d": {}})
-    theirs = evaluated({"a": {}, "b": {"answer": "I don't know."}, "c": {"answer": "They."}, "e": {"correct": True}})
+def test_right_beats_ignorance_which_beats_wrong() -> None:
+    ours = evaluated({"a": {"answer": "Me."}, "b": {}, "c": {}, "d": {}})
+    theirs = evaluated({"a": {"answer": "I don't know."}, "b": {"answer": "I don't know."}, "c": {"answer": "They."}})
     found = comparing.win_rates(comparing.compared(ours, theirs))
-    assert (found["rules"].wins, found["rules"].ties, found["rules"].losses) == (2, 1, 0)
+    assert (found["rules"].wins, found["rules"].ties, found["rules"].losses) == (1, 1, 1)
     assert found["rules"] == found["rules/iid"]
     assert "reward" not in found
 
@@ -51,7 +55,7 @@ def test_rewards_decide_when_all_answers_have_one() -> None:
 def test_only_the_first_line_of_a_plain_answer_is_judged() -> None:
     plain = Evaluated("base", "plain", {}, {}, {}, evaluated({"a": {"answer": "Me.\nI don't know."}}).answers, {})
     ((ours, _),) = comparing.compared(plain, evaluated({"a": {}}))
-    assert (ours["said"], ours["grade"]) == ("Me.", 1)
+    assert (ours["said"], ours["indicators"]) == ("Me.", ["right"])
 
 
 def test_accuracy_changes_on_the_questions_both_were_asked() -> None:
