@@ -1,6 +1,7 @@
 """Reward: learns to rank, centred on demonstrations, scored at one place by training, scoring and transformers."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ def test_a_trained_model_ranks_held_out_answers(work: Path) -> None:
     assert report["pair_accuracy"]["overall"]["value"] > 0.9
     assert report["pair_accuracy"]["overall"]["pairs"] == 30
     assert json.loads((work / "r1.json").read_text())["kendall_tau"]["value"] > 0.8
+    assert report["longer_is_better"]["value"] == 0.5 + 0.5 / 30 * sum(
+        (one > other) - (one < other) for row in trainer.eval_dataset for one, other in combinations(row["lengths"], 2)
+    )
     assert set(report["pair_accuracy"]) == {"overall", "source/ranked.jsonl"}
 
 

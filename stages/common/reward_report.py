@@ -44,7 +44,7 @@ def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Scored]:
 
 
 def measure(judged: Sequence[Scored]) -> dict[str, Any]:
-    """Return all figures; pair accuracy overall, by category and by source."""
+    """Return all figures; pair accuracy overall, by category and by source, and of a score that is the length alone."""
     cells: dict[str, list[Scored]] = defaultdict(list)
     for row in judged:
         for name in ("overall", f"source/{row.source}", *(f"category/{category}" for category in row.categories)):
@@ -58,6 +58,7 @@ def measure(judged: Sequence[Scored]) -> dict[str, Any]:
         "kendall_tau": ranking.mean_tau(([-rank for rank in row.ranks], row.scores) for row in judged),
         "calibration": ranking.calibration(judged),
         "length_correlation": ranking.length_bias(judged),
+        "longer_is_better": ranking.pair_accuracy(row._replace(scores=row.lengths) for row in judged),
         "mean_score_by_rank": {rank: sum(values) / len(values) for rank, values in sorted(by_rank.items())},
     }
 
