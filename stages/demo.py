@@ -118,10 +118,10 @@ class Params(StageParams):
     """Questions with four ranked answers."""
     tie_share: Share = 0.15
     """Share of the comparisons in which two answers rank the same."""
-    prompts: NonNegativeInt = 1600
+    prompts: NonNegativeInt = 2400
     """Questions with a reference, for training by preference and reward; none stands in a conversation."""
     new_phrasing_share: Share = 0.6
-    """Share of the prompts in phrasings that neither the conversations nor the test questions have."""
+    """Share of the prompts about facts in phrasings that neither the conversations nor the test questions have."""
     questions: Questions = Questions()
     faults: Faults = Faults()
 
@@ -202,9 +202,7 @@ def add_ranked(files: Files, here: World, p: Params, facts: Groups, behaviour: G
     both = [known + other for known, other in zip(*pools.values(), strict=True)]
     for item in groups.mixed(both[0], both[1], p.comparisons, rng):
         files["comparisons.jsonl"].append(conversations.comparison(here, item, p.tie_share, rng))
-    newly_phrased = round(p.new_phrasing_share * p.prompts)
-    asked = groups.mixed(*pools["spare"], p.prompts - newly_phrased, rng)
-    for item in asked + world.spread(facts["phrased"], newly_phrased, rng, topics=False):
+    for item in groups.prompts(pools["spare"], facts["phrased"], p.prompts, p.new_phrasing_share, rng):
         files["prompts.jsonl"].append(conversations.prompt(item))
 
 

@@ -35,6 +35,8 @@ class Params(params.StageParams):
     """The first one ranks; the others are compared with it and with each other."""
     weights: dict[Indicator, float] = {}
     """Weights of the rules' indicators, where they differ from stages/common/indicators.py."""
+    least_best: float | None = None
+    """Samples whose best answer scores less than this by the rules are left out: they teach the lesser mistake."""
     judge: JudgeParams = JudgeParams()
     """The endpoint that `judge` asks."""
     human_share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -65,13 +67,18 @@ def main(
 def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward: Path | None) -> dict[str, Any]:
     """Rank the samples, write the comparisons and return the report."""
     found = {split: list(drawn.read(samples, split)) for split in SPLITS}
-    everything = [sample for split in SPLITS for sample in found[split] if len(sample.responses) > 1]
+    several = [sample for split in SPLITS for sample in found[split] if len(sample.responses) > 1]
+    everything = [sample for sample in several if worthwhile(sample, settings)]
     if not everything:
-        raise DataError("no prompt with two different answers", where=samples, remedy="raise sample.temperature")
+        what = f"no prompt to rank: {len(several):,} with two different answers, none of them a good one"
+        raise DataError(what, where=samples, remedy="raise sample.temperature, or lower rank.least_best")
     rankings, facts = annotate(settings, everything, human, reward)
     first = settings.annotators[0]
     ranked = dict(zip(map(id, everything), rankings[first], strict=True))
-    return {"comparisons": write(found, ranked, first, out), "agreement": agreement(rankings)} | facts
+    counts = write(found, ranked, first, out)
+    counts["none_good"] = len(several) - len(everything)
+    counts["not_ranked"] -= counts["none_good"]
+    return {"comparisons": counts, "agreement": agreement(rankings)} | facts
 
 
 def annotate(
@@ -107,14 +114,27 @@ def by_rules(samples: Sequence[Sample], weights: Mapping[Indicator, float]) -> t
     counts: Counter[Indicator] = Counter()
     result = []
     for sample in samples:
-        reference, category = sample.record["reference"], sample.record["category"]
-        found = [
-            indicators.judge(sample.question, answer, reference, category, cut)
-            for answer, cut in zip(sample.responses, sample.cut, strict=True)
-        ]
+        found = judged(sample)
         counts.update(name for names in found for name in names)
         result.append(indicators.ranks([indicators.score(names, weights) for names in found]))
     return result, {"indicators": dict(sorted(counts.items())), "answers": sum(len(one.responses) for one in samples)}
+
+
+def judged(sample: Sample) -> list[list[Indicator]]:
+    """Return the indicators of each answer."""
+    reference, category = sample.record["reference"], sample.record["category"]
+    return [
+        indicators.judge(sample.question, answer, reference, category, cut)
+        for answer, cut in zip(sample.responses, sample.cut, strict=True)
+    ]
+
+
+def worthwhile(sample: Sample, settings: Params) -> bool:
+    """Whether the best answer is as good as `least_best` asks."""
+    if settings.least_best is None:
+        return True
+    weights = WEIGHTS | settings.weights
+    return max(indicators.score(names, weights) for names in judged(sample)) >= settings.least_best
 
 
 def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:

@@ -375,7 +375,7 @@ def test_prompts_have_phrasings_of_their_own(raw: Raw, known: dict[str, list[Kno
         return Counter(entry.role for text in texts for entry in known.get(text, [])[:1])
 
     prompts = roles(row["messages"][-1]["content"] for row in raw.of("prompts").values())
-    assert prompts["prompts"] == round(0.6 * 1600) and set(prompts) == {"train", "prompts"}
+    assert prompts["prompts"] == round(0.6 * (2400 - 416)) and set(prompts) == {"train", "prompts"}
     others = [turn["content"] for messages in raw.conversations().values() for turn in messages]
     others += [row["messages"][-1]["content"] for row in raw.questions().values()]
     assert "prompts" not in roles([*others, *raw.documents.values()])

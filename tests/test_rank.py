@@ -58,10 +58,18 @@ def test_rules_rank_in_the_splits_of_the_samples_equal_answers_once(work: Path) 
     report = run(work)
     assert ranked(work, "train") == [(["Rome.", "Paris.", "It is Paris."], [3, 1, 2]), (["Rome.", "Oslo."], [1, 1])]
     assert ranked(work, "validation") == [(["...", "Paris."], [2, 1])]
-    assert report["comparisons"] == {"train": 2, "validation": 1, "all_tied": 1, "one_answer": 1, "not_ranked": 0}
+    counts = {"train": 2, "validation": 1, "all_tied": 1, "one_answer": 1, "not_ranked": 0, "none_good": 0}
+    assert report["comparisons"] == counts
     assert report["rules"] == {"answers": 7, "indicators": {"around": 1, "empty": 1, "right": 2, "wrong": 3}}
     row = next(records.read(work / "out/train"))
     assert (row["annotator"], row["categories"], row["source"]) == ("rules", ["capital/en"], "prompts.jsonl")
+
+
+def test_samples_without_a_good_answer_can_be_left_out(work: Path) -> None:
+    counts = run(work, least_best=3)["comparisons"]
+    assert counts == {"train": 1, "validation": 1, "all_tied": 0, "one_answer": 1, "not_ranked": 0, "none_good": 1}
+    with pytest.raises(DataError, match="3 with two different answers, none of them a good one"):
+        run(work, least_best=5)
 
 
 def test_the_stage_writes_its_report_and_says_its_figure(work: Path) -> None:
@@ -148,5 +156,5 @@ def test_an_annotator_without_its_path_is_refused(work: Path) -> None:
 def test_no_two_different_answers_is_an_error(work: Path) -> None:
     with Shards({work / "samples" / split: samples.SCHEMA for split in records.SPLITS}) as shards:
         shards.add(work / "samples/train", TRAIN[1])
-    with pytest.raises(DataError, match="no prompt with two different answers"):
+    with pytest.raises(DataError, match="0 with two different answers"):
         run(work)

@@ -80,6 +80,6 @@ def test_equal_scores_share_a_rank() -> None:
 
 def test_the_weights_order_answers_as_a_reader_would() -> None:
     question, reference, category = CAPITAL
-    ordered = ["Paris.", "It is Paris.", "Maybe Paris.", "巴黎。", "I don't know.", "Perhaps Rome.", "Rome.", "..."]
+    ordered = ["Paris.", "It is Paris.", "Maybe Paris.", "I don't know.", "巴黎。", "Perhaps Rome.", "Rome.", "..."]
     found = [indicators.judge(question, answer, reference, category, cut=False) for answer in ordered]
     assert indicators.ranks([indicators.score(one, WEIGHTS) for one in found]) == list(range(1, 9))

@@ -111,6 +111,20 @@ def mixed(known: list[Item], other: list[Item], count: int, rng: random.Random) 
     return others + rng.sample(known, count - len(others))
 
 
+def prompts(
+    spare: tuple[list[Item], list[Item]], phrased: list[Item], count: int, share: float, rng: random.Random
+) -> list[Item]:
+    """Return `count` prompts: spare ones as `mixed` has them, but `share` of the facts in phrasings of their own."""
+    known, other = spare
+    others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
+    fresh = round(share * (count - len(others)))
+    return [
+        *others,
+        *rng.sample(known, count - len(others) - fresh),
+        *world.spread(phrased, fresh, rng, topics=False),
+    ]
+
+
 def _harmful(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
     """Return `count` test requests, half of them for acts that are in no other, and the rest of the seen acts."""
     acts = list(here.texts["harmful"]["acts"][language])
