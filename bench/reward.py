@@ -114,9 +114,9 @@ def seconds(trainer: Any) -> float:
 
 
 def main(
-    prompts: Annotated[int, typer.Option(help="Prompts with 4 ranked answers each.")] = 256,
+    prompts: Annotated[int, typer.Option(help="Prompts with 4 ranked answers each.")] = 64,
     batch: Annotated[int, typer.Option(help="Prompts a batch; TRL's has twice as many pairs.")] = 8,
-    rounds: Annotated[int, typer.Option(help="Times each side trains, in turns.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Times each side trains, in turns.")] = 5,
     threads: Annotated[int, typer.Option(help="torch's threads.")] = 2,
 ) -> None:
     """Compare."""
