@@ -3,8 +3,8 @@
 512 prompts of 8 to 64 tokens, answers of at most 48, which end at any of a sixteenth of the vocabulary: most are short,
 some are cut. The model is a Llama of 4 million with weights so large that its answers look random. Only tokens of
 answers count, stop tokens among them: not padding, nor what a row makes once its answer is over. `generate` gets the
-prompts in order of length, its best batch size, found first, and there the better of its two caches. Greedy answers must
-be the same tokens on both sides.
+prompts in order of length, its best batch size, found first, and there the better of its two caches. Greedy answers
+must be the same tokens on both sides.
 
 The limit is what the matrix products with the model's weights alone allow, at the fastest number of rows and layout:
 no attention, no prompts, no choice of tokens.
