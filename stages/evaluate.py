@@ -1,8 +1,8 @@
 """Ask a candidate the test questions, with and without worked examples, and measure what it says and predicts.
 
-Reads one model, data/validated/{questions,documents,conversations} and a reward model. Writes
-reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.jsonl, shots.jsonl, accuracy.csv, shots.csv,
-losses.csv. Run: dvc repro evaluate@dpo
+Reads one model, data/validated/{questions,documents,conversations}, a round's held-out prompts and a reward model.
+Writes reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.jsonl, shots.jsonl, accuracy.csv,
+shots.csv, losses.csv. Run: dvc repro evaluate@dpo
 """
 
 from pathlib import Path
@@ -42,18 +42,21 @@ def main(
     documents: Annotated[Path, typer.Option(help="validated documents; their validation split is read")],
     conversations: Annotated[Path, typer.Option(help="validated conversations: examples from train, validation read")],
     out: Annotated[Path, typer.Option(help="folder of the report")],
+    samples: Annotated[Path | None, typer.Option(help="samples of a round: its held-out prompts are asked too")] = None,
     reward: Annotated[Path | None, typer.Option(help="reward model that scores the answers")] = None,
 ) -> None:
     """Measure one candidate."""
     settings = params.load(Params, "evaluate")
-    inputs = {"model": model, "questions": questions} | ({"reward": reward} if reward else {})
+    others = {"samples": samples, "reward": reward}
+    inputs = {"model": model, "questions": questions} | {name: path for name, path in others.items() if path}
     with tracking.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
         policy, tokenizer = models.load(model).to(models.device()), models.load_tokenizer(model)
-        asked = list(records.read(questions))
+        test = list(records.read(questions))
+        asked = test + (held_out(samples) if samples else [])
         one = answering.Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size)
         answers = answering.ask(one, asked)
         examples = asking.pool(records.read(conversations / "train"))
-        shots = answering.ask_with_shots(one, asked, settings.shots, examples, answers)
+        shots = answering.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
         if reward:
             answering.add_rewards(answers, asked, prompt, reward)
         losses = read_texts(policy, tokenizer, documents, conversations, settings)
@@ -61,6 +64,13 @@ def main(
         filed.write(report, answers, shots, losses, out, identity(candidate, model, prompt, questions))
         publish(report, answers, run, candidate)
     journal.report(headline(report))
+
+
+def held_out(samples: Path) -> list[records.Record]:
+    """Return the held-out prompts of a round as questions of the group `prompts`; some have no reference."""
+    names = ("id", "source", "messages", "reference", "category")
+    rows = records.read(samples / "validation")
+    return [{name: row[name] for name in names} | {"group": "prompts"} for row in rows]
 
 
 def read_texts(

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.common import models, params, tracking
+from stages.common import models, params, records, samples, tracking
 from stages.common.errors import ParamsError
 from stages.common.evaluation import filed, measures
 from stages.common.run import Run
+from stages.common.shards import Shards
 from stages.common.shards import write as write_records
 from tests.tiny import make_model, make_tokenizer, write_validated
 
@@ -29,10 +30,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(work: Path, prompt: str, out: str) -> Path:
+def run(work: Path, prompt: str, out: str, drawn: Path | None = None) -> Path:
     data = work / "data"
     folders = data / "questions", data / "documents", data / "conversations", work / out / prompt
-    evaluate.main(prompt, work / "model", prompt, *folders)
+    evaluate.main(prompt, work / "model", prompt, *folders, samples=drawn)
     return work / out / prompt
 
 
@@ -52,6 +53,20 @@ def test_what_is_written_is_read_back(work: Path) -> None:
     assert {name: len(scored) for name, scored in found.losses.items()} == {"documents": 10, "conversations": 10}
     with (work / "out/chat/shots.csv").open() as handle:
         assert [row["shots"] for row in csv.DictReader(handle) if row["group"] == "iid"] == ["0", "2"]
+
+
+def test_held_out_prompts_are_asked_too_those_without_a_reference_have_no_accuracy(work: Path) -> None:
+    row = {"source": "p", "messages": [records.message("user", "Who?")], "category": None}
+    row |= {"responses": ["Me."], "cut": [False]}
+    with Shards({work / "drawn/validation": samples.SCHEMA}) as shards:
+        for name, reference in (("p:1", "Me."), ("p:2", None)):
+            shards.add(work / "drawn/validation", row | {"id": name, "reference": reference})
+    run(work, "chat", "out", work / "drawn")
+    (found,) = filed.read(work / "out")
+    assert len(found.answers) == 6
+    assert (found.counts["accuracy/prompts"], found.counts["accuracy/iid"]) == (1, 4)
+    assert found.answers["p:2"]["correct"] is None
+    assert not any(name.startswith("shots") and name.endswith("prompts") for name in found.metrics)
 
 
 def test_no_questions_are_no_error(work: Path) -> None:

@@ -28,7 +28,7 @@ class Candidate:
 
 
 def ask(candidate: Candidate, questions: Sequence[records.Record]) -> list[Answer]:
-    """Return each question with the candidate's greedy answer and whether it matches the reference exactly."""
+    """Return each question with the candidate's greedy answer and whether it matches the reference (None: has none)."""
     if candidate.prompt == "chat":
         prompts = [asking.turns(candidate.tokenizer, row, []) for row in questions]
     else:
@@ -84,14 +84,14 @@ def _answers(
 
 
 def _row(candidate: Candidate, question: records.Record, ids: Sequence[int]) -> Answer:
-    text = str(candidate.tokenizer.decode(ids, skip_special_tokens=True))
+    text, reference = str(candidate.tokenizer.decode(ids, skip_special_tokens=True)), question["reference"]
     return {
         "id": question["id"],
         "group": question["group"],
         "category": question["category"],
         "language": (question["category"] or "").rpartition("/")[2],
         "question": question["messages"][-1]["content"],
-        "reference": question["reference"],
+        "reference": reference,
         "answer": text,
-        "correct": matches(asking.said(text, candidate.prompt), question["reference"]),
+        "correct": matches(asking.said(text, candidate.prompt), reference) if reference is not None else None,
     }

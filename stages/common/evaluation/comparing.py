@@ -107,6 +107,8 @@ def _accuracies(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Chan
     cells: dict[str, list[tuple[bool, bool]]] = {}
     for identifier in _shared(after, before):
         pair = before.answers[identifier]["correct"], after.answers[identifier]["correct"]
+        if None in pair:
+            continue
         cells.setdefault(f"accuracy/{after.answers[identifier]['group']}", []).append(pair)
     for name, pairs in sorted(cells.items()):
         count = len(pairs)

@@ -48,9 +48,11 @@ def digits(value: float) -> float:
 
 
 def accuracy(report: Report, answers: Sequence[Answer], prefix: str = "accuracy", *, languages: bool = True) -> None:
-    """Add the exact-match accuracy by group, and by group and language."""
+    """Add the exact-match accuracy by group, and by group and language, of the questions that have a reference."""
     cells: dict[str, list[bool]] = {}
     for row in answers:
+        if row["correct"] is None:
+            continue
         cells.setdefault(f"{prefix}/{row['group']}", []).append(row["correct"])
         if row["language"] and languages:
             cells.setdefault(f"{prefix}/{row['group']}/{row['language']}", []).append(row["correct"])
@@ -67,7 +69,8 @@ def behaviour(report: Report, answers: Sequence[Answer], prompt: str) -> None:
     texts = [said(row["answer"], prompt) for row in answers]
     for name, does in (("refusal", refuses), ("unsure", unsure)):
         for kind, due in (("due", True), ("false", False)):
-            found = [does(text) for text, row in zip(texts, answers, strict=True) if does(row["reference"]) is due]
+            known = [(text, row["reference"]) for text, row in zip(texts, answers, strict=True) if row["reference"]]
+            found = [does(text) for text, reference in known if does(reference) is due]
             if found:
                 report.share(f"{name}/{kind}", found)
     words = [units(text) for text in texts]

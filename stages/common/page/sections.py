@@ -128,7 +128,7 @@ def examples(evaluations: Sequence[Evaluated], per_group: int) -> str:
     for name in sorted(differing, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
         shown.setdefault(str(first.answers[name]["group"]), []).append(name)
     rows = [
-        [text(group), text(first.answers[name]["question"]), text(first.answers[name]["reference"])]
+        [text(group), text(first.answers[name]["question"]), text(first.answers[name]["reference"] or "")]
         + [_answered(*grades[name][one.candidate]) if one.candidate in grades[name] else "" for one in evaluations]
         for group, names in sorted(shown.items())
         for name in names[:per_group]

@@ -74,3 +74,10 @@ def test_perplexity_changes_by_a_ratio_over_the_same_texts() -> None:
     assert found == comparing.Change(2.0, 3.0, 1.5, 1.5, 1.5, 2)
     other_tokens = evaluated({}, [(1.0, 2), (1.0, 3)])
     assert "perplexity/documents" not in comparing.changes(after, other_tokens)
+
+
+def test_prompts_without_a_reference_have_winners_and_no_accuracy() -> None:
+    open_question = {"group": "prompts", "reference": None, "correct": None}
+    ours, theirs = evaluated({"a": open_question}), evaluated({"a": open_question | {"answer": "..."}})
+    assert comparing.win_rates(comparing.compared(ours, theirs))["rules/prompts"].wins == 1
+    assert comparing.changes(ours, theirs) == {}
