@@ -56,8 +56,8 @@ def test_what_is_written_is_read_back(work: Path) -> None:
 
 
 def test_held_out_prompts_are_asked_too_those_without_a_reference_have_no_accuracy(work: Path) -> None:
-    row = {"source": "p", "messages": [records.message("user", "Who?")], "category": None}
-    row |= {"responses": ["Me."], "cut": [False]}
+    asked = [records.message("user", "Who?")]
+    row: records.Record = {"source": "p", "messages": asked, "category": None, "responses": ["Me."], "cut": [False]}
     with Shards({work / "drawn/validation": samples.SCHEMA}) as shards:
         for name, reference in (("p:1", "Me."), ("p:2", None)):
             shards.add(work / "drawn/validation", row | {"id": name, "reference": reference})
