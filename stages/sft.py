@@ -95,6 +95,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
     policy = models.load(model)
+    models.check_context(policy.config, settings.max_tokens, "sft.max_tokens")
     policy.generation_config.eos_token_id = chat.end_of_turn(tokenizer)
     policy.generation_config.pad_token_id = tokenizer.pad_token_id
     return AssistantTrainer(
