@@ -114,7 +114,7 @@ class Params(StageParams):
     """Share of the facts that stand in documents but are never asked in training."""
     documents: Documents = Documents()
     conversations: Conversations = Conversations()
-    comparisons: NonNegativeInt = 1200
+    comparisons: NonNegativeInt = 3000
     """Questions with four ranked answers."""
     tie_share: Share = 0.15
     """Share of the comparisons in which two answers rank the same."""
