@@ -93,7 +93,7 @@ test-slow: env ## the slow tests alone
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)
 
-bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: some hours)
+bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
 	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done
 
 lint: env ## ruff and the type checker

@@ -1,5 +1,8 @@
 """datatrove's own MinHash blocks, read to write, as `near_duplicates.py` compares them."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,6 @@ from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, M
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.readers import ParquetReader
 from datatrove.pipeline.writers import ParquetWriter
-from datatrove.utils.logging import logger
 from datatrove.utils.text import TextNormConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
@@ -34,7 +36,6 @@ def as_row(_: ParquetWriter, document: Document) -> dict[str, Any]:
 
 def stock(data: Path, work: Path, workers: int, words: int, bands: int, rows: int) -> None:
     """Digits stay digits: datatrove's default makes texts that differ in their numbers alike."""
-    logger.remove()
     digits = TextNormConfig(norm_numbers=False)
     settings = MinhashConfig(n_grams=words, num_buckets=bands, hashes_per_bucket=rows, norm_config=digits)
     tasks, keys, pairs, clusters = (len(list(data.iterdir())), *(str(work / name) for name in ("keys", "pairs", "cl")))
@@ -47,4 +48,19 @@ def stock(data: Path, work: Path, workers: int, words: int, bands: int, rows: in
     ]
     for number, (pipeline, size) in enumerate(pipelines, 1):
         logs = str(work / str(number))
-        LocalPipelineExecutor(pipeline, tasks=size, workers=min(workers, size), logging_dir=logs).run()
+        with quiet():
+            LocalPipelineExecutor(pipeline, tasks=size, workers=min(workers, size), logging_dir=logs).run()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, standard error goes nowhere, that of new processes too: each task would print its statistics there."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
