@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MARKS = {"en": ("Q: ", "A: "), "zh": ("问：", "答：")}
 POOL = 1_000
+LONGEST_SHOT = 300
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Shot:
 def pool(conversations: Iterable[records.Record]) -> dict[str, list[Shot]]:
     """Return by script the first exchange of up to POOL conversations, those whose content has the smallest hash.
 
-    Conversations with a system prompt or tools are left out: the example would not stand alone.
+    Conversations with a system prompt or tools are left out: the example would not stand alone. So are exchanges of
+    more than LONGEST_SHOT characters: a few of them would fill the context.
     """
     found: dict[str, dict[Shot, None]] = {mark: {} for mark in MARKS}
     for row in conversations:
@@ -37,6 +39,8 @@ def pool(conversations: Iterable[records.Record]) -> dict[str, list[Shot]]:
         plain = len(turns) > 1 and [turn["role"] for turn in turns[:2]] == ["user", "assistant"]
         if plain and not row["tools"] and not turns[1]["tool_calls"] and not turns[1]["thought"]:
             shot = Shot(turns[0]["content"], turns[1]["content"])
+            if len(shot.question) + len(shot.answer) > LONGEST_SHOT:
+                continue
             found[script(shot.question)][shot] = None
     return {
         mark: heapq.nsmallest(POOL, shots, key=lambda shot: _hash(shot.question, shot.answer))

@@ -24,6 +24,11 @@ def test_examples_are_first_exchanges_by_script_without_tools_or_system_prompts(
     assert found == {"en": [Shot("What is the capital of land 1?", "town 7.")], "zh": [Shot("首都是？", "北京。")]}
 
 
+def test_a_long_exchange_is_no_example() -> None:
+    long = conversation(5, "town " * 60)
+    assert asking.pool([conversation(1), long]) == asking.pool([conversation(1)])
+
+
 def test_the_pool_does_not_depend_on_the_order_of_conversations() -> None:
     rows = [conversation(number) for number in range(50)]
     assert asking.pool(rows) == asking.pool(reversed(rows))
