@@ -24,6 +24,7 @@ SMALL = {
     "pretrain.training.num_train_epochs": 1,
     "sft.training.num_train_epochs": 2,
     "sample.max_new_tokens": 12,
+    "rank.least_best": None,  # no answer is right
     "reward.training.num_train_epochs": 1,
     "reward.demonstrations": 100,
     "select_sft.max_new_tokens": 12,
