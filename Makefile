@@ -14,6 +14,9 @@ UNTIL ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
+# Threads that wait for each other sleep: beside other programs, spinning costs more than half the speed (docs/log.md).
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # Stages are started as `python -m …`, so the environment's own python comes first. The rest: no telemetry.
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
