@@ -41,6 +41,7 @@ def main(
     evaluations: Annotated[Path, typer.Option(help="folder with one folder of reports a candidate")],
     models: Annotated[Path, typer.Option(help="folder that holds the candidates' models")],
     report: Annotated[Path, typer.Option(help="report to write")],
+    page: Annotated[Path | None, typer.Option(help="page that compares the candidates, kept with the run")] = None,
 ) -> None:
     """Promote the best candidate."""
     settings = params.load(Params, "promote")
@@ -57,6 +58,8 @@ def main(
         version = release(client, settings, best, decision, card)
         write(report, settings, best, decision, champion)
         publish(run, version, best, settings.metric)
+        if page:
+            run.artifact(page)
     journal.report(f"{decision.verdict} {best.candidate}: {decision.reason}")
 
 
