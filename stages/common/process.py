@@ -3,6 +3,7 @@
 Every stage file ends with `process.run("name", main)`. Exit codes are in `errors.py`.
 """
 
+import atexit
 import errno
 import fcntl
 import logging
@@ -11,9 +12,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from stages.common import errors, journal
 from stages.common.parent import die_with_parent
@@ -47,9 +48,21 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
     code = _guarded(name, lambda: app(standalone_mode=False))
     if is_main_process() and code != errors.EXIT_RUNNING:
         journal.write_execution(name, started, code)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with its exit handlers run, but without taking the interpreter down around running threads.
+
+    A library's thread that woke up in that moment has aborted the process (SIGABRT, "GIL is released"), and with it the
+    exit code that says whether to resume.
+    """
     logging.shutdown()
-    sys.stdout.flush()
-    sys.exit(code)
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def process_start() -> float:
