@@ -88,8 +88,8 @@ def win_rates(against: str, wins: Mapping[str, Mapping[str, Wins]]) -> str:
     ]
     note = (
         f"<p>Against {text(against)} on the same questions; a tie counts one half, and intervals resample questions. "
-        "Rules: a right answer beats a wrong one, and a wrong one that keeps the language and refuses or admits "
-        "ignorance only where due beats one that does not.</p>"
+        "Rules: the indicators that rank answers. Right comes before right with words around it, then admitted "
+        "ignorance, then wrong, then a refusal that was due and is missing; loops, rudeness and length count against.</p>"
     )
     found = layout.table(["candidate", "judge and group", "win rate", "wins", "ties", "losses"], rows)
     return note + "".join(parts) + layout.details("as a table", found) if rows else ""
