@@ -89,7 +89,7 @@ def win_rates(against: str, wins: Mapping[str, Mapping[str, Wins]]) -> str:
     note = (
         f"<p>Against {text(against)} on the same questions; a tie counts one half, and intervals resample questions. "
         "Rules: the indicators that rank answers. Right comes before right with words around it, then admitted "
-        "ignorance, then wrong, then a refusal that was due and is missing; loops, rudeness and length count against.</p>"
+        "ignorance, then wrong, then a refusal that was due and is missing; loops and rudeness count against.</p>"
     )
     found = layout.table(["candidate", "judge and group", "win rate", "wins", "ties", "losses"], rows)
     return note + "".join(parts) + layout.details("as a table", found) if rows else ""
