@@ -52,7 +52,11 @@ def report(folder: Path, name: str) -> dict[str, Any]:
 
 def test_it_ends_with_a_champion(done: Path) -> None:
     promotion = report(done, "promote.json")
-    assert promotion["candidate"] in ("sft_best", "dpo", "orpo")
+    evaluated = {
+        name: report(done, f"evaluate/{name}/metrics.json")["metrics"]["perplexity/conversations"]
+        for name in ("pretrain", "sft_best", "dpo", "orpo")
+    }
+    assert promotion["candidate"] == min(evaluated, key=evaluated.__getitem__) != "pretrain"
     assert promotion["decision"] == "promoted"
 
 
