@@ -38,7 +38,7 @@ reward:
   checkpoint_minutes: 0.001
   training:
     <<: *training
-    num_train_epochs: 2
+    num_train_epochs: 20     # a batch holds four short answers: two epochs end before the second signal comes
 orpo:
   checkpoint_minutes: 0.001
   lora:
@@ -101,8 +101,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> N
         assert process.wait() == code
         assert checkpoints(work, stage)
     assert start(work, stage).wait() == 0
-    log = (work / "logs" / f"{stage}.log").read_text()
-    assert "resuming from" in log or "is the end of this very training" in log  # stopped after the last step
+    assert "resuming from" in (work / "logs" / f"{stage}.log").read_text()
     assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
     assert not list((work / "models").rglob("*.bin"))
 
