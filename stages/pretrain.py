@@ -3,19 +3,15 @@
 Reads models/tokenizer and data/validated/documents. Writes models/pretrain and its loss curve. Run: dvc repro pretrain
 """
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import chat, checkpoints, models, packing, params, process, records, tracking, training
+from stages.common import checkpoints, models, packing, params, process, records, tracking, training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-log = logging.getLogger("lathe")
 
 
 class Params(training.FitParams):
@@ -54,7 +50,11 @@ def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", docume
         """Trainer with atomic checkpoints."""
 
     arguments = training.config(TrainingArguments, settings, "pretrain", fingerprint)
-    blocks = {split: pack(tokenizer, documents / split, settings.block_tokens, arguments) for split in records.SPLITS}
+    folder = Path(arguments.output_dir)
+    blocks = {
+        split: packing.documents(tokenizer, documents / split, settings.block_tokens, folder)
+        for split in records.SPLITS
+    }
     set_seed(arguments.seed)
     return PretrainTrainer(
         model=base_model(settings, tokenizer),
@@ -74,20 +74,6 @@ def base_model(settings: Params, tokenizer: "PreTrainedTokenizerBase") -> "PreTr
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     return model
-
-
-def pack(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, arguments: Any) -> packing.Blocks:
-    """Return a split's blocks, written once to disk and mapped into memory."""
-    end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
-
-    def tokens() -> Iterator[list[int]]:
-        for batch in packing.batched((row["text"] for row in records.read(split)), 1_000):
-            for ids in tokenizer(batch)["input_ids"]:
-                yield [*ids, end]
-
-    blocks = packing.write(tokens(), Path(arguments.output_dir) / f"{split.name}.bin", block_tokens, where=split)
-    log.info("%s: %s blocks of %d tokens", split.name, f"{len(blocks):,}", block_tokens)
-    return blocks
 
 
 if __name__ == "__main__":

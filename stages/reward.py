@@ -14,21 +14,19 @@ import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
 from stages.common import (
-    chat,
     checkpoints,
+    demonstrations,
     models,
     params,
     preferences,
     process,
     ranked_answers,
     ranking,
-    records,
     reward_report,
     scoring,
     tracking,
     training,
 )
-from stages.common.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +75,9 @@ def main(
         kept = training.fit(trainer, settings, run, "reward")
         training.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
         if process.is_main_process():
-            centred = shift(out, demonstrations(settings, models.load_tokenizer(model), conversations))
+            tokenizer = models.load_tokenizer(model)
+            answers = demonstrations.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
+            centred = shift(out, answers)
             reward_report.write(report, out, data.validation, data.counts | {"demonstrations": centred}, run)
 
 
@@ -138,24 +138,6 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     )
     trainer.settings = settings
     return trainer
-
-
-def demonstrations(settings: Params, tokenizer: "PreTrainedTokenizerBase", conversations: Path) -> list[list[int]]:
-    """Return conversations up to their last answer, as tokens; those without one or too long are passed over."""
-    rows: list[list[int]] = []
-    for record in records.read(conversations / "train"):
-        spoken = record["messages"]
-        while spoken and spoken[-1]["role"] != "assistant":
-            spoken = spoken[:-1]
-        tokens = chat.encode(tokenizer, spoken, record["tools"]).input_ids if spoken else []
-        if 0 < len(tokens) <= settings.max_tokens:
-            rows.append(tokens)
-        if len(rows) == settings.demonstrations:
-            break
-    if not rows:
-        what = f"no answer within {settings.max_tokens} tokens to centre the scores on"
-        raise DataError(what, where=conversations / "train", remedy="raise reward.max_tokens")
-    return rows
 
 
 def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:

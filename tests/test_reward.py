@@ -12,6 +12,7 @@ from stages import reward
 from stages.common import (
     chat,
     checkpoints,
+    demonstrations,
     models,
     preferences,
     ranked_answers,
@@ -87,8 +88,7 @@ def test_training_scoring_and_transformers_read_one_number(work: Path) -> None:
 def test_demonstrations_score_zero_on_average(work: Path) -> None:
     trainer = trainer_in(work)
     trainer.save_model(str(work / "out"))
-    settings = settings_of(demonstrations=7)
-    rows = reward.demonstrations(settings, make_tokenizer(), work / "conversations")
+    rows = demonstrations.tokenise(make_tokenizer(), work / "conversations", 7, 256)
     assert len(rows) == 7
     before = scoring.score_rows(scoring.load(work / "out"), rows)
     known = reward.shift(work / "out", rows)
@@ -104,10 +104,10 @@ def test_a_demonstration_ends_with_its_last_answer(tmp_path: Path) -> None:
     asked["messages"].append(records.message("user", "And of land 2?"))
     rows = [asked, conversation(2, "long " * 200), conversation(3) | {"messages": [records.message("user", "Hello?")]}]
     write_records(rows, tmp_path / "train", "conversations")
-    (tokens,) = reward.demonstrations(settings_of(), tokenizer, tmp_path)
+    (tokens,) = demonstrations.tokenise(tokenizer, tmp_path, 1000, 256)
     assert tokens == chat.encode(tokenizer, conversation(1)["messages"]).input_ids
     with pytest.raises(DataError, match="no answer within 5 tokens"):
-        reward.demonstrations(settings_of(max_tokens=5), tokenizer, tmp_path)
+        demonstrations.tokenise(tokenizer, tmp_path, 1000, 5)
 
 
 def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:

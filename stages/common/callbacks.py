@@ -26,7 +26,7 @@ class Life(TrainerCallback):
         self.saved_at = self.shown_at = self.started = time.monotonic()
         self.start_step = 0
         self.tokens = 0
-        self.metrics: dict[str, float] = {}
+        self.last: dict[str, float] = {}
         self.bar: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -61,9 +61,10 @@ class Life(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
-        """Keep the epoch's model, with the validation loss it had."""
-        self.metrics = {"eval_loss": metrics["eval_loss"]}
-        training.keep_epoch(self.trainer, self.run, self.stage, self.metrics)
+        """Keep the epoch's model, with what it was measured to be."""
+        timing = ("_runtime", "_per_second", "_time")
+        kept = {key: value for key, value in metrics.items() if key != "epoch" and not key.endswith(timing)}
+        training.keep_epoch(self.trainer, self.run, self.stage, kept)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Restart the clock of timed checkpoints."""
@@ -81,7 +82,7 @@ class Life(TrainerCallback):
                 raise DataError(what, where=self.stage, remedy=remedy)
         speed = self._speed(state)
         self.run.metrics({**numbers, **({"tokens_per_second": speed} if speed else {})}, step=state.global_step)
-        if "loss" in numbers or "eval_loss" in numbers:
+        if "loss" in numbers or any(key.startswith("eval_") for key in numbers):
             self._show(state, numbers, speed)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -103,14 +104,17 @@ class Life(TrainerCallback):
         return float(self.trainer.tokens_seen) / seconds if seconds > 1 else 0.0
 
     def _show(self, state: TrainerState, numbers: dict[str, float], speed: float) -> None:
-        key = "loss" if "loss" in numbers else "eval_loss"
-        facts = f"{key} {numbers[key]:.4f}" + (f", {speed:,.0f} tokens/s" if speed else "")
+        held_out = "loss" not in numbers
+        names = [f"eval_{name}" for name in self.trainer.headline] if held_out else list(self.trainer.headline)
+        self.last |= {name: numbers[name] for name in names if name in numbers}
+        facts = ", ".join(f"{name} {self.last[name]:.4f}" for name in names if name in self.last)
+        facts += f", {speed:,.0f} tokens/s" if speed else ""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
             self.bar.set_postfix_str(facts)
             return
         last = state.global_step == state.max_steps
-        if time.monotonic() - self.shown_at < PLAIN_LINE_SECONDS and key == "loss" and not last:
+        if time.monotonic() - self.shown_at < PLAIN_LINE_SECONDS and not held_out and not last:
             return
         self.shown_at = time.monotonic()
         done = max(1, state.global_step - self.start_step)

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def config(settings: dict[str, Any] | None, section: str) -> "LoraConfig | None":
-    """Return peft's LoraConfig from params.yaml (its own key names), or None for full weights. Raises ParamsError."""
+def config(settings: dict[str, Any] | None, section: str, task: str = "CAUSAL_LM") -> "LoraConfig | None":
+    """Return peft's LoraConfig from params.yaml (its own key names), or None for full weights. Raises ParamsError.
+
+    `task` is peft's name for what the model gives: CAUSAL_LM logits, SEQ_CLS a score.
+    """
     if settings is None:
         return None
     from peft import LoraConfig
 
-    return params.library_config(LoraConfig, settings, section, task_type="CAUSAL_LM")
+    return params.library_config(LoraConfig, settings, section, task_type=task)
 
 
 def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrainedModel | PeftModel":
@@ -39,5 +42,10 @@ class Merged:
         if _internal_call or not hasattr(self.model, "merge_and_unload"):
             super().save_model(output_dir, _internal_call)  # type: ignore[misc]  # mixin: the Trainer comes after it
         elif self.args.should_save:
-            copy.deepcopy(self.model).merge_and_unload().save_pretrained(output_dir)
+            merged(self.model).save_pretrained(output_dir)
             self.processing_class.save_pretrained(output_dir)
+
+
+def merged(model: Any) -> Any:
+    """Return a copy of the model with its adapters merged into the weights, or the model itself when it has none."""
+    return copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -1,13 +1,18 @@
 """Text as equal blocks of tokens on disk: memory stays flat however long the corpus is."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.common import process
+from stages.common import chat, process, records
 from stages.common.errors import DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 T = TypeVar("T")
+log = logging.getLogger("lathe")
 
 
 class Blocks:
@@ -53,6 +58,20 @@ def write(sequences: Iterable[list[int]], path: Path, block_tokens: int, *, wher
         what = f"only {size} tokens, less than one block of {block_tokens}"
         raise DataError(what, where=where, remedy="add text to data/raw or lower pretrain.block_tokens")
     return Blocks(path, block_tokens)
+
+
+def documents(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, folder: Path) -> Blocks:
+    """Return the documents of a split, each with its end, as blocks in a file of `folder` named after the split."""
+    end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
+
+    def tokens() -> Iterator[list[int]]:
+        for batch in batched((row["text"] for row in records.read(split)), 1_000):
+            for ids in tokenizer(batch)["input_ids"]:
+                yield [*ids, end]
+
+    blocks = write(tokens(), folder / f"{split.name}.bin", block_tokens, where=split)
+    log.info("%s: %s blocks of %d tokens", split.name, f"{len(blocks):,}", block_tokens)
+    return blocks
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

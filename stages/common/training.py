@@ -53,13 +53,18 @@ class Resumable:
     _run_folder: Path | None = None
     keep_checkpoints = 2
     tokens_seen = 0
+    headline: tuple[str, ...] = ("loss",)
+    """What a line of progress shows."""
 
     def training_step(self: Any, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        """Count the tokens that are not padding, over all ranks (taken as equally loaded)."""
-        mask = inputs.get("attention_mask")
-        tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
-        self.tokens_seen += tokens * self.args.world_size
+        """Count the tokens over all ranks (taken as equally loaded)."""
+        self.tokens_seen += self.count_tokens(inputs) * self.args.world_size
         return super().training_step(model, inputs, *rest, **named)  # type: ignore[misc]  # mixin
+
+    def count_tokens(self: Any, inputs: dict[str, Any]) -> int:
+        """Return the tokens of a batch that are not padding."""
+        mask = inputs.get("attention_mask")
+        return inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
     def _get_output_dir(self: Any, trial: Any) -> str:
         return str(self._run_folder or self.args.output_dir)
@@ -202,11 +207,16 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
     history = trainer.state.log_history
     if trainer.args.should_save:
         for name, kept in folders.items():
-            shutil.copytree(kept, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
+            copy_model(kept, out / name)
         write_curve(history, curve)
         run.figure("loss", figure(history, stage))
     losses = [row["eval_loss"] for row in history if "eval_loss" in row]
     journal.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
+
+
+def copy_model(kept: Path, out: Path) -> None:
+    """Copy a kept model folder, without its manifest."""
+    shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
 
 
 def write_curve(history: list[dict[str, float]], path: Path) -> None:

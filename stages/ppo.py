@@ -1,0 +1,217 @@
+"""PPO (Schulman et al. 2017; Ouyang et al. 2022, section 3.5): answers the reward model likes, near SFT's best.
+
+Reads a policy, a reward model, the prompts of a round's samples, conversations (whose answers' scores give the unit of
+reward) and documents (for PPO-ptx). Writes models/ppo/<round>, its curve and a report on held-out prompts.
+Run: dvc repro ppo@r1
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from stages.common import (
+    chat,
+    checkpoints,
+    demonstrations,
+    lora,
+    models,
+    packing,
+    params,
+    ppo_core,
+    ppo_report,
+    ppo_saving,
+    ppo_trainer,
+    process,
+    records,
+    scoring,
+    tracking,
+    training,
+)
+from stages.common.errors import DataError, ParamsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Params(training.FitParams):
+    """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts episodes."""
+
+    max_tokens: PositiveInt = 256
+    """Longest prompt with its answer; prompts that leave no room for max_new_tokens are left out and counted."""
+    max_new_tokens: PositiveInt = 48
+    """Longest answer; one that is cut there pays `end_penalty`."""
+    temperature: PositiveFloat = 1.0
+    """Temperature of the sampled answers, and of all log-probabilities."""
+    rollout_episodes: PositiveInt = 256
+    """Episodes between two looks at the policy, over all processes."""
+    rollouts_per_epoch: PositiveInt | None = None
+    """Rollouts of one epoch, at whose end the policy is evaluated and kept; null: about one pass over the prompts."""
+    rollout_batch_size: PositiveInt = 64
+    """Prompts answered, and answers scored, at once by a process."""
+    ppo_epochs: PositiveInt = 2
+    """How often the episodes of a rollout are learnt from."""
+    clip: PositiveFloat = 0.2
+    """How far the probability ratio may move before it stops paying."""
+    value_clip: PositiveFloat = 0.2
+    """How far a value may move from its old one before it stops paying."""
+    value_weight: NonNegativeFloat = 0.1
+    """Weight of the value loss."""
+    gamma: Share = 1.0
+    """Discount of rewards."""
+    gae_lambda: Share = 0.95
+    """Lambda of generalised advantage estimation: 0 trusts the value model, 1 the reward alone."""
+    kl_coefficient: NonNegativeFloat = 0.05
+    """Weight of KL to the starting policy in the reward, per nat."""
+    kl_target: PositiveFloat | None = None
+    """KL in nats a sequence that the coefficient is steered to (Ziegler et al. 2019); null: it stays as it is."""
+    kl_horizon: PositiveInt = 10_000
+    """Episodes over which the steered coefficient moves."""
+    kl_stop: PositiveFloat = 20.0
+    """KL in nats a sequence at which training stops; the best policy kept below it is what comes out."""
+    reward_clip: PositiveFloat = 5.0
+    """Largest reward, in standard deviations of the demonstrations' scores."""
+    end_penalty: NonNegativeFloat = 1.0
+    """What an answer without an end of turn loses of its reward."""
+    ptx_weight: NonNegativeFloat = 0.0
+    """Weight of the language-model loss on documents beside PPO's (PPO-ptx); 0: none is read."""
+    ptx_blocks: PositiveInt = 4
+    """Blocks of documents read beside each minibatch of a process."""
+    ptx_block_tokens: PositiveInt = 256
+    """Tokens of a block."""
+    average_decay: Share | None = None
+    """Decay of a moving average of the policy's weights, which is then what is kept; null: the weights themselves."""
+    demonstrations: PositiveInt = 1000
+    """Conversations, the first of the training split, whose answers' scores give the unit of reward."""
+    lora: dict[str, Any] | None = None
+    """peft's LoraConfig under its own names, for policy and value model; null trains all weights."""
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="folder of the policy to start from; it is also the reference")],
+    reward: Annotated[Path, typer.Option(help="folder of the reward model; the value model starts from it")],
+    samples: Annotated[Path, typer.Option(help="a round's samples: their prompts are answered anew")],
+    conversations: Annotated[Path, typer.Option(help="validated conversations: what good answers score")],
+    documents: Annotated[Path, typer.Option(help="validated documents, read with ptx_weight above 0")],
+    out: Annotated[Path, typer.Option(help="folder of the model")],
+    curve: Annotated[Path, typer.Option(help="CSV of reward and KL, a row a rollout")],
+    report: Annotated[Path, typer.Option(help="JSON report on held-out prompts")],
+) -> None:
+    """Teach the model to answer what the reward model likes."""
+    settings = params.load(Params, "ppo")
+    inputs = {"model": model, "reward": reward, "samples": samples, "conversations": conversations}
+    inputs |= {"documents": documents} if settings.ptx_weight else {}
+    sections = {"ppo": settings.model_dump()}
+    fingerprint = checkpoints.fingerprint("ppo", sections, inputs)
+    with tracking.start("ppo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+        trainer = build_trainer(settings, model, reward, read(settings, model, samples), conversations, fingerprint)
+        trainer.blocks = blocks(settings, trainer, documents) if settings.ptx_weight else None
+        trainer.run = run
+        kept = training.fit(trainer, settings, run, "ppo")
+        ppo_report.publish(trainer, kept, model, reward, out, curve, report, run)
+
+
+def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[int]]]:
+    """Return the prompts of both splits as tokens. Raises DataError when a split has none that leave room to answer."""
+    tokenizer = models.load_tokenizer(model)
+    found = {}
+    for split in records.SPLITS:
+        rows = [chat.encode_prompt(tokenizer, row["messages"]) for row in records.read(samples / split)]
+        found[split] = [row for row in rows if len(row) + settings.max_new_tokens < settings.max_tokens]
+        ppo_trainer.log.info("%s: %d prompts, %d too long", split, len(found[split]), len(rows) - len(found[split]))
+        if not found[split]:
+            raise DataError("no prompt to answer", where=samples / split, remedy="raise ppo.max_tokens")
+    return found
+
+
+def build_trainer(
+    settings: Params,
+    model: Path,
+    reward: Path,
+    prompts: dict[str, list[list[int]]],
+    conversations: Path,
+    fingerprint: str,
+) -> Any:
+    """Return a Trainer whose steps are PPO's minibatches, over prompts as tokens by split."""
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    from stages.common import actor_critic, rollouts
+
+    class PPOTrainer(ppo_trainer.Updates, ppo_saving.Saved, training.Resumable, Trainer):
+        """Trainer with atomic checkpoints and PPO's steps."""
+
+    tokenizer, policy, scorer = models.load_tokenizer(model), models.load(model), scoring.load(reward)
+    for one in (policy, scorer):
+        models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
+    actor_critic.check_head(policy)
+    reference = None if settings.lora else models.load(model)
+    actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
+    critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
+    arguments = training.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
+    set_seed(arguments.seed)
+    schedule = scheduled(settings, arguments, len(prompts["train"]))
+    trainer = PPOTrainer(
+        model=actor_critic.ActorCritic(actor, critic, settings.temperature),
+        args=arguments,
+        train_dataset=schedule,
+        eval_dataset=schedule,
+        data_collator=ppo_trainer.places,
+        processing_class=tokenizer,
+    )
+    trainer.settings, trainer.schedule = settings, schedule
+    trainer.prompts, trainer.held_out = prompts["train"], prompts["validation"]
+    mean, std = demonstrations.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
+    trainer.collector = rollouts.Collector(
+        scorer,
+        None if reference is None else reference.to(arguments.device).eval().requires_grad_(False),
+        rollouts.Drawn(
+            settings.temperature,
+            settings.max_new_tokens,
+            settings.rollout_batch_size,
+            chat.stops(tokenizer),
+            chat.end_of_turn(tokenizer),
+            recomputed=arguments.bf16 or arguments.fp16,
+        ),
+        rollouts.Targets(settings.gamma, settings.gae_lambda, settings.reward_clip, settings.end_penalty, mean, std),
+        schedule.seed,
+        schedule.rank,
+        schedule.world,
+    )
+    trainer.controller = controller(settings)
+    if settings.average_decay is not None:
+        if trainer.is_deepspeed_enabled:
+            raise ParamsError("'ppo.average_decay' does not work with DeepSpeed", where="params.yaml")
+        trainer.average = ppo_saving.Average(actor, settings.average_decay)
+    return trainer
+
+
+def scheduled(settings: Params, arguments: Any, prompts: int) -> ppo_trainer.Schedule:
+    """Return what is read when."""
+    return ppo_trainer.Schedule(
+        settings.rollout_episodes,
+        settings.rollouts_per_epoch or max(1, round(prompts / settings.rollout_episodes)),
+        settings.ppo_epochs,
+        arguments.per_device_train_batch_size,
+        arguments.gradient_accumulation_steps,
+        arguments.process_index,
+        arguments.world_size,
+        arguments.seed,
+    ).check()
+
+
+def controller(settings: Params) -> ppo_core.FixedKL:
+    """Return the fixed or the steered weight of KL."""
+    if settings.kl_target is None:
+        return ppo_core.FixedKL(settings.kl_coefficient)
+    return ppo_core.AdaptiveKL(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
+
+
+def blocks(settings: Params, trainer: Any, documents: Path) -> packing.Blocks:
+    """Return the documents as blocks for the language-model loss."""
+    return packing.documents(
+        trainer.processing_class, documents / "train", settings.ptx_block_tokens, Path(trainer.args.output_dir)
+    )
+
+
+if __name__ == "__main__":
+    process.run("ppo", main)
