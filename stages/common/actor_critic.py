@@ -14,9 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from stages.common import ppo_core
 from stages.common.errors import DataError
 
-PADDING_SHARE = 0.1
-"""Rows of unlike length are read in several calls as soon as one would be padding to more than this share."""
-FEWEST_ROWS = 8
+CALL_TOKENS = 256
+"""Rows of unlike length are read in several calls rather than with more padding than this."""
+READ_ROWS = 64
+"""Most rows of one call without gradients."""
 
 
 class Episodes(NamedTuple):
@@ -34,17 +35,17 @@ class Read(NamedTuple):
     values: torch.Tensor
 
 
-def buckets(lengths: Sequence[int]) -> list[list[int]]:
-    """Return indices in groups of like length, each of at least FEWEST_ROWS and of little padding."""
+def buckets(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
+    """Return indices in groups of like length; none has more padding than a call costs, or more rows than `most`."""
     groups: list[list[int]] = []
-    real = 0
+    padding = 0
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        padded = lengths[index] * (len(groups[-1]) + 1) if groups else 0
-        if not groups or (len(groups[-1]) >= FEWEST_ROWS and padded * (1 - PADDING_SHARE) > real + lengths[index]):
+        if groups:
+            padding += (lengths[index] - lengths[groups[-1][-1]]) * len(groups[-1])
+        if not groups or padding > CALL_TOKENS or len(groups[-1]) == most:
             groups.append([])
-            real = 0
+            padding = 0
         groups[-1].append(index)
-        real += lengths[index]
     return groups
 
 
@@ -101,7 +102,8 @@ def values(model: Any, episodes: Episodes) -> torch.Tensor:
 def _read(model: Any, episodes: Episodes, outputs: Any) -> torch.Tensor:
     device = next(model.parameters()).device
     counts = [len(answer) for answer in episodes.answers]
-    groups = buckets([len(prompt) + count for prompt, count in zip(episodes.prompts, counts, strict=True)])
+    lengths = [len(prompt) + count for prompt, count in zip(episodes.prompts, counts, strict=True)]
+    groups = buckets(lengths, READ_ROWS)
     parts = [outputs(states(model, episodes, group, device), chosen(episodes, group, device)) for group in groups]
     return restored(parts, groups, counts)
 

@@ -1,0 +1,269 @@
+"""PPO learns a bandit, keeps near its reference, resumes, refuses what it cannot do; LoRA, ptx, average, processes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages import ppo
+from stages.common import checkpoints, models, packing, ppo_report, scoring, training
+from stages.common.errors import DataError, ParamsError
+from stages.common.run import Run
+from stages.common.samples import SCHEMA
+from tests.common.test_scoring import reward_model
+from tests.tiny import conversation, make_model, make_tokenizer, write_validated
+
+ROOT = Path(__file__).parent.parent
+TRAINING = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.003, "seed": 1}
+SMALL = {"max_new_tokens": 6, "rollout_episodes": 8, "rollouts_per_epoch": 2, "demonstrations": 10, "max_tokens": 128}
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
+    write_ppo(tmp_path)
+    return tmp_path
+
+
+def write_ppo(folder: Path) -> None:
+    """Write a policy, a reward model, samples, conversations and documents."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_validated(folder)
+    tokenizer = make_tokenizer()
+    models.save(make_model(tokenizer), tokenizer, folder / "model")
+    models.save(reward_model(), tokenizer, folder / "reward")
+    for split, numbers in (("train", range(100, 120)), ("validation", range(120, 126))):
+        rows = [
+            {"id": f"p:{n}", "source": "p", "messages": conversation(n)["messages"][:1], "reference": None}
+            | {"category": None, "responses": ["a", "b"], "cut": [False, False]}
+            for n in numbers
+        ]
+        (folder / "samples" / split).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "samples" / split / "part-00000.parquet")
+
+
+def trainer_in(work: Path, **settings: Any) -> Any:
+    chosen = ppo.Params(**({"training": TRAINING | settings.pop("training", {})} | SMALL | settings))
+    prompts = ppo.read(chosen, work / "model", work / "samples")
+    trainer = ppo.build_trainer(chosen, work / "model", work / "reward", prompts, work / "conversations", "test")
+    trainer.run, trainer.blocks = Run(None), None
+    return trainer
+
+
+def bandit(trainer: Any) -> None:
+    """Let a first token pay 1 where it and the prompt's last number agree in their rest by 4, else 0."""
+    trainer.prompts = trainer.held_out = [[9, 10 + arm] for arm in range(4)]
+
+    def scores(prompts: list[list[int]], answers: list[Any]) -> list[float]:
+        first = [(one.tokens or [one.stop])[0] for one in answers]
+        return [float(token % 4 == prompt[-1] % 4) for prompt, token in zip(prompts, first, strict=True)]
+
+    trainer.collector._score = scores
+    trainer.collector.targets = trainer.collector.targets._replace(mean=0.0, std=1.0, end_penalty=0.0)
+
+
+def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path) -> None:
+    trainer = trainer_in(
+        work,
+        max_new_tokens=1,
+        rollout_episodes=64,
+        rollouts_per_epoch=100,
+        kl_coefficient=0.0,
+        kl_stop=1000.0,
+        training={"per_device_train_batch_size": 32, "lr_scheduler_type": "constant"},
+    )
+    bandit(trainer)
+    training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    assert rewards[0] < 0.5
+    assert sum(rewards[-3:]) / 3 >= 0.95
+
+
+def test_the_first_ratio_is_one_and_kl_to_the_start_is_none(work: Path) -> None:
+    trainer = trainer_in(work)
+    training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    first = trainer.state.log_history[0]
+    assert first["clip_fraction"] == 0
+    assert first["update_kl"] == pytest.approx(0.0, abs=1e-9)
+    assert first["kl_k1"] == pytest.approx(0.0, abs=1e-4)
+    later = [row for row in trainer.state.log_history if "kl_k1" in row][1]
+    assert later["kl"] > 0
+
+
+def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None:
+    from stages.common import ppo_core
+
+    trainer = trainer_in(work, training={"per_device_train_batch_size": 8}, value_weight=0.5, ppo_epochs=1)
+    loss = trainer.compute_loss(trainer.model, {"place": torch.arange(8)})
+    loss.backward()
+    found = {name: value.grad.clone() for name, value in trainer.model.named_parameters()}
+    trainer.model.zero_grad()
+    rollout, losses = trainer.rollout, torch.zeros(3)
+    count = int(rollout.lengths().sum())
+    for row in range(8):
+        prompt, answer = rollout.episodes.prompts[row], rollout.episodes.answers[row]
+        ids, here = torch.tensor([[*prompt, *answer]]), slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+        logits = trainer.model.policy(ids).logits[0, here]
+        hidden = trainer.model.value.base_model(ids).last_hidden_state[0, here]
+        values = trainer.model.value.score(hidden)[:, 0]
+        old, advantages, old_values, returns = rollout.tokens([row], "log_probs", "advantages", "values", "returns")
+        log_probs = ppo_core.token_log_probs(logits, torch.tensor(answer))
+        policy, _ = ppo_core.policy_loss(log_probs, old, advantages, 0.2)
+        value, _ = ppo_core.value_loss(values, old_values, returns, 0.2)
+        part = len(answer) / count * (policy + 0.5 * value)
+        part.backward()
+        losses += part.detach()
+    assert loss.item() == pytest.approx(losses[0].item(), abs=1e-6)
+    for name, value in trainer.model.named_parameters():
+        assert torch.allclose(value.grad, found[name], atol=1e-5), name
+
+
+def test_accumulated_shares_make_the_step_of_one_batch(work: Path) -> None:
+    ends = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        checkpoints.ROOT = work / f"checkpoints-{batch}"  # restored by the fixture's monkeypatch
+        one = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        trainer = trainer_in(work, training=one | {"optim": "sgd", "learning_rate": 0.1})
+        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        ends.append(torch.cat([value.detach().flatten() for value in trainer.model.policy.parameters()]))
+    assert torch.allclose(*ends, atol=1e-5)
+
+
+def test_adapters_are_trained_the_reference_is_the_policy_without_them_and_what_is_kept_is_whole(work: Path) -> None:
+    trainer = trainer_in(work, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
+    assert trainer.collector.reference is None
+    kept = training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    trained = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
+    assert all("lora" in name or "score" in name for name in trained)
+    assert {name.split(".")[0] for name in trained} == {"policy", "value"}
+    first = trainer.state.log_history[0]
+    assert first["kl_k1"] == pytest.approx(0.0, abs=1e-4)
+    whole = models.load(kept[0])
+    start = models.load(work / "model").state_dict()
+    moved = {name for name, value in whole.state_dict().items() if not torch.equal(value, start[name])}
+    assert moved
+    assert all("q_proj" in name or "v_proj" in name for name in moved)
+
+
+def test_ptx_holds_the_loss_on_documents(work: Path) -> None:
+    losses = {}
+    for weight in (0.0, 5.0):
+        checkpoints.ROOT = work / f"checkpoints-{weight}"
+        trainer = trainer_in(work, ptx_weight=weight, ptx_block_tokens=32, ptx_blocks=4)
+        documents = work / "documents/train"
+        blocks = packing.documents(trainer.processing_class, documents, 32, Path(trainer.args.output_dir))
+        trainer.blocks = blocks if weight else None
+        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        batch = torch.stack([blocks[index]["input_ids"] for index in range(len(blocks))])
+        with torch.no_grad():
+            losses[weight] = trainer.model.policy(input_ids=batch, labels=batch).loss.item()
+        assert ("ptx_loss" in trainer.state.log_history[0]) == bool(weight)
+    assert losses[5.0] < losses[0.0] - 0.1
+
+
+def test_an_average_is_kept_in_place_of_the_weights(work: Path) -> None:
+    trainer = trainer_in(work, average_decay=0.5)
+    start = {name: value.detach().clone() for name, value in trainer.model.policy.named_parameters()}
+    kept = training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    found, now = dict(models.load(kept[0]).named_parameters()), dict(trainer.model.policy.named_parameters())
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(found[name], now[name])
+    assert torch.equal(found[name], trainer.average.weights[name])
+    assert (found[name] - start[name]).norm() < (now[name] - start[name]).norm()
+
+
+def test_a_kl_that_explodes_ends_training_and_the_policy_before_it_comes_out(work: Path) -> None:
+    trainer = trainer_in(work, kl_stop=0.02, training={"num_train_epochs": 40, "learning_rate": 0.0003})
+    kept = training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    assert trainer.state.global_step < trainer.state.max_steps
+    reason = ppo_report.exploded(trainer.state.log_history, 0.02)
+    assert "KL to the starting policy reached" in reason
+    ppo_report.publish(
+        trainer, kept, work / "model", work / "reward", work / "out", work / "c.csv", work / "r.json", trainer.run
+    )
+    report = json.loads((work / "r.json").read_text())
+    assert report["stopped"] == reason
+    best = next(row for row in report["epochs"] if row["epoch"] == report["best"])
+    assert best["kl_k1"] <= 0.02
+
+
+def test_a_kl_that_explodes_before_anything_is_kept_is_an_error_with_a_remedy(work: Path) -> None:
+    history = [{"step": 3, "kl_k1": 31.5}]
+    with pytest.raises(DataError, match="KL to the starting policy reached 31.5 nats a sequence at step 3") as caught:
+        ppo_report.pick([], history, 20.0)
+    assert "kl_coefficient" in str(caught.value.remedy)
+
+
+def test_what_cannot_be_trained_is_refused(work: Path) -> None:
+    with pytest.raises(ParamsError, match="a rollout of 6 episodes is not a whole number of optimiser steps of 4"):
+        trainer_in(work, rollout_episodes=6)
+    with pytest.raises(DataError, match="no prompt to answer"):
+        trainer_in(work, max_tokens=8)
+    with pytest.raises(ParamsError, match=r"ppo.max_tokens' is 4096, but the model reads 256"):
+        trainer_in(work, max_tokens=4096)
+
+
+def test_a_reward_that_is_no_number_stops_the_training(work: Path) -> None:
+    trainer = trainer_in(work)
+    trainer.collector._score = lambda prompts, answers: [math.nan] * len(prompts)
+    with pytest.raises(DataError, match="a score is not a number"):
+        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+
+
+def test_the_lead_is_paired_by_prompt() -> None:
+    found = ppo_report.compare([0.0, 1.0, 2.0], [0.5, 1.5, 2.5])
+    assert found == {"prompts": 3, "start": 1.0, "reward": 1.5, "lead": [0.5, 0.5, 0.5]}
+
+
+@pytest.mark.slow
+def test_two_processes_end_as_one(work: Path) -> None:
+    (work / "params.yaml").write_text(json.dumps({"ppo": PROCESSES, "run": {"name": "test"}}))
+    weights = []
+    for count, batch in ((1, 4), (2, 2)):
+        folder = work / f"on-{count}"
+        folder.mkdir()
+        settings = PROCESSES | {"training": TRAINING | {"per_device_train_batch_size": batch, "optim": "sgd"}}
+        (folder / "params.yaml").write_text(json.dumps({"run": {"name": "test"}, "ppo": settings}))
+        run_stage(folder, count)
+        weights.append(torch.cat([value.flatten() for value in models.load(folder / "out").state_dict().values()]))
+    assert torch.allclose(*weights, atol=1e-4)
+    start = torch.cat([value.flatten() for value in models.load(work / "model").state_dict().values()])
+    assert (weights[0] - start).abs().max() > 1e-3
+
+
+PROCESSES = {name: value for name, value in SMALL.items()}
+
+
+def run_stage(folder: Path, processes: int) -> None:
+    """Run the stage as its command does, on so many processes of this machine."""
+    names = ("model", "reward", "samples", "conversations", "documents")
+    inputs = [part for name in names for part in (f"--{name}", f"../{name}")]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    outs = ["--out", "out", "--curve", "curve.csv", "--report", "report.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("DVC_STAGE", None)
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "stages.ppo", *inputs, *outs],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_scores_of_a_reward_model_are_what_the_report_compares(work: Path) -> None:
+    trainer = trainer_in(work)
+    found = ppo_report.score_greedy(work / "model", work / "reward", trainer)
+    assert len(found) == len(trainer.held_out)
+    assert found == ppo_report.score_greedy(work / "model", work / "reward", trainer)
+    assert scoring.load(work / "reward").config.num_labels == 1
