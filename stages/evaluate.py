@@ -38,6 +38,7 @@ def main(
     candidate: Annotated[str, typer.Option(help="name of the candidate in reports")],
     model: Annotated[Path, typer.Option(help="folder of the model")],
     prompt: Annotated[str, typer.Option(help="plain: the question as text; chat: through the chat template")],
+    before: Annotated[str, typer.Option(help="candidate it was made from, to be compared with; its own name: none")],
     questions: Annotated[Path, typer.Option(help="validated questions")],
     documents: Annotated[Path, typer.Option(help="validated documents; their validation split is read")],
     conversations: Annotated[Path, typer.Option(help="validated conversations: examples from train, validation read")],
@@ -61,7 +62,7 @@ def main(
             answering.add_rewards(answers, asked, prompt, reward)
         losses = read_texts(policy, tokenizer, documents, conversations, settings)
         report = measure(answers, shots, losses, prompt)
-        filed.write(report, answers, shots, losses, out, identity(candidate, model, prompt, questions))
+        filed.write(report, answers, shots, losses, out, identity(candidate, before, model, prompt, questions))
         publish(report, answers, run, candidate)
     journal.report(headline(report))
 
@@ -106,10 +107,11 @@ def measure(
     return report
 
 
-def identity(candidate: str, model: Path, prompt: str, questions: Path) -> dict[str, Any]:
+def identity(candidate: str, before: str, model: Path, prompt: str, questions: Path) -> dict[str, Any]:
     """Return what was measured with which questions, by content."""
     return {
         "candidate": candidate,
+        "before": before,
         "model": str(model),
         "prompt": prompt,
         "weights_sha256": models.weights_sha256(model),

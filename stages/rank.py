@@ -1,10 +1,12 @@
 """Ranks for the answers of a round: by rules, a judge endpoint, people, or an earlier reward model.
 
-Reads data/samples/<round> (and people's rankings, or a reward model). Writes data/comparisons/<round>, in the splits of
-the samples, and a report with the agreement between annotators. Run: dvc repro rank@r1
+Reads data/samples/<round>, the comparisons before it (and people's rankings, or a reward model). Writes
+data/comparisons/<round>, in the splits of the samples, data/pools/<round>, with all earlier ones, and a report with the
+agreement between annotators. Run: dvc repro rank@r1
 """
 
 import math
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -46,6 +48,8 @@ class Params(params.StageParams):
 def main(
     samples: Annotated[Path, typer.Option(help="answers of the round")],
     out: Annotated[Path, typer.Option(help="folder of the comparisons")],
+    earlier: Annotated[Path, typer.Option(help="comparisons given, or the pool of the round before")],
+    pool: Annotated[Path, typer.Option(help="folder of all comparisons so far: the earlier ones and these")],
     report: Annotated[Path, typer.Option(help="JSON report")],
     human: Annotated[Path | None, typer.Option(help="people's rankings, JSON lines")] = None,
     reward: Annotated[Path | None, typer.Option(help="folder of an earlier reward model")] = None,
@@ -56,6 +60,7 @@ def main(
     inputs = {"samples": samples} | {name: path for name, path in asked.items() if path and name in settings.annotators}
     with tracking.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
         facts = rank(settings, samples, out, human, reward)
+        join([earlier, out], pool)
         write_json(report, facts)
         run.metrics({f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()})
         if "rules" in facts:
@@ -189,6 +194,15 @@ def write(
                 counts["all_tied"] += len(set(ranks)) == 1
                 shards.add(out / split, comparison(sample, ranks, annotator))
     return dict(counts)
+
+
+def join(folders: Sequence[Path], pool: Path) -> None:
+    """Copy the comparisons of several folders into one, split by split."""
+    for split in SPLITS:
+        (pool / split).mkdir(parents=True, exist_ok=True)
+        parts = [part for folder in folders for part in sorted((folder / split).glob("*.parquet"))]
+        for number, part in enumerate(parts):
+            shutil.copyfile(part, pool / split / f"part-{number:05d}.parquet")
 
 
 def comparison(sample: Sample, ranks: list[int], annotator: str) -> Record:

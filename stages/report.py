@@ -1,13 +1,13 @@
 """Compare the candidates and write one page that a reviewer can judge them by.
 
-Reads reports/evaluate/* and the loss curves. Writes reports/report.html (self-contained) and reports/report.json: win
-rates against one candidate, and what each stage gained and forgot, with 95 % intervals. Run: dvc repro report
+Reads reports/evaluate/* and the trainers' curves. Writes reports/report.html (self-contained) and reports/report.json:
+win rates against one candidate, and what each stage gained and forgot, with 95 % intervals. Run: dvc repro report
 """
 
 import csv
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from pydantic import NonNegativeInt
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 Changes = dict[tuple[str, str], dict[str, Change]]
 
 
+class Drawings(NamedTuple):
+    """What the page draws: loss curves, a folder of PPO's rounds, SFT by epoch."""
+
+    curves: list[Path]
+    rounds: Path | None = None
+    selection: Path | None = None
+
+
 class Params(params.StageParams):
     """Section `report` of params.yaml."""
 
@@ -36,10 +44,10 @@ class Params(params.StageParams):
 def main(
     evaluations: Annotated[Path, typer.Option(help="folder with one folder of reports a candidate")],
     against: Annotated[str, typer.Option(help="candidate that the others are compared with")],
-    before: Annotated[list[str], typer.Option(help="candidate=candidate of the stage before it; several times")],
     curves: Annotated[list[Path], typer.Option(help="CSV of a loss curve; several times")],
     out: Annotated[Path, typer.Option(help="page to write")],
     metrics: Annotated[Path, typer.Option(help="JSON of the comparisons to write")],
+    rounds: Annotated[Path | None, typer.Option(help="folder with a CSV of reward and KL a round")] = None,
     selection: Annotated[Path | None, typer.Option(help="CSV of validation loss and reward by SFT epoch")] = None,
 ) -> None:
     """Compare the candidates."""
@@ -47,8 +55,9 @@ def main(
     with tracking.start("report", params={"report": settings.model_dump()}, inputs={"evaluations": evaluations}) as run:
         found = {one.candidate: one for one in filed.read(evaluations)}
         wins = win_rates(found, against)
-        changes = since(found, before)
-        page = render(in_order(found, before), against, wins, changes, curves, selection, settings)
+        changes = since(found)
+        drawn = Drawings(curves, rounds, selection)
+        page = render(in_order(found), against, wins, changes, drawn, settings)
         write(page, against, wins, changes, out, metrics)
         publish(run, wins, out)
     journal.report(headline(against, wins))
@@ -61,27 +70,23 @@ def win_rates(found: dict[str, Evaluated], against: str) -> dict[str, dict[str, 
     return {name: comparing.win_rates(asked) for name, asked in pairs.items() if asked}
 
 
-def since(found: dict[str, Evaluated], before: list[str]) -> Changes:
+def since(found: dict[str, Evaluated]) -> Changes:
     """Return what changed by (candidate, candidate before). Raises ParamsError for a name that was not evaluated."""
-    changes: Changes = {}
-    for line in before:
-        candidate, separator, earlier = line.partition("=")
-        if not separator:
-            raise ParamsError(f"'{line}' is not candidate=candidate", where="--before")
-        pair = _known(found, candidate, "--before"), _known(found, earlier, "--before")
-        changes[candidate, earlier] = comparing.changes(*pair)
-    return changes
+    return {
+        (name, one.before): comparing.changes(one, _known(found, one.before, f"before of {name}"))
+        for name, one in found.items()
+        if one.before != name
+    }
 
 
-def in_order(found: dict[str, Evaluated], before: list[str]) -> list[Evaluated]:
-    """Return the candidates as trained: each after the one it came from, as far as `before` says."""
-    earlier = dict(line.split("=", 1) for line in before)
+def in_order(found: dict[str, Evaluated]) -> list[Evaluated]:
+    """Return the candidates as trained: each after the one it came from."""
 
     def depth(name: str) -> int:
-        steps, seen = 0, {name}
-        while (name := earlier.get(name, "")) and name not in seen:
-            steps, seen = steps + 1, seen | {name}
-        return steps
+        seen: list[str] = []
+        while name in found and name not in seen:
+            seen, name = [*seen, name], found[name].before
+        return len(seen)
 
     return sorted(found.values(), key=lambda one: (depth(one.candidate), one.candidate))
 
@@ -91,8 +96,7 @@ def render(
     against: str,
     wins: dict[str, dict[str, Wins]],
     changes: Changes,
-    curves: list[Path],
-    selection: Path | None,
+    drawn: Drawings,
     settings: Params,
 ) -> str:
     """Return the page."""
@@ -105,8 +109,9 @@ def render(
             ("Worked examples", sections.worked_examples(candidates)),
             ("Refusals, honesty, variety", sections.behaviour(candidates)),
             ("Gained and forgotten", sections.forgetting(changes)),
-            ("SFT by epoch", selected(selection) if selection else ""),
-            ("Loss curves", trained(curves)),
+            ("SFT by epoch", selected(drawn.selection) if drawn.selection else ""),
+            ("Reward against KL", learnt(drawn.rounds) if drawn.rounds else ""),
+            ("Loss curves", trained(drawn.curves)),
             ("Where they differ", sections.examples(candidates, settings.examples_per_group)),
         ],
     )
@@ -114,8 +119,7 @@ def render(
 
 def selected(path: Path) -> str:
     """Return validation loss and reward by SFT epoch, side by side."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
+    rows = _floats(path)
     losses = [Point(row["epoch"], *[row["eval_loss"]] * 3) for row in rows]
     rewards = [Point(row["epoch"], row["reward"], row["low"], row["high"]) for row in rows]
     drawn = (
@@ -123,6 +127,19 @@ def selected(path: Path) -> str:
         charts.lines({"reward": rewards}, "reward, held-out prompts"),
     )
     return f'<div class="row">{"".join(drawn)}</div>'
+
+
+def learnt(folder: Path) -> str:
+    """Return PPO's reward by step, and against the KL it was bought with, of every round."""
+    files = sorted(folder.glob("*.csv"))
+    tables = {file.stem: _floats(file) for file in files}
+    drawn = "".join(
+        charts.lines(
+            {name: [Point(row[x], *[row["reward"]] * 3) for row in rows] for name, rows in tables.items()}, title
+        )
+        for x, title in (("step", "reward by step"), ("kl", "reward by KL, nats a sequence"))
+    )
+    return f'{charts.legend(list(tables))}<div class="row">{drawn}</div>'
 
 
 def trained(paths: list[Path]) -> str:
@@ -172,10 +189,15 @@ def headline(against: str, wins: dict[str, dict[str, Wins]]) -> str:
     return f"{best[0]} wins {one.rate:.1%} [{one.low:.1%}, {one.high:.1%}] against {against}"
 
 
+def _floats(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as handle:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
+
+
 def _known(found: dict[str, Evaluated], name: str, option: str) -> Evaluated:
     if name not in found:
         what = f"'{name}' was not evaluated{params.suggestion(name, list(found))}; there are: {', '.join(found)}"
-        raise ParamsError(what, where=option, remedy="add it to `evaluate` in dvc.yaml")
+        raise ParamsError(what, where=option, remedy="add it to `candidates` in dvc.yaml")
     return found[name]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.models import file_sha256
+from tests.test_ppo import write_ppo
 from tests.tiny import CONFIG, make_tokenizer, write_validated
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,22 @@ reward:
   training:
     <<: *training
     num_train_epochs: 20     # a batch holds four short answers: two epochs end before the second signal comes
+ppo:
+  checkpoint_minutes: 0.001
+  max_tokens: 128
+  max_new_tokens: 8
+  rollout_episodes: 8
+  rollouts_per_epoch: 6
+  kl_target: 0.5
+  average_decay: 0.9
+  demonstrations: 10
+  ptx_weight: 0.5
+  ptx_blocks: 1
+  ptx_block_tokens: 32
+  training:
+    <<: *training
+    learning_rate: 0.001
+    num_train_epochs: 3
 orpo:
   checkpoint_minutes: 0.001
   lora:
@@ -55,10 +72,12 @@ COMMANDS = {
     "dpo": "--model models/pretrain --comparisons data/comparisons --out models/dpo --curve dpo.csv",
     "reward": "--model models/pretrain --comparisons data/comparisons --conversations data/conversations"
     " --out models/reward --curve reward.csv --report r1.json",
+    "ppo": "--model models/pretrain --reward given/reward --samples given/samples --conversations data/conversations"
+    " --documents data/documents --out models/ppo --curve ppo.csv --report ppo.json",
     "orpo": "--model models/pretrain --comparisons data/comparisons --out models/orpo --curve orpo.csv",
 }
 OUTS = {"pretrain": "models/pretrain/model.safetensors", "sft": "models/sft/last/model.safetensors"}
-OUTS |= {name: f"models/{name}/model.safetensors" for name in ("dpo", "orpo", "reward")}
+OUTS |= {name: f"models/{name}/model.safetensors" for name in ("dpo", "orpo", "ppo", "reward")}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +85,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with data, params, tokenizer and a base model trained without interruption."""
     folder = tmp_path_factory.mktemp("life")
     write_validated(folder / "data")
+    write_ppo(folder / "given")
     (folder / "params.yaml").write_text(PARAMS.replace("'", '"').replace("True", "true"))
     make_tokenizer().save_pretrained(folder / "models/tokenizer")
     assert start(folder, "pretrain").wait() == 0
@@ -84,7 +104,7 @@ def checkpoints(folder: Path, stage: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "orpo", "reward"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "orpo", "reward", "ppo"])
 def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> None:
     if stage != "pretrain":
         assert start(work, stage).wait() == 0

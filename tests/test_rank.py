@@ -11,8 +11,9 @@ from stages.common import journal, models, records, samples, scoring
 from stages.common.errors import DataError, ParamsError, TryAgainError
 from stages.common.judge import JudgeParams
 from stages.common.shards import Shards
+from stages.common.shards import write as write_records
 from tests.judge_server import serving
-from tests.tiny import make_model, make_tokenizer
+from tests.tiny import comparison, make_model, make_tokenizer
 
 
 def drawn(number: int, responses: list[str], reference: str | None = "Paris.") -> records.Record:
@@ -75,11 +76,22 @@ def test_samples_without_a_good_answer_can_be_left_out(work: Path) -> None:
 def test_the_stage_writes_its_report_and_says_its_figure(work: Path) -> None:
     (work / "params.yaml").write_text("run: {name: test}\nrank: {weights: {rong: 9.0}}\n")
     with pytest.raises(ParamsError, match=r"rank\.weights\.rong"):
-        rank.main(work / "samples", work / "out", work / "r1.json")
+        rank.main(work / "samples", work / "out", work / "given", work / "pool", work / "r1.json")
     (work / "params.yaml").write_text("run: {name: test}\nrank: {annotators: [rules]}\n")
-    rank.main(work / "samples", work / "out", work / "r1.json")
+    rank.main(work / "samples", work / "out", work / "given", work / "pool", work / "r1.json")
     assert json.loads((work / "r1.json").read_text())["comparisons"]["train"] == 2
     assert journal.key_figure == ["3 comparisons ranked by rules"]
+
+
+def test_the_pool_holds_the_earlier_comparisons_and_these(work: Path) -> None:
+    earlier = [comparison(number, ["a", "b"], [1, 2]) for number in (70, 71)]
+    write_records(earlier[:1], work / "given/train", "comparisons")
+    write_records(earlier[1:], work / "given/validation", "comparisons")
+    run(work)
+    rank.join([work / "given", work / "out"], work / "pool")
+    for split, ids in (("train", ["ranked.jsonl:71"]), ("validation", ["ranked.jsonl:72"])):
+        own = [row["id"] for row in records.read(work / "out" / split)]
+        assert [row["id"] for row in records.read(work / "pool" / split)] == ids + own
 
 
 def test_weights_of_params_count(work: Path) -> None:

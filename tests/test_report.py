@@ -56,7 +56,7 @@ def answer(number: int, text: str, correct: bool, reward: float) -> measures.Ans
     }
 
 
-def evaluate(folder: Path, candidate: str, right: int, losses: list[tuple[float, int]]) -> None:
+def evaluate(folder: Path, candidate: str, right: int, losses: list[tuple[float, int]], before: str) -> None:
     answers = [answer(n, "Right." if n < right else f"Wrong. {BAD}", n < right, float(n < right)) for n in range(20)]
     shots = [{"shots": count} | row for count in (0, 2) for row in answers]
     found = measures.Report()
@@ -66,8 +66,9 @@ def evaluate(folder: Path, candidate: str, right: int, losses: list[tuple[float,
     measures.behaviour(found, answers, "chat")
     measures.rewards(found, answers)
     measures.perplexities(found, {"documents": losses})
-    facts = {"candidate": candidate, "model": "m", "prompt": "chat", "weights_sha256": "a", "questions_sha256": "b"}
-    filed.write(found, answers, shots, {"documents": losses}, folder / candidate, facts)
+    facts = {"candidate": candidate, "before": before, "model": "m", "prompt": "chat"}
+    hashes = {"weights_sha256": "a", "questions_sha256": "b"}
+    filed.write(found, answers, shots, {"documents": losses}, folder / candidate, facts | hashes)
 
 
 @pytest.fixture
@@ -79,16 +80,17 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "step,epoch,loss,learning_rate,eval_loss\n1,1,2.5,0.1,\n2,1,1.5,0.1,\n2,1,,,1.75\n"
     )
     (tmp_path / "select.csv").write_text("epoch,eval_loss,reward,low,high\n1,1.5,0.1,0.0,0.2\n2,1.75,0.3,0.2,0.4\n")
-    evaluate(tmp_path / "evaluate", "pretrain", 2, [(2.0, 2), (4.0, 2)])
-    evaluate(tmp_path / "evaluate", "sft_best", 10, [(4.0, 2), (6.0, 2)])
-    evaluate(tmp_path / "evaluate", "dpo", 18, [(4.0, 2), (6.0, 2)])
+    (tmp_path / "ppo").mkdir()
+    (tmp_path / "ppo/r1.csv").write_text("step,reward,kl\n1,0.1,0.0\n17,0.4,0.5\n")
+    evaluate(tmp_path / "evaluate", "pretrain", 2, [(2.0, 2), (4.0, 2)], "pretrain")
+    evaluate(tmp_path / "evaluate", "sft_best", 10, [(4.0, 2), (6.0, 2)], "pretrain")
+    evaluate(tmp_path / "evaluate", "dpo", 18, [(4.0, 2), (6.0, 2)], "sft_best")
     return tmp_path
 
 
-def run(before: list[str] | None = None, against: str = "sft_best", out: str = "report") -> dict[str, Any]:
-    before = ["sft_best=pretrain", "dpo=sft_best"] if before is None else before
-    curves = [Path("sft.csv")]
-    report.main(Path("evaluate"), against, before, curves, Path(f"{out}.html"), Path(f"{out}.json"), Path("select.csv"))
+def run(against: str = "sft_best", out: str = "report") -> dict[str, Any]:
+    outs = Path(f"{out}.html"), Path(f"{out}.json")
+    report.main(Path("evaluate"), against, [Path("sft.csv")], *outs, Path("ppo"), Path("select.csv"))
     found: dict[str, Any] = json.loads(Path(f"{out}.json").read_text())
     return found
 
@@ -131,7 +133,7 @@ def test_the_page_says_what_was_found(work: Path) -> None:
 
 def test_candidates_stand_as_trained(work: Path) -> None:
     found = {one.candidate: one for one in filed.read(Path("evaluate"))}
-    order = report.in_order(found, ["dpo=sft_best", "sft_best=pretrain"])
+    order = report.in_order(found)
     assert [one.candidate for one in order] == ["pretrain", "sft_best", "dpo"]
 
 
@@ -145,8 +147,9 @@ def test_two_runs_write_the_same_bytes(work: Path) -> None:
 def test_names_that_were_not_evaluated_are_refused(work: Path) -> None:
     with pytest.raises(ParamsError, match="'sft_bst' was not evaluated, did you mean 'sft_best'"):
         run(against="sft_bst")
-    with pytest.raises(ParamsError, match="'dpo' is not candidate=candidate"):
-        run(before=["dpo"])
+    evaluate(work / "evaluate", "dpo", 18, [(4.0, 2)], "sft_bst")
+    with pytest.raises(ParamsError, match="'sft_bst' was not evaluated, did you mean 'sft_best'"):
+        run()
 
 
 def test_half_an_evaluation_is_named(work: Path) -> None:
@@ -160,5 +163,6 @@ def test_one_candidate_and_no_questions_still_make_a_page(work: Path) -> None:
         for file in Path("evaluate", name).iterdir():
             file.unlink()
         Path("evaluate", name).rmdir()
-    assert run(before=[])["wins"] == {}
+    evaluate(work / "evaluate", "sft_best", 10, [(4.0, 2)], "sft_best")
+    assert run()["wins"] == {}
     assert Tags(Path("report.html").read_text(encoding="utf-8")).open == []

@@ -19,6 +19,7 @@ class Evaluated:
     """One candidate as measured: the report's numbers, its answers by question id, its losses by set of texts."""
 
     candidate: str
+    before: str
     prompt: str
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -58,6 +59,7 @@ def _one(folder: Path) -> Evaluated:
                 losses.setdefault(row["texts"], []).append((float(row["nats"]), int(row["tokens"])))
         return Evaluated(
             document["candidate"],
+            document["before"],
             document["prompt"],
             document["metrics"],
             {name: (low, high) for name, (low, high) in document["intervals"].items()},

@@ -19,7 +19,7 @@ def evaluated(answers: dict[str, dict[str, Any]], losses: list[tuple[float, int]
         "correct": False,
     }
     rows = {name: {"id": name} | plain | row for name, row in answers.items()}
-    return Evaluated("one", "chat", {}, {}, {}, rows, {"documents": losses or []})
+    return Evaluated("one", "one", "chat", {}, {}, {}, rows, {"documents": losses or []})
 
 
 def test_a_judge_that_prefers_whatever_comes_first_gives_ties() -> None:
@@ -53,7 +53,9 @@ def test_rewards_decide_when_all_answers_have_one() -> None:
 
 
 def test_only_the_first_line_of_a_plain_answer_is_judged() -> None:
-    plain = Evaluated("base", "plain", {}, {}, {}, evaluated({"a": {"answer": "Me.\nI don't know."}}).answers, {})
+    plain = Evaluated(
+        "base", "base", "plain", {}, {}, {}, evaluated({"a": {"answer": "Me.\nI don't know."}}).answers, {}
+    )
     ((ours, _),) = comparing.compared(plain, evaluated({"a": {}}))
     assert (ours["said"], ours["indicators"]) == ("Me.", ["right"])
 
