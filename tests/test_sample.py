@@ -68,7 +68,7 @@ def test_every_prompt_gets_its_answers_in_its_split_and_rank_reads_them(work: Pa
     assert report["different"] == sum(len(one.responses) for one in read)
     assert report["comparable"] == sum(len(one.responses) > 1 for one in read) > 0
     assert journal.key_figure == [f"33 answers; {report['comparable']} of 11 prompts have two different ones or more"]
-    rank.main(work / "out", work / "ranked", work / "r1.json")
+    rank.main(work / "out", work / "ranked", work / "given", work / "pool", work / "r1.json")
     comparisons = json.loads((work / "r1.json").read_text())["comparisons"]
     assert comparisons["train"] + comparisons["validation"] == report["comparable"]
 
