@@ -174,7 +174,17 @@ class ActorCritic(nn.Module):
         read = Read(*(restored(column, groups, counts) for column in zip(*parts, strict=True)))
         return read, None if blocks is None else self.policy(input_ids=blocks, labels=blocks, use_cache=False).loss
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return bool(inner(self.policy).is_gradient_checkpointing)
+
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass, in both models."""
         for model in (self.policy, self.value):
             inner(model).gradient_checkpointing_enable(**settings)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations, in both models."""
+        for model in (self.policy, self.value):
+            inner(model).gradient_checkpointing_disable()

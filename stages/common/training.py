@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, journal, params, process, state
+from stages.common import checkpoints, curves, journal, params, process, state
 from stages.common.errors import DataError, StopRequested
 from stages.common.models import weights_sha256
 from stages.common.params import StageParams
@@ -162,6 +162,10 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         if process.stop_requested():
             raise StopRequested
+    if trainer.is_deepspeed_enabled:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()  # under ZeRO-3 a model that one process loads would wait for the others
     return kept_epochs(folder)
 
 
@@ -208,8 +212,8 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
     if trainer.args.should_save:
         for name, kept in folders.items():
             copy_model(kept, out / name)
-        write_curve(history, curve)
-        run.figure("loss", figure(history, stage))
+        curves.write(history, curve)
+        run.figure("loss", curves.figure(history, stage))
     losses = [row["eval_loss"] for row in history if "eval_loss" in row]
     journal.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
 
@@ -217,33 +221,6 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
 def copy_model(kept: Path, out: Path) -> None:
     """Copy a kept model folder, without its manifest."""
     shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
-
-
-def write_curve(history: list[dict[str, float]], path: Path) -> None:
-    """Write the loss of every step and the validation loss of every epoch as CSV, for `dvc plots`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = ["step,epoch,loss,learning_rate,eval_loss"]
-    for row in history:
-        if "loss" in row:
-            rows.append(f"{row['step']},{row['epoch']:.6g},{row['loss']:.6g},{row['learning_rate']:.6g},")
-        elif "eval_loss" in row:
-            rows.append(f"{row['step']},{row['epoch']:.6g},,,{row['eval_loss']:.6g}")
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def figure(history: list[dict[str, float]], title: str) -> Any:
-    """Return the loss curve as a matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    plot = Figure(figsize=(7, 4))
-    axes = plot.subplots()
-    for key, style in (("loss", "-"), ("eval_loss", "o-")):
-        points = [(row["step"], row[key]) for row in history if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=key, linewidth=1)
-    axes.set(xlabel="step", ylabel="nats per token", title=title)
-    axes.legend()
-    return plot
 
 
 def elapsed(seconds: float) -> str:
