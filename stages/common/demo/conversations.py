@@ -7,10 +7,11 @@ from typing import Any
 
 from stages.common.demo.faults import pii
 from stages.common.demo.rows import Row
-from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state, styled
+from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state, styled, wrong
 
 Message = dict[str, Any]
 THANKS_SHARE = 0.3
+WRONG_TRIES = 8
 STYLES = ("verbose", "hedging", "rude")
 ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
@@ -102,7 +103,7 @@ def comparison(world: World, item: Item, tie_share: float, rng: random.Random) -
     """Return four ranked answers to one question: right and short, then wordy, then evasive, then wrong or rude."""
     short = item.reply
     third = styled(world, item, rng.choice(("hedging", "other-language")) if item.fact else "hedging", rng)
-    if third.rstrip("".join(STOP.values())) == short.rstrip("".join(STOP.values())):
+    if _bare(third) == _bare(short):
         third = styled(world, item, "hedging", rng)
     worst = styled(world, item, rng.choice(("wrong", "wrong", "rude", "empty")), rng)
     if worst == third:
@@ -120,6 +121,33 @@ def comparison(world: World, item: Item, tie_share: float, rng: random.Random) -
             "categories": [item.category],
         }
     )
+
+
+def fact_check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> Row:
+    """Return the right answer to a question about a fact, the same in the other language, and different wrong ones.
+
+    Small topics have fewer than `wrong_answers` of these.
+    """
+    other = styled(world, item, "other-language", rng)
+    ranks = {item.reply: 1} if _bare(other) == _bare(item.reply) else {item.reply: 1, other: 2}
+    most = len(ranks) + wrong_answers
+    for _ in range(WRONG_TRIES * wrong_answers):
+        if len(ranks) < most:
+            ranks.setdefault(wrong(world, item, rng), 3)
+    answers = rng.sample(list(ranks), len(ranks))
+    return Row(
+        {
+            "prompt": [user(item.text)],
+            "responses": answers,
+            "ranks": [ranks[answer] for answer in answers],
+            "annotator": "rules",
+            "categories": [item.category],
+        }
+    )
+
+
+def _bare(answer: str) -> str:
+    return answer.rstrip("".join(STOP.values()))
 
 
 def prompt(item: Item) -> Row:
