@@ -7,7 +7,7 @@ from typing import Any
 
 Files = dict[str, list["Row"]]
 CRAWL = "crawl.jsonl"
-CHECKS = "fact_checks.jsonl"
+CHECKS = "checks.jsonl"
 FILES = (
     "prose_en.txt",
     "prose_zh.txt",
