@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import PositiveInt
 
 from stages.common import checkpoints, lora, models, params, preferences, process, tracking, training
 
@@ -19,6 +20,8 @@ class Params(training.FitParams):
     """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
     pairs: preferences.Which = "best"
     """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
+    most_pairs: PositiveInt | None = None
+    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
     lora: dict[str, Any] | None = None
     """peft's LoraConfig under its own names; null trains all weights."""
 
@@ -62,7 +65,8 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     tokenizer = models.load_tokenizer(model)
     policy = models.load(model)
     models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
-    train, validation = preferences.both_splits(tokenizer, comparisons, settings.pairs, settings.max_tokens)
+    choice = preferences.Choice(settings.pairs, settings.most_pairs)
+    train, validation = preferences.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
     return PreferenceTrainer(
         model=policy,
         args=arguments,

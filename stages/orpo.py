@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 
 from stages.common import chat, checkpoints, labels, lora, models, params, preferences, process, tracking, training
 
@@ -25,6 +25,8 @@ class Params(training.FitParams):
     """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
     pairs: preferences.Which = "best"
     """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
+    most_pairs: PositiveInt | None = None
+    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
     odds_weight: NonNegativeFloat = 0.1
     """Weight of the odds-ratio term beside the likelihood of the better answer (the paper's lambda)."""
     lora: dict[str, Any] | None = None
@@ -115,7 +117,8 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     tokenizer = models.load_tokenizer(model)
     policy = base_model(model, tokenizer)
     models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
-    train, validation = preferences.both_splits(tokenizer, comparisons, settings.pairs, settings.max_tokens)
+    choice = preferences.Choice(settings.pairs, settings.most_pairs)
+    train, validation = preferences.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
     trainer = OddsRatioTrainer(
         model=lora.wrap(policy, lora.config(settings.lora, "orpo.lora")),
         args=arguments,

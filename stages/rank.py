@@ -73,11 +73,14 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
     """Rank the samples, write the comparisons and return the report."""
     found = {split: list(drawn.read(samples, split)) for split in SPLITS}
     several = [sample for split in SPLITS for sample in found[split] if len(sample.responses) > 1]
-    everything = [sample for sample in several if worthwhile(sample, settings)]
+    weights = WEIGHTS | settings.weights
+    judged = {id(sample): judge(sample) for sample in several}
+    everything = [sample for sample in several if worthwhile(judged[id(sample)], weights, settings.least_best)]
     if not everything:
         what = f"no prompt to rank: {len(several):,} with two different answers, none of them a good one"
         raise DataError(what, where=samples, remedy="raise sample.temperature, or lower rank.least_best")
-    rankings, facts = annotate(settings, everything, human, reward)
+    by_rule = by_rules([judged[id(sample)] for sample in everything], weights)
+    rankings, facts = annotate(settings, everything, by_rule, human, reward)
     first = settings.annotators[0]
     ranked = dict(zip(map(id, everything), rankings[first], strict=True))
     counts = write(found, ranked, first, out)
@@ -87,17 +90,21 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
 
 
 def annotate(
-    settings: Params, samples: Sequence[Sample], human: Path | None, reward: Path | None
+    settings: Params,
+    samples: Sequence[Sample],
+    by_rule: tuple[Ranks, dict[str, Any]],
+    human: Path | None,
+    reward: Path | None,
 ) -> tuple[dict[str, Ranks], dict[str, Any]]:
     """Return the ranks each listed annotator gives (None: has not ranked it), and facts for the report."""
     rankings: dict[str, Ranks] = {}
     facts: dict[str, Any] = {}
     for name in settings.annotators:
         if name == "rules":
-            rankings[name], facts[name] = by_rules(samples, WEIGHTS | settings.weights)
+            rankings[name], facts[name] = by_rule
         elif name == "judge":
-            with Judge(settings.judge) as judge:
-                rankings[name], facts[name] = judge.rank(samples), judge.summary()
+            with Judge(settings.judge) as endpoint:
+                rankings[name], facts[name] = endpoint.rank(samples), endpoint.summary()
         elif name == "human":
             waits = name == settings.annotators[0]
             rankings[name] = by_people(samples, given(human, name), settings.human_share if waits else 0.0)
@@ -114,18 +121,16 @@ def given(path: Path | None, annotator: Annotator) -> Path:
     return path
 
 
-def by_rules(samples: Sequence[Sample], weights: Mapping[Indicator, float]) -> tuple[Ranks, dict[str, Any]]:
+def by_rules(
+    judged: Sequence[Sequence[Sequence[Indicator]]], weights: Mapping[Indicator, float]
+) -> tuple[Ranks, dict[str, Any]]:
     """Return ranks by the sum of each answer's indicators, and how many answers have each."""
-    counts: Counter[Indicator] = Counter()
-    result = []
-    for sample in samples:
-        found = judged(sample)
-        counts.update(name for names in found for name in names)
-        result.append(indicators.ranks([indicators.score(names, weights) for names in found]))
-    return result, {"indicators": dict(sorted(counts.items())), "answers": sum(len(one.responses) for one in samples)}
+    counts = Counter(name for answers in judged for names in answers for name in names)
+    ranks = [indicators.ranks([indicators.score(names, weights) for names in answers]) for answers in judged]
+    return ranks, {"indicators": dict(sorted(counts.items())), "answers": sum(map(len, judged))}
 
 
-def judged(sample: Sample) -> list[list[Indicator]]:
+def judge(sample: Sample) -> list[list[Indicator]]:
     """Return the indicators of each answer."""
     reference, category = sample.record["reference"], sample.record["category"]
     return [
@@ -134,12 +139,11 @@ def judged(sample: Sample) -> list[list[Indicator]]:
     ]
 
 
-def worthwhile(sample: Sample, settings: Params) -> bool:
+def worthwhile(
+    judged: Sequence[Sequence[Indicator]], weights: Mapping[Indicator, float], least_best: float | None
+) -> bool:
     """Whether the best answer is as good as `least_best` asks."""
-    if settings.least_best is None:
-        return True
-    weights = WEIGHTS | settings.weights
-    return max(indicators.score(names, weights) for names in judged(sample)) >= settings.least_best
+    return least_best is None or max(indicators.score(names, weights) for names in judged) >= least_best
 
 
 def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:

@@ -24,6 +24,7 @@ from stages.common import (
     ranking,
     reward_report,
     scoring,
+    shared_prompt,
     tracking,
     training,
 )
@@ -40,6 +41,8 @@ class Params(training.FitParams):
 
     max_tokens: PositiveInt = 256
     """Longest prompt with its answer; longer answers are left out, counted and reported."""
+    share_prompt: bool = True
+    """Read a prompt once for all its answers; refused for a model that then scores them otherwise than alone."""
     margin: NonNegativeFloat = 0.0
     """By how much the better answer is to score higher."""
     centre: NonNegativeFloat = 0.0
@@ -82,7 +85,7 @@ def main(
 
 
 class KwiseLoss:
-    """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`."""
+    """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`, or of `shared_prompt`'s."""
 
     settings: Params
 
@@ -94,7 +97,11 @@ class KwiseLoss:
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
         """Return the K-wise loss; every answer is read once. No mask: tokens never see padding to their right."""
-        scores = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, 0].float()
+        if self.settings.share_prompt:
+            head = self.accelerator.unwrap_model(model).get_submodule("score")
+            scores = shared_prompt.scores(model, head, inputs).float()
+        else:
+            scores = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, 0].float()
         pairs = (inputs["better"], inputs["worse"], inputs["weight"])
         loss = ranking.kwise_loss(scores, *pairs, margin=self.settings.margin, centre=self.settings.centre)
         return (loss, {"loss": loss}) if return_outputs else loss
@@ -128,12 +135,18 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     tokenizer = models.load_tokenizer(model)
     scorer = scoring.begin(model, tokenizer)
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
+    collator: Any = ranked_answers.Collator(tokenizer.pad_token_id)
+    train = data.train
+    if settings.share_prompt:
+        shared_prompt.check(scorer, data.train, tokenizer.pad_token_id, "reward.share_prompt")
+        collator = shared_prompt.Collator(tokenizer.pad_token_id)
+        train = [row | {"length": shared_prompt.width(row)} for row in data.train]
     trainer = RewardTrainer(
         model=scorer,
         args=arguments,
-        train_dataset=Dataset.from_list(data.train),
+        train_dataset=Dataset.from_list(train),
         eval_dataset=Dataset.from_list(data.validation),
-        data_collator=ranked_answers.Collator(tokenizer.pad_token_id),
+        data_collator=collator,
         processing_class=tokenizer,
     )
     trainer.settings = settings

@@ -1,11 +1,14 @@
 """K answers to every prompt from a policy, to be ranked: sampled, and the same for the same seed.
 
+A sampling that was stopped goes on behind the prompts that are answered (checkpoints/sample).
+
 Reads a policy, data/validated/prompts and, where wanted, the questions of data/validated/conversations. Writes
 data/samples/<round>, in the splits of what it reads, and a report. Run: dvc repro sample@r1
 """
 
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.common import chat, generation, journal, models, params, process, records, tracking
+from stages.common import (
+    chat,
+    checkpoints,
+    finished_parts,
+    generation,
+    journal,
+    models,
+    params,
+    process,
+    records,
+    tracking,
+)
 from stages.common import samples as drawn
 from stages.common.decoding import Continuation
 from stages.common.errors import DataError
@@ -25,7 +39,7 @@ from stages.common.shards import Shards, row_count, write_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROMPTS_AT_ONCE = 2_000
+PROMPTS_AT_ONCE = 500
 SHOWN = 20
 
 
@@ -60,17 +74,23 @@ def main(
     inputs = {"policy": policy, "prompts": prompts}
     if settings.from_conversations:
         inputs["conversations"] = conversations
-    with tracking.start("sample", params={"sample": settings.model_dump()}, inputs=inputs) as run:
-        facts = sample(policy, prompts, conversations, out, settings)
+    sections = {"sample": settings.model_dump()}
+    parts = checkpoints.ROOT / "sample" / checkpoints.fingerprint("sample", sections, inputs)
+    with tracking.start("sample", params=sections, inputs=inputs) as run:
+        facts = sample(policy, prompts, conversations, out, parts, settings)
         write_json(report, facts)
+        shutil.rmtree(parts)
         run.metrics(facts)
         run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
     journal.report(headline(facts))
 
 
-def sample(policy: Path, prompts: Path, conversations: Path, out: Path, settings: Params) -> dict[str, int]:
+def sample(
+    policy: Path, prompts: Path, conversations: Path, out: Path, parts: Path, settings: Params
+) -> dict[str, int]:
     """Write the answers to each split's prompts, then to its conversations' questions; return counts for the report.
 
+    Every PROMPTS_AT_ONCE prompts are a part, kept in `parts` until all are answered: one that is there is taken.
     Raises DataError when no prompt has room for an answer in the model's context.
     """
     model, tokenizer = models.load(policy).to(models.device()), models.load_tokenizer(policy)
@@ -78,14 +98,20 @@ def sample(policy: Path, prompts: Path, conversations: Path, out: Path, settings
     total = row_count(prompts) + sum(map(len, questions.values()))
     progress = Progress(settings.answers * total)
     counts = Counter(dict.fromkeys((*SPLITS, "too_long", "answers", "tokens", "cut", "different", "comparable"), 0))
+    number = 0
     with Shards({out / split: drawn.SCHEMA for split in SPLITS}) as shards:
         for split in SPLITS:
             rows = chain(records.read(prompts / split), questions[split])
             while some := list(islice(rows, PROMPTS_AT_ONCE)):
-                for prompt, answers in answered(model, tokenizer, some, settings, progress):
-                    row = as_sample(prompt, tokenizer, answers)
+                number += 1
+                part = finished_parts.read(parts, number)
+                if part is None:
+                    part = answered(model, tokenizer, some, settings, progress)
+                    finished_parts.write(parts, number, *part, drawn.SCHEMA)
+                found, added = part
+                for row in found:
                     shards.add(out / split, row)
-                    counts.update({split: 1} | tally(row, answers))
+                counts.update({split: len(found)} | added)
     counts["too_long"] = total - sum(counts[split] for split in SPLITS)
     if counts["too_long"]:
         what = "%s prompts are left out: they leave no room for an answer in the model's context of %s tokens"
@@ -102,8 +128,8 @@ def answered(
     prompts: Sequence[Record],
     settings: Params,
     progress: Progress,
-) -> Iterator[tuple[Record, list[Continuation]]]:
-    """Yield each prompt that leaves room for an answer in the model's context, with its answers."""
+) -> tuple[list[Record], dict[str, int]]:
+    """Return the prompts that leave room for an answer in the model's context, with their answers, and counts."""
     limit = generation.context(model)
     encoded = [(prompt, chat.encode_prompt(tokenizer, prompt["messages"])) for prompt in prompts]
     fitting = [(prompt, tokens) for prompt, tokens in encoded if not limit or len(tokens) < limit]
@@ -117,7 +143,12 @@ def answered(
         batch_size=settings.batch_size,
         progress=progress,
     )
-    yield from zip((prompt for prompt, _ in fitting), answers, strict=True)
+    counts: Counter[str] = Counter()
+    rows = []
+    for (prompt, _), some in zip(fitting, answers, strict=True):
+        rows.append(as_sample(prompt, tokenizer, some))
+        counts.update(tally(rows[-1], some))
+    return rows, dict(counts)
 
 
 def as_sample(prompt: Record, tokenizer: "PreTrainedTokenizerBase", answers: Sequence[Continuation]) -> Record:

@@ -189,7 +189,7 @@ def test_switched_off_it_leaves_an_empty_folder_and_the_users_files(tmp_path: Pa
     assert report == {"enabled": False, "seed": 1, "rows": {}, "planted": {}, "planted_rows": {}}
 
 
-@pytest.mark.parametrize("file", ["questions", "prompts", "comparisons"])
+@pytest.mark.parametrize("file", ["questions", "prompts", "comparisons", "checks"])
 def test_every_reference_agrees_with_the_tables(raw: Raw, known: dict[str, list[Known]], file: str) -> None:
     facts = 0
     for key, row in raw.of(file).items():
@@ -363,6 +363,51 @@ def test_comparisons_rank_four_different_answers(raw: Raw) -> None:
         best, second = (row["responses"][row["ranks"].index(rank)] for rank in (1, 2))
         assert len(best) < len(second) or max(row["ranks"]) < 4, key
     assert 0.1 < ties / len(rows) < 0.2
+
+
+def test_checks_set_the_right_answer_against_wrong_ones_and_replies_astray(
+    raw: Raw, known: dict[str, list[Known]]
+) -> None:
+    rows = raw.of("checks")
+    assert len(rows) == 3000
+    asked = {key: row["prompt"][0]["content"] for key, row in rows.items()}
+    assert not set(asked.values()) & {row["prompt"][0]["content"] for row in raw.of("comparisons").values()}
+    assert not set(asked.values()) & {row["messages"][-1]["content"] for row in raw.questions().values()}
+    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for entries in known.values():
+        for entry in entries:
+            answers[entry.topic, entry.language].add(normal(entry.answer))
+    wrong = Counter(
+        sum(
+            normal(answer) in answers[known[asked[key]][0].topic, row["categories"][0][-2:]]
+            for answer in row["responses"]
+        )
+        for key, row in rows.items()
+        if asked[key] in known
+    )
+    assert wrong.most_common(1)[0][0] == 4 and wrong[4] > 0.9 * wrong.total() > 2000  # the right one and three others
+    refusals = {"I can't help with that.", "我不能帮助做这件事。"}
+    due = {key for key, row in rows.items() if row["responses"][row["ranks"].index(1)] in refusals}
+    undue = {key for key, row in rows.items() if refusals & set(row["responses"])} - due
+    assert {rows[key]["categories"][0].split("/")[0] for key in due} == {"harmful"}
+    assert len(due) > 50 and len(undue) > 500
+    for key, row in rows.items():
+        assert len(set(row["responses"])) == len(row["ranks"]) and row["ranks"].count(1) == 1, key
+
+
+def test_checks_leave_the_rest_of_the_world_as_it_is(tmp_path: Path) -> None:
+    texts = {}
+    for count in (0, 10):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        generate(folder, checks=count)
+        texts[count] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert len(texts[10].pop("checks.jsonl").splitlines()) == 10
+    assert texts[0].pop("checks.jsonl") == b""
+    assert texts[0].keys() == texts[10].keys() and len(texts[0]) > 5
+    assert texts[0] == texts[10]
+    with pytest.raises(ParamsError, match="asked for 9999 checks, there are only 3"):
+        generate(tmp_path, checks=9999)
 
 
 def test_prompts_are_in_no_conversation(raw: Raw) -> None:

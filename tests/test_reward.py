@@ -74,7 +74,7 @@ def test_the_evaluated_loss_is_the_mean_over_prompts(work: Path) -> None:
 
 
 def test_training_scoring_and_transformers_read_one_number(work: Path) -> None:
-    trainer = trainer_in(work)
+    trainer = trainer_in(work, share_prompt=False)
     trainer.model.eval()
     rows = trainer.eval_dataset[0]["rows"]
     with torch.no_grad():
@@ -140,8 +140,9 @@ def test_what_cannot_be_learnt_from_is_left_out_counted_and_reported(work: Path)
     }
 
 
-def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Path) -> None:
-    trainer = trainer_in(work, max_tokens=200)
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Path, shared: bool) -> None:
+    trainer = trainer_in(work, max_tokens=200, share_prompt=shared)
     trainer.model.double().eval()  # no dropout: both sides read the same answers
     answers = ["town 7.", "It is town 7, as far as I know.", "...", "land 3 " * 8]
     rows = [comparison(100 + n, answers, ranks) for n, ranks in enumerate(([2, 1, 4, 3], [1, 2, 3, 4], [4, 3, 2, 1]))]
@@ -156,7 +157,8 @@ def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Pat
         write_records(given, work / split / "train", "comparisons")
         made, _ = ranked_answers.tokenise(make_tokenizer(), [work / split], "train", 200)
         batch = trainer.data_collator(made)
-        assert len(batch["input_ids"]) == (12 if split == "kwise" else 36)
+        rows_read = {("kwise", False): 12, ("pairwise", False): 36, ("kwise", True): 3, ("pairwise", True): 18}
+        assert len(batch["input_ids"]) == rows_read[split, shared]
         trainer.model.zero_grad()
         loss = trainer.compute_loss(trainer.model, batch)
         loss.backward()

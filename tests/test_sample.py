@@ -1,14 +1,15 @@
 """Sample: answers for the ranks, in the splits of their prompts, the same bytes for the same seed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages import rank, sample
-from stages.common import chat, journal, models, progress, records, samples
-from stages.common.errors import DataError, ParamsError
+from stages.common import chat, generation, journal, models, progress, records, samples
+from stages.common.errors import DataError, ParamsError, StopRequested
 from stages.common.shards import write as write_records
 from tests.tiny import conversation, make_model, make_tokenizer
 
@@ -47,7 +48,9 @@ def run(work: Path, out: str = "out") -> dict[str, Any]:
 
 def draw(work: Path, out: str = "out", **section: Any) -> dict[str, int]:
     settings = sample.Params(**({"answers": 3, "max_new_tokens": 6, "batch_size": 5} | section))
-    return sample.sample(work / "policy", work / "prompts", work / "conversations", work / out, settings)
+    names = ("policy", "prompts", "conversations", out, f"{out}-parts")
+    shutil.rmtree(work / names[-1], ignore_errors=True)
+    return sample.sample(*(work / name for name in names), settings)
 
 
 def responses(work: Path, out: str = "out") -> dict[str, list[str]]:
@@ -89,6 +92,34 @@ def test_memory_holds_a_part_of_the_prompts_and_the_answers_stay_the_same(
     monkeypatch.setattr(sample, "PROMPTS_AT_ONCE", 4)
     assert draw(work, "two", batch_size=64) == facts
     assert responses(work, "one") == responses(work, "two")
+
+
+def test_a_stopped_sampling_goes_on_and_writes_the_same_bytes(
+    work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sample, "PROMPTS_AT_ONCE", 4)
+    run(work, "whole")
+    decode, calls = generation.decode, []
+
+    def stopped(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise StopRequested
+        return decode(*given, **named)
+
+    monkeypatch.setattr(generation, "decode", stopped)
+    with pytest.raises(StopRequested):
+        run(work, "resumed")
+    (parts,) = (work / "checkpoints/sample").iterdir()
+    assert sorted(part.name for part in parts.iterdir()) == ["part-1", "part-2"]
+    (parts / "part-2/counts.json").write_text("{}")  # not as it was written: made again
+    with caplog.at_level("INFO", logger="lathe"):
+        run(work, "resumed")
+    assert len(calls) == 3 + 3  # part 2, the one that was stopped, and the held-out one
+    assert any("part-2" in line and "made again" in line for line in caplog.messages)
+    assert not parts.exists()
+    for name in (".json", "/train/part-00000.parquet", "/validation/part-00000.parquet"):
+        assert (work / f"whole{name}").read_bytes() == (work / f"resumed{name}").read_bytes()
 
 
 def test_an_answer_is_cut_or_ends_with_its_turn(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 """Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO and ORPO alike."""
 
+import hashlib
 import logging
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stages.common import chat, content, records
 from stages.common.errors import DataError
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("lathe")
 Which = Literal["best", "all"]
 Row = dict[str, Any]
+
+
+class Choice(NamedTuple):
+    """Which pairs of K ranked answers, and how many of them at most."""
+
+    which: Which
+    most: int | None = None
 
 
 def pairs(ranks: Sequence[int], which: Which) -> list[tuple[int, int]]:
@@ -34,6 +42,15 @@ def pairs(ranks: Sequence[int], which: Which) -> list[tuple[int, int]]:
         for worse, low in enumerate(ranks)
         if high < low and (which == "all" or high == best)
     ]
+
+
+def drawn(ordered: list[tuple[int, int]], responses: Sequence[str], most: int | None) -> list[tuple[int, int]]:
+    """Return at most `most` of a comparison's pairs, in their order: those whose answers hash lowest."""
+
+    def digest(pair: tuple[int, int]) -> str:
+        return hashlib.sha256("\n".join(responses[at] for at in pair).encode()).hexdigest()
+
+    return sorted(sorted(ordered, key=digest)[:most])
 
 
 def encode(
@@ -57,18 +74,18 @@ def held_out(folders: Sequence[Path]) -> set[bytes]:
 
 
 def both_splits(
-    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], which: Which, max_tokens: int
+    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], choice: Choice, max_tokens: int
 ) -> tuple["Dataset", "Dataset"]:
     """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained on in none."""
-    train = tokenise(tokenizer, folders, "train", which, max_tokens, held_out(folders))
-    return train, tokenise(tokenizer, folders, "validation", which, max_tokens)
+    train = tokenise(tokenizer, folders, "train", choice, max_tokens, held_out(folders))
+    return train, tokenise(tokenizer, folders, "validation", choice, max_tokens)
 
 
 def tokenise(
     tokenizer: "PreTrainedTokenizerBase",
     folders: Sequence[Path],
     split: str,
-    which: Which,
+    choice: Choice,
     max_tokens: int,
     without: frozenset[bytes] | set[bytes] = frozenset(),
 ) -> "Dataset":
@@ -86,7 +103,7 @@ def tokenise(
         row
         for folder in folders
         for record in records.read(folder / split)
-        for row in _rows(tokenizer, record, which, max_tokens, counts, without)
+        for row in _rows(tokenizer, record, choice, max_tokens, counts, without)
     ]
     log.info("%s: %s", split, _summary(len(rows), counts))
     if not rows:
@@ -101,7 +118,7 @@ def tokenise(
 def _rows(
     tokenizer: "PreTrainedTokenizerBase",
     record: records.Record,
-    which: Which,
+    choice: Choice,
     max_tokens: int,
     counts: Counter[str],
     without: frozenset[bytes] | set[bytes],
@@ -110,7 +127,7 @@ def _rows(
     if content.split_digest("comparisons", record) in without:
         counts["held out elsewhere"] += 1
         return
-    ordered = pairs(record["ranks"], which)
+    ordered = drawn(pairs(record["ranks"], choice.which), record["responses"], choice.most)
     if not ordered:
         counts["with a single answer" if len(record["ranks"]) < 2 else "all tied"] += 1
         return

@@ -96,18 +96,27 @@ class Collator:
         from torch.nn.utils.rnn import pad_sequence
 
         rows = [torch.tensor(answer) for row in batch for answer in row["rows"]]
-        better, worse, weight = [], [], []
-        start = 0
-        for row in batch:
-            ordered = preferences.pairs(row["ranks"], "all")
-            better += [start + high for high, _ in ordered]
-            worse += [start + low for _, low in ordered]
-            weight += [1 / (len(batch) * len(ordered)) for _ in ordered]
-            start += len(row["rows"])
         return {
             "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.pad),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-            "better": torch.tensor(better, dtype=torch.long),
-            "worse": torch.tensor(worse, dtype=torch.long),
-            "weight": torch.tensor(weight, dtype=torch.float32),
+            **ordered(batch),
         }
+
+
+def ordered(batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+    """Return better and worse [P], a pair's answers counted through the batch, and weight [P] as `Collator` does."""
+    import torch
+
+    better, worse, weight = [], [], []
+    start = 0
+    for row in batch:
+        pairs = preferences.pairs(row["ranks"], "all")
+        better += [start + high for high, _ in pairs]
+        worse += [start + low for _, low in pairs]
+        weight += [1 / (len(batch) * len(pairs)) for _ in pairs]
+        start += len(row["rows"])
+    return {
+        "better": torch.tensor(better, dtype=torch.long),
+        "worse": torch.tensor(worse, dtype=torch.long),
+        "weight": torch.tensor(weight, dtype=torch.float32),
+    }

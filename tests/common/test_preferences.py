@@ -39,9 +39,12 @@ def test_an_answer_is_encoded_as_sft_and_decoding_see_it() -> None:
     assert [0] * len(prompt) + [1] * len(answer) == whole.assistant_mask
 
 
-def tokenised(folder: Path, rows: list[records.Record], which: preferences.Which = "best") -> list[dict[str, Any]]:
+BEST = preferences.Choice("best")
+
+
+def tokenised(folder: Path, rows: list[records.Record], choice: preferences.Choice = BEST) -> list[dict[str, Any]]:
     write_records(rows, folder / "train", "comparisons")
-    return list(preferences.tokenise(make_tokenizer(), [folder], "train", which, 120))
+    return list(preferences.tokenise(make_tokenizer(), [folder], "train", choice, 120))
 
 
 def test_every_pair_is_there_better_answer_first(tmp_path: Path) -> None:
@@ -54,11 +57,25 @@ def test_every_pair_is_there_better_answer_first(tmp_path: Path) -> None:
     assert all(row["length"] == len(row["prompt_ids"]) + len(row["chosen_ids"]) for row in rows[1:])
 
 
+def test_at_most_so_many_pairs_of_a_comparison_and_always_the_same(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    answers = ["town 7.", "town 1.", "town 2.", "town 3.", "town 4."]
+    found = {}
+    for most in (1, 3, 9):
+        rows = [comparison(n, [f"{answer} {n}" for answer in answers], [1, 2, 3, 4, 4]) for n in range(6)]
+        made = tokenised(tmp_path, rows, preferences.Choice("best", most))
+        found[most] = [tokenizer.decode(row["rejected_ids"]) for row in made]
+        assert all("town 7." in tokenizer.decode(row["chosen_ids"]) for row in made)
+    assert [len(rows) for rows in found.values()] == [6, 18, 24]
+    assert set(found[1]) < set(found[3]) < set(found[9])
+    assert len({text[:7] for text in found[1]}) > 1  # not always the answer that stands first
+
+
 def test_folders_are_read_together(tmp_path: Path) -> None:
     for number, name in enumerate(("given", "round")):
         write_records([comparison(number, ["town 1.", "..."], [1, 2])], tmp_path / name / "train", "comparisons")
     folders = [tmp_path / "given", tmp_path / "round"]
-    assert len(preferences.tokenise(make_tokenizer(), folders, "train", "best", 120)) == 2
+    assert len(preferences.tokenise(make_tokenizer(), folders, "train", BEST, 120)) == 2
     named = preferences.inputs(model=tmp_path, comparisons=folders)
     assert named == {"model": tmp_path, "comparisons-1": folders[0], "comparisons-2": folders[1]}
 
@@ -69,7 +86,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
     write_records([], tmp_path / "r1/validation", "comparisons")
     folders = [tmp_path / "people", tmp_path / "r1"]
     tokenizer = make_tokenizer()
-    train, validation = preferences.both_splits(tokenizer, folders, "best", 120)
+    train, validation = preferences.both_splits(tokenizer, folders, BEST, 120)
     asked = [tokenizer.decode(row["prompt_ids"]) for row in (*train, *validation)]
     assert ["land 1?" in asked[0], "land 2?" in asked[1], len(asked)] == [True, True, 2]
 

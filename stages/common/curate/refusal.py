@@ -11,8 +11,8 @@ NOT_KNOWING = re.compile(
 )
 ENGLISH = re.compile(
     r"\bi(?:'m| am| do|'d| would|'ll| will| must| have to| need to)?(?: (?:really|simply|just|still|also|therefore))? ?"
-    r"(?:can't|cannot|can not|won't|not able to|unable to|not going to|not willing to|refuse to|decline|don't feel"
-    r"|not comfortable|not allowed to|not permitted to|not programmed to|rather not)"
+    r"(?:can't|cannot|can not|won't|not be able to|not able to|unable to|not going to|not willing to|refuse to|decline"
+    r"|don't feel|not comfortable|not allowed to|not permitted to|not programmed to|rather not)"
     r"(?: (?:really|ethically|possibly|in good conscience|be able to|comfortable))? "
     r"(?:help(?! but)|assist|provid|do (?:that|this|so|it)|answer|compl[yi]|creat|give you|giving|tell you|teach|writ"
     r"|shar|participat|engag|fulfil|support|discuss|recommend|condon|encourag|facilitat|generat|offer|advis|suggest"

@@ -7,6 +7,7 @@ from typing import Any
 
 Files = dict[str, list["Row"]]
 CRAWL = "crawl.jsonl"
+CHECKS = "checks.jsonl"
 FILES = (
     "prose_en.txt",
     "prose_zh.txt",
@@ -18,6 +19,7 @@ FILES = (
     "comparisons.jsonl",
     "prompts.jsonl",
     "questions.jsonl",
+    CHECKS,
 )
 
 
