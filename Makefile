@@ -11,6 +11,7 @@ PROFILE ?=
 BENCH ?=
 ID ?=
 UNTIL ?=
+COUNT ?= 1
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -27,7 +28,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env demo flow up down serve trace metrics plots profile test test-fast test-slow fuzz bench lint format clean
+.PHONY: help preflight env demo flow round up down serve trace metrics plots profile test test-fast test-slow fuzz faults bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -56,6 +57,9 @@ demo: env ## the whole pipeline on the demo world: data to chat
 
 flow: env ## the same through Prefect, in its UI (UNTIL=<stage>)
 	@$(BIN)/python -m flows.train $(if $(UNTIL),--until $(UNTIL))
+
+round: env ## one more round of RLHF: answers, ranks, reward model, PPO (COUNT=2)
+	@$(BIN)/python -m flows.rounds --count $(COUNT)
 
 up: env ## start MLflow, the Prefect server, a worker and the chat in the background
 	@$(BIN)/python -m flows.services up
@@ -95,6 +99,9 @@ test-slow: env ## the slow tests alone
 
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)
+
+faults: env ## PPO killed at 10 random moments of its life (LATHE_KILLS=…)
+	@LATHE_KILLS=$${LATHE_KILLS:-10} $(BIN)/python -m pytest -m slow tests/test_life.py -k random_moments $(PYTEST_ARGS)
 
 bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
 	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done

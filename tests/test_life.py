@@ -127,6 +127,33 @@ def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ppo_killed_at_random_moments_of_its_life_ends_with_the_same_bits(work: Path) -> None:
+    """LATHE_KILLS SIGKILLs, from the first import to the last report; a run that gets through starts afresh."""
+    stage, wanted, killed = "ppo", int(os.environ.get("LATHE_KILLS", "2")), 0
+    forget = [work / "checkpoints" / stage, work / OUTS[stage]]
+    subprocess.run(["rm", "-rf", *map(str, forget)], check=True)
+    started = time.monotonic()
+    assert start(work, stage).wait() == 0
+    seconds = time.monotonic() - started
+    whole = (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv"))
+    subprocess.run(["rm", "-r", *map(str, forget)], check=True)
+    chance = random.Random(wanted)
+    while killed < wanted:
+        process = start(work, stage)
+        try:
+            code = process.wait(seconds * chance.uniform(0.3, 1.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code, killed = process.wait(), killed + 1
+        if code == 0:
+            assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
+            subprocess.run(["rm", "-r", *map(str, forget)], check=True)
+    assert start(work, stage).wait() == 0
+    assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
+
+
+@pytest.mark.slow
 def test_two_at_once_one_runs_and_the_other_says_who(work: Path) -> None:
     subprocess.run(["rm", "-r", str(work / "checkpoints/pretrain")], check=True)
     running = [start(work, "pretrain") for _ in range(2)]

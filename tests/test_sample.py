@@ -48,9 +48,9 @@ def run(work: Path, out: str = "out") -> dict[str, Any]:
 
 def draw(work: Path, out: str = "out", **section: Any) -> dict[str, int]:
     settings = sample.Params(**({"answers": 3, "max_new_tokens": 6, "batch_size": 5} | section))
-    names = ("policy", "prompts", "conversations", out, f"{out}-parts")
-    shutil.rmtree(work / names[-1], ignore_errors=True)
-    return sample.sample(*(work / name for name in names), settings)
+    parts = work / f"{out}-parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    return sample.sample(work / "policy", work / "prompts", work / "conversations", work / out, parts, settings)
 
 
 def responses(work: Path, out: str = "out") -> dict[str, list[str]]:
