@@ -193,6 +193,9 @@ def test_a_kl_that_explodes_ends_training_and_the_policy_before_it_comes_out(wor
     assert report["stopped"] == reason
     best = next(row for row in report["epochs"] if row["epoch"] == report["best"])
     assert best["kl_k1"] <= 0.02
+    again = trainer_in(work, kl_stop=0.02, training={"num_train_epochs": 40, "learning_rate": 0.0003})
+    assert training.fit(again, again.settings, again.run, "ppo") == kept
+    assert again.state.global_step == trainer.state.global_step
 
 
 def test_a_kl_that_explodes_before_anything_is_kept_is_an_error_with_a_remedy(work: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import params
+from stages.common import params, records
 from tests import project
 
 SMALL = {
@@ -154,6 +154,20 @@ def test_data_that_is_the_same_again_changes_no_hash(done: Path) -> None:
     result = project.run(done, "dvc", "repro", "--force", "--single-item", "validate")
     assert "Running stage 'validate'" in result.stdout, result.stderr
     assert (done / "dvc.lock").read_bytes() == lock
+
+
+def test_a_second_round_runs_what_depends_on_it_and_nothing_else(done: Path) -> None:
+    assert project.run(done, "python", "-m", "flows.rounds", "--add-only").returncode == 0
+    result = project.run(done, "dvc", "repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    ran = re.findall(r"Running stage '(.+?)'", result.stdout)
+    new = ["sample@r2", "rank@r2", "reward@r2", "ppo@r2", "evaluate@ppo_r2"]
+    assert ran == [*new, "report", "promote", "deploy"][: len(ran)]
+    assert set(ran) >= {*new, "report", "promote"}
+    pools = [len(list(records.read(done / f"data/pools/{name}/train"))) for name in ("r1", "r2")]
+    second = len(list(records.read(done / "data/comparisons/r2/train")))
+    assert pools[1] == pools[0] + second > pools[0]
+    assert "ppo_r2 since ppo_r1" in json.loads((done / "reports/report.json").read_text())["changes"]
 
 
 def test_editing_one_comparison_file_does_not_retrain_the_model_that_answers(done: Path) -> None:

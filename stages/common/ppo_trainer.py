@@ -104,6 +104,11 @@ class Updates:
     rollout: "Rollout | None" = None
     headline: tuple[str, ...] = ("reward", "kl")
 
+    def is_over(self: Any, reached: Any) -> bool:
+        """Whether a `TrainerState` is that of a training at its end, or one whose KL went beyond the limit."""
+        far = any(row.get("kl_k1", 0.0) > self.settings.kl_stop for row in reached.log_history)
+        return far or super().is_over(reached)  # type: ignore[misc]  # mixin
+
     def _get_train_sampler(self: Any, *_: Any) -> Any:
         from torch.utils.data import SequentialSampler
 

@@ -66,6 +66,10 @@ class Resumable:
         mask = inputs.get("attention_mask")
         return inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
+    def is_over(self: Any, reached: Any) -> bool:
+        """Whether a `TrainerState` is that of a training at its end."""
+        return bool(reached.global_step >= reached.max_steps)
+
     def _get_output_dir(self: Any, trial: Any) -> str:
         return str(self._run_folder or self.args.output_dir)
 
@@ -170,11 +174,11 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
 
 
 def finished(trainer: Any, checkpoint: Path) -> bool:
-    """Whether the checkpoint was written at the last step; if so, the trainer gets its state, loss history included."""
+    """Whether the checkpoint was written at the end; if so, the trainer gets its state, loss history included."""
     from transformers import TrainerState
 
     reached = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    if reached.global_step < reached.max_steps:
+    if not trainer.is_over(reached):
         return False
     trainer.state = reached
     return True
