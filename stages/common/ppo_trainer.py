@@ -6,6 +6,7 @@ the Trainer's, and a resume needs of PPO's own only the rollout, the KL controll
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ class Updates:
     run: Any
     rollout: "Rollout | None" = None
     headline: tuple[str, ...] = ("reward", "kl")
+    seconds: dict[str, float] = {}
+    """Spent since the last rollout's first step was logged, by kind of work."""
 
     def is_over(self: Any, reached: Any) -> bool:
         """Whether a `TrainerState` is that of a training at its end, or one whose KL went beyond the limit."""
@@ -117,6 +120,14 @@ class Updates:
     def count_tokens(self: Any, inputs: dict[str, Any]) -> int:
         """Return the answer tokens of a minibatch of mean length."""
         return int(self.rollout.lengths().float().mean() * len(inputs["place"])) if self.rollout else 0
+
+    def training_step(self: Any, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """Train on a minibatch, on the clock."""
+        began, elsewhere = time.monotonic(), sum(self.seconds.values())
+        loss = super().training_step(model, inputs, *rest, **named)  # type: ignore[misc]  # mixin
+        spent = time.monotonic() - began - (sum(self.seconds.values()) - elsewhere)
+        self.seconds = {**self.seconds, "update": self.seconds.get("update", 0.0) + spent}
+        return loss
 
     def compute_loss(
         self: Any, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -169,6 +180,7 @@ class Updates:
         self.controller.update(rollout.figures["kl_k1"], size)
         self.rollout = rollout
         self.pending = dict(rollout.figures)
+        self.seconds = {**self.seconds, **rollout.seconds}
         if rollout.figures["kl_k1"] > self.settings.kl_stop:
             self.control.should_training_stop = True
 
@@ -202,11 +214,14 @@ class Updates:
             noted, self.noted = getattr(self, "noted", []), []
             logs |= {name: sum(one[name] for one in noted) / len(noted) for name in (noted[0] if noted else {})}
             logs |= getattr(self, "pending", {})
-            self.pending = {}
-            if self.run is not None and self.rollout is not None:
+            if self.run is not None and getattr(self, "pending", {}):
+                tokens = int(self.rollout.lengths().sum())
+                speeds = {f"answer_tokens_per_second/{name}": tokens / took for name, took in self.seconds.items()}
                 self.run.metrics(
-                    {f"seconds/{name}": value for name, value in self.rollout.seconds.items()}, self.state.global_step
+                    {f"seconds/{name}": took for name, took in self.seconds.items()} | speeds, self.state.global_step
                 )
+                self.seconds = {}
+            self.pending = {}
         super().log(logs, *rest, **named)  # type: ignore[misc]  # mixin
 
     def evaluate(self: Any, *_: Any, **__: Any) -> dict[str, float]:
