@@ -5,6 +5,8 @@ Writes reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.json
 shots.csv, losses.csv. Run: dvc repro evaluate@dpo
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +63,10 @@ def main(
             answering.add_rewards(answers, asked, prompt, reward)
         losses = read_texts(policy, tokenizer, documents, conversations, settings)
         report = measure(answers, shots, losses, prompt)
-        filed.write(report, answers, shots, losses, out, identity(candidate, model, prompt, questions))
+        facts = identity(candidate, model, prompt, questions) | {
+            "test_sha256": test_sha256(asked, documents, conversations, settings)
+        }
+        filed.write(report, answers, shots, losses, out, facts)
         publish(report, answers, run, candidate)
     journal.report(headline(report))
 
@@ -115,6 +120,16 @@ def identity(candidate: str, model: Path, prompt: str, questions: Path) -> dict[
         "weights_sha256": models.weights_sha256(model),
         "questions_sha256": records.sha256(questions),
     }
+
+
+def test_sha256(asked: list[records.Record], documents: Path, conversations: Path, settings: Params) -> str:
+    """Return the hash of all that was asked and read, and how: evaluations with the same one compare pairwise."""
+    parts = [
+        *(json.dumps([row["id"], row["messages"], row["reference"]], sort_keys=True) for row in asked),
+        *(records.sha256(folder / "validation") for folder in (documents, conversations)),
+        settings.model_dump_json(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def publish(report: measures.Report, answers: list[Answer], run: "Run", candidate: str) -> None:
