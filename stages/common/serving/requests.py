@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from stages.common.errors import StageError
 from stages.common.generation import GREEDY
@@ -72,44 +72,58 @@ class Ticket:
             self.cancelled = True
 
 
-Submit = Callable[[Request, Deliver], Ticket]
+class Cancellable(Protocol):
+    """What answers a request: the engine's ticket, or what wraps it."""
+
+    def cancel(self) -> None:
+        """End the answer."""
 
 
-def pieces(submit: Submit, request: Request) -> Iterator[Piece]:
-    """Yield the pieces of an answer; closing the iterator ends the answer. Raises what ended it."""
+Q = TypeVar("Q")
+A = TypeVar("A", bound=Cancellable)
+
+
+def pieces(ask: Callable[[Q, Deliver], A], asked: Q) -> tuple[A, Iterator[Piece]]:
+    """Ask, and return what answers with its pieces; closing the iterator ends the answer. It raises what ended it."""
     events: SimpleQueue[Piece | Exception] = SimpleQueue()
-    ticket = submit(request, events.put)
-    try:
-        while True:
-            event = events.get()
-            yield _piece(event)
-            if isinstance(event, Piece) and event.finish:
-                return
-    finally:
-        ticket.cancel()
+    answer = ask(asked, events.put)
+
+    def read() -> Iterator[Piece]:
+        try:
+            finish = None
+            while finish is None:
+                piece = _piece(events.get())
+                finish = piece.finish
+                yield piece
+        finally:
+            answer.cancel()
+
+    return answer, read()
 
 
-async def arriving(submit: Submit, request: Request) -> AsyncIterator[Piece]:
-    """Yield the pieces of an answer in an event loop, as `pieces` does in a thread."""
+async def arriving(ask: Callable[[Q, Deliver], A], asked: Q) -> tuple[A, AsyncIterator[Piece]]:
+    """As `pieces` in an event loop, which does not wait while the question is read."""
     loop, events = asyncio.get_running_loop(), asyncio.Queue[Piece | Exception]()
-    ticket = submit(request, lambda event: _later(loop, events, event))
-    try:
-        while True:
-            event = await events.get()
-            yield _piece(event)
-            if isinstance(event, Piece) and event.finish:
-                return
-    finally:
-        ticket.cancel()
+
+    def deliver(event: Piece | Exception) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    answer = await asyncio.to_thread(ask, asked, deliver)
+
+    async def read() -> AsyncIterator[Piece]:
+        try:
+            finish = None
+            while finish is None:
+                piece = _piece(await events.get())
+                finish = piece.finish
+                yield piece
+        finally:
+            answer.cancel()
+
+    return answer, read()
 
 
 def _piece(event: Piece | Exception) -> Piece:
     if isinstance(event, Exception):
         raise event
     return event
-
-
-def _later(
-    loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Piece | Exception]", event: Piece | Exception
-) -> None:
-    loop.call_soon_threadsafe(events.put_nowait, event)

@@ -46,7 +46,7 @@ def prompt(tokenizer: "PreTrainedTokenizerBase", number: int) -> list[int]:
 
 
 def text(engine: Engine, request: Request) -> tuple[str, int, str | None]:
-    found = list(pieces(engine.submit, request))
+    found = list(pieces(engine.submit, request)[1])
     assert [piece.finish for piece in found[:-1]] == [None] * (len(found) - 1)
     return "".join(piece.text for piece in found), found[-1].tokens, found[-1].finish
 
@@ -90,7 +90,7 @@ def test_answers_in_a_shared_batch_are_those_of_the_decoder_alone(
 
 
 def test_an_answer_comes_in_pieces(engine: Engine, tokenizer: "PreTrainedTokenizerBase") -> None:
-    found = list(pieces(engine.submit, Request(prompt(tokenizer, 3), 24)))
+    found = list(pieces(engine.submit, Request(prompt(tokenizer, 3), 24))[1])
     assert len([piece for piece in found if piece.text]) > 3
     assert [piece.tokens for piece in found] == sorted(piece.tokens for piece in found)
 
@@ -100,7 +100,7 @@ def test_a_request_joins_while_others_are_answered(
 ) -> None:
     hook = slow(model)
     try:
-        long = pieces(engine.submit, Request(prompt(tokenizer, 1), 150, Sampling(1.0)))
+        _, long = pieces(engine.submit, Request(prompt(tokenizer, 1), 150, Sampling(1.0)))
         next(long)
         _, tokens, _ = text(engine, Request(prompt(tokenizer, 2), 3))
         assert tokens <= 3
@@ -128,7 +128,9 @@ def test_an_answer_nobody_reads_any_more_leaves_the_batch(
 ) -> None:
     hook = slow(model)
     try:
-        answers = [pieces(engine.submit, Request(prompt(tokenizer, n), 150, Sampling(1.5, seed=n))) for n in range(6)]
+        answers = [
+            pieces(engine.submit, Request(prompt(tokenizer, n), 150, Sampling(1.5, seed=n)))[1] for n in range(6)
+        ]
         for answer in answers[:4]:
             next(answer)
         for answer in answers[:3]:
@@ -219,7 +221,8 @@ def test_more_than_may_wait_are_refused_and_a_closed_engine_ends_what_it_has(
 def test_an_event_loop_reads_answers_side_by_side(engine: Engine, tokenizer: "PreTrainedTokenizerBase") -> None:
     async def read(number: int) -> str:
         asked = Request(prompt(tokenizer, number), 8)
-        return "".join([piece.text async for piece in arriving(engine.submit, asked)])
+        _, found = await arriving(engine.submit, asked)
+        return "".join([piece.text async for piece in found])
 
     async def read_all() -> list[str]:
         return await asyncio.gather(*(read(number) for number in range(6)))
@@ -234,7 +237,8 @@ def test_a_reader_whose_loop_is_gone_stops_nobody(
     hook = slow(model)
 
     async def leave() -> None:
-        async for _ in arriving(engine.submit, Request(prompt(tokenizer, 1), 100)):
+        _, found = await arriving(engine.submit, Request(prompt(tokenizer, 1), 100))
+        async for _ in found:
             return
 
     try:
