@@ -24,18 +24,18 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def append(facts: dict[str, Any], *, by: str = "", once: bool = True) -> bool:
+def append(facts: dict[str, Any], *, by: str = "") -> bool:
     """Append `facts` with time and person, on the disk when this returns; return whether a line was written.
 
-    With `once`, not when the last line of the same version says it already: what a killed call had written
-    before, the next call does not repeat. Raises OSError when the disk does not take it.
+    None is when the last line of the same version says it already: what a killed call had written, the next call does
+    not repeat. Raises OSError when the disk does not take it.
     """
     HISTORY.parent.mkdir(parents=True, exist_ok=True)
     with HISTORY.open("a+b") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         handle.seek(0)
         whole = handle.read()
-        if once and _last(whole, facts) == facts:
+        if _told(_newest(_lines(whole), facts["name"], facts["version"])) == facts:
             return False
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "who": by or who()} | facts
         torn = b"\n" if whole and not whole.endswith(b"\n") else b""
@@ -50,10 +50,18 @@ def read() -> list[dict[str, Any]]:
     return _lines(HISTORY.read_bytes()) if HISTORY.exists() else []
 
 
-def _last(whole: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:
-    keys = ("name", "version")
-    same = [line for line in _lines(whole) if all(line.get(key) == facts.get(key) for key in keys)]
-    return {key: value for key, value in same[-1].items() if key not in CIRCUMSTANCES} if same else None
+def last(name: str, version: str) -> dict[str, Any]:
+    """Return the newest line about a version, empty when there is none."""
+    return _newest(read(), name, version)
+
+
+def _newest(lines: list[dict[str, Any]], name: str, version: str) -> dict[str, Any]:
+    same = [line for line in lines if (line.get("name"), line.get("version")) == (name, version)]
+    return same[-1] if same else {}
+
+
+def _told(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key not in CIRCUMSTANCES}
 
 
 def _lines(whole: bytes) -> list[dict[str, Any]]:

@@ -174,9 +174,10 @@ def rollback(client: "MlflowClient", name: str, reason: str, by: str = "") -> st
             gone, back = champion, previous
         else:  # a rollback died between its two aliases
             gone, back = _gone(client, name, champion), champion
-        registry.point(client, PREVIOUS, gone)
-        promotions.append(_line(gone, "rolled back", reason, gone.number, back.number), by=by)
-        crash.point("promote:history")
+        if promotions.last(name, gone.number).get("action") != "rolled back":
+            promotions.append(_line(gone, "rolled back", reason, gone.number, back.number), by=by)
+            crash.point("promote:history")
+        registry.point(client, PREVIOUS, gone)  # last: from now on a call finds nothing to do
     return f"version {back.number} of {name} is champion again, version {gone.number} is rolled back"
 
 

@@ -55,7 +55,7 @@ def of(client: "MlflowClient", champion: "Version", candidates: Sequence[Evaluat
     if (kept / "metrics.json").exists() and (known := filed.one(kept)).test_sha256 == wanted:
         return known
     if not test.is_whole():
-        what = f"version {champion.number} was measured on another test, and the present one is not given"
+        what = f"version {champion.number} has no evaluation on the present test here, and the test is not given"
         raise DataError(what, where=champion.name, remedy="name --questions, --documents and --conversations")
     log.info("version %s was not measured on this test: measuring it now", champion.number)
     found = _measured(registry.fetch(client, champion), champion.tags.get("prompt", "chat"), kept, test)
