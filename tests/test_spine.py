@@ -32,6 +32,8 @@ SMALL = {
     "orpo.training.num_train_epochs": 1,
     "evaluate.max_new_tokens": 12,
     "promote.metric": "perplexity/conversations",  # one epoch answers nothing right
+    "promote.min_questions": 5,
+    "promote.guards": {},
 }
 
 DATA = ["data/raw", "data/ingested", "data/curated", "data/validated"]
