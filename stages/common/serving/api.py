@@ -74,8 +74,12 @@ def add_routes(app: "FastAPI", observer: Observer, max_new_tokens: int, temperat
 
 
 async def _parsed(request: "Request") -> ChatRequest:
+    from starlette.requests import ClientDisconnect
+
     try:
         return ChatRequest.model_validate_json(await request.body())
+    except ClientDisconnect as error:  # gone, or cut off by a guard
+        raise Refusal(413, "the request is too large, or came too slowly") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None

@@ -23,8 +23,9 @@ class Fitted:
 
 def plain(text: str) -> str:
     """Return `text` normalised and without the tokens that make turns: what is said must not end its own turn."""
-    text = content.normalise(text)
-    while any(token in text for token in chat.SPECIAL_TOKENS):  # taking one out can make another
+    before = None
+    while text != before:  # taking one out can make another
+        before, text = text, content.normalise(text)
         for token in chat.SPECIAL_TOKENS:
             text = text.replace(token, "")
     return text

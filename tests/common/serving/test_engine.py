@@ -110,8 +110,7 @@ def test_a_request_joins_while_others_are_answered(
 
 
 def test_a_stop_string_ends_the_answer_before_it(engine: Engine, tokenizer: "PreTrainedTokenizerBase") -> None:
-    whole, _, _ = text(engine, Request(prompt(tokenizer, 3), 24))
-    stop = whole[5:8]
+    stop = (whole := text(engine, Request(prompt(tokenizer, 3), 24))[0])[5:8]
     said, _, finish = text(engine, Request(prompt(tokenizer, 3), 24, stop=("never", stop)))
     assert (said, finish) == (whole[: whole.index(stop)], "stop")
 
@@ -157,8 +156,7 @@ def test_beams_are_those_of_transformers_and_the_batch_goes_on(
 def test_a_cancelled_search_ends(
     engine: Engine, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
-    hook = slow(model, 0.02)
-    events: list[Any] = []
+    hook, events = slow(model, 0.02), list[Any]()
     try:
         ticket = engine.submit(Request(prompt(tokenizer, 4), 200, beams=2), events.append)
         time.sleep(0.1)
@@ -227,8 +225,8 @@ def test_an_event_loop_reads_answers_side_by_side(engine: Engine, tokenizer: "Pr
     async def read_all() -> list[str]:
         return await asyncio.gather(*(read(number) for number in range(6)))
 
-    found = asyncio.run(read_all())
-    assert found == [text(engine, Request(prompt(tokenizer, number), 8))[0] for number in range(6)]
+    expected = [text(engine, Request(prompt(tokenizer, number), 8))[0] for number in range(6)]
+    assert asyncio.run(read_all()) == expected
 
 
 def test_a_reader_whose_loop_is_gone_stops_nobody(
