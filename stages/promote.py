@@ -13,6 +13,7 @@ import typer
 from pydantic import Field
 
 from stages.common import (
+    by_hand,
     crash,
     gate,
     journal,
@@ -73,6 +74,7 @@ def main(
         check_weights(best, models)
         client = store.client()
         with release.one_at_a_time(settings.name):
+            by_hand.notice(client, settings.name)
             held = registry.with_alias(client, settings.name, registry.CHAMPION)
             decision = decide(client, settings, candidates, best, base, held, test)
             outcome, version, text = publish_version(

@@ -91,7 +91,7 @@ def release(
         if outcome == "promoted":
             enthrone(client, version, held)
     if version.tags.get("decision") != outcome or not crowned:
-        promotions.append(_line(version, outcome, decision.reason, before, version.number))
+        promotions.append(line(version, outcome, decision.reason, before, version.number))
         crash.point("promote:history")
         registry.tag(client, version, {"decision": outcome})
     return outcome
@@ -121,17 +121,15 @@ def enthrone(client: "MlflowClient", version: Version, held: Version | None) -> 
 def approve(client: "MlflowClient", name: str, number: str, reason: str, by: str = "") -> str:
     """Make a version that passed the gate champion, as a person decided; return what was done. Raises DataError."""
     with one_at_a_time(name):
-        version, held = _waiting(client, name, number), registry.with_alias(client, name, CHAMPION)
-        by = by or promotions.who()
-        tags = {"review": "approved", "review_by": by, "review_reason": reason, "decision": "promoted"}
-        if held is None or held.number != version.number:
-            before = held.number if held else ""
-            registry.tag(client, version, tags | {"champion_before": before, "rejected": "", "rolled_back": ""})
+        version, held = _passed(client, name, number), registry.with_alias(client, name, CHAMPION)
+        by, crowned = by or promotions.who(), held is not None and held.number == version.number
+        before = version.tags.get("champion_before", "") if crowned else (held.number if held else "")
+        tags = {"review": "approved", "review_by": by, "review_reason": reason, "champion_before": before}
+        registry.tag(client, version, tags | {"rejected": "", "rolled_back": "", "rolled_back_to": ""})
+        if not crowned:
             enthrone(client, version, held)
-        else:
-            before = version.tags.get("champion_before", "")
-            registry.tag(client, version, tags)
-        promotions.append(_line(version, "approved", reason, before, version.number), by=by)
+        promotions.append(line(version, "approved", reason, before, version.number), by=by)
+        registry.tag(client, version, {"decision": "promoted"})
     return f"version {version.number} of {name} is champion"
 
 
@@ -145,7 +143,7 @@ def reject(client: "MlflowClient", name: str, number: str, reason: str, by: str 
         tags = {"review": "rejected", "review_by": by, "review_reason": reason, "rejected": f"{reason} ({by})"}
         registry.tag(client, version, tags | {"decision": "refused"})
         champion = held.number if held else ""
-        promotions.append(_line(version, "rejected", reason, champion, champion), by=by)
+        promotions.append(line(version, "rejected", reason, champion, champion), by=by)
     return f"version {version.number} of {name} is rejected"
 
 
@@ -175,7 +173,7 @@ def rollback(client: "MlflowClient", name: str, reason: str, by: str = "") -> st
         else:  # a rollback died between its two aliases
             gone, back = _gone(client, name, champion), champion
         if promotions.last(name, gone.number).get("action") != "rolled back":
-            promotions.append(_line(gone, "rolled back", reason, gone.number, back.number), by=by)
+            promotions.append(line(gone, "rolled back", reason, gone.number, back.number), by=by)
             crash.point("promote:history")
         registry.point(client, PREVIOUS, gone)  # last: from now on a call finds nothing to do
     return f"version {back.number} of {name} is champion again, version {gone.number} is rolled back"
@@ -190,7 +188,7 @@ def _gone(client: "MlflowClient", name: str, champion: Version) -> Version:
     return max(found, key=lambda one: int(one.number))
 
 
-def _waiting(client: "MlflowClient", name: str, number: str) -> Version:
+def _passed(client: "MlflowClient", name: str, number: str) -> Version:
     version = registry.numbered(client, name, number)
     if version.tags.get("gate") != PASSED:
         what = f"version {number} did not pass the gate: {version.tags.get('reason', 'it was never judged')}"
@@ -198,7 +196,8 @@ def _waiting(client: "MlflowClient", name: str, number: str) -> Version:
     return version
 
 
-def _line(version: Version, what: str, why: str, before: str, after: str) -> dict[str, Any]:
+def line(version: Version, what: str, why: str, before: str, after: str) -> dict[str, Any]:
+    """Return a line of the history: `what` was done with `version`, and champion went from `before` to `after`."""
     facts: Mapping[str, str] = version.tags
     return {
         "name": version.name,
