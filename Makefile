@@ -11,6 +11,7 @@ PROFILE ?=
 BENCH ?=
 ID ?=
 UNTIL ?=
+VERSION ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -27,7 +28,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env demo flow up down serve trace metrics plots profile test test-fast test-slow fuzz bench lint format clean
+.PHONY: help preflight env demo flow up down serve review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -66,6 +67,24 @@ down: env ## stop what `make up` started
 serve: env ## the chat with the champion
 	@$(BIN)/python -m stages.deploy serve
 
+review: env ## ask in Prefect's page whether the version that waits becomes champion
+	@$(BIN)/python -m flows.release review
+
+approve: env ## a version that waits becomes champion (VERSION=3 REASON="reads well")
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make approve VERSION=3 REASON="reads well"' >&2; exit 1; }
+	@$(BIN)/python -m flows.release approve "$(VERSION)" --reason "$${REASON:-by make approve}"
+
+reject: env ## a version that waits is not wanted (VERSION=3 REASON="too short")
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make reject VERSION=3 REASON="too short"' >&2; exit 1; }
+	@$(BIN)/python -m flows.release reject "$(VERSION)" --reason "$${REASON:-by make reject}"
+
+rollback: env ## the champion before this one becomes champion again (REASON="it is rude")
+	@$(BIN)/python -m flows.release rollback --reason "$${REASON:-by make rollback}"
+
+reproduce: env ## make a version anew from its record and compare the weights (VERSION=3)
+	@test -n "$(VERSION)" || { echo "lathe: which version? make reproduce VERSION=3" >&2; exit 1; }
+	@$(BIN)/python -m flows.reproduce "$(VERSION)"
+
 trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
 	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_openai.jsonl:12" >&2; exit 1; }
 	@$(BIN)/python -m flows.trace "$(ID)"
@@ -92,6 +111,9 @@ test-fast: env ## every test but the slow ones
 
 test-slow: env ## the slow tests alone
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+faults: env ## promotions and rollbacks killed twenty times after each of their writes (LATHE_FAULT_ROUNDS=…)
+	@LATHE_FAULT_ROUNDS=$${LATHE_FAULT_ROUNDS:-20} $(BIN)/python -m pytest tests/test_promote_faults.py $(PYTEST_ARGS)
 
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)

@@ -61,7 +61,7 @@ def ancestors(path: str) -> dict[str, Record]:
         if name is None or name in found:
             continue
         stage = locked[name]
-        deps, outs = _hashes(stage.get("deps", [])), _hashes(stage.get("outs", []))
+        deps, outs = hashes(stage.get("deps", [])), hashes(stage.get("outs", []))
         found[name] = {"cmd": stage["cmd"], "deps": deps, "outs": outs}
         front += [place for place in deps if not place.endswith(".py")]
         front += [out for place in deps for out in makers if out.startswith(f"{place}/")]  # data/raw: what lies below
@@ -137,5 +137,6 @@ def _and_above(path: str) -> list[str]:
     return [path, *(parent.as_posix() for parent in Path(path).parents)]
 
 
-def _hashes(entries: list[Record]) -> dict[str, str]:
+def hashes(entries: list[Record]) -> dict[str, str]:
+    """Return the hash of each path among a stage's deps or outs in dvc.lock."""
     return {entry["path"]: str(entry.get("md5", lineage.UNKNOWN)) for entry in entries}
