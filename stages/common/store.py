@@ -118,7 +118,7 @@ def listed(location: str) -> list[str]:
     """Return the names of the files directly at a remote location."""
     from mlflow.artifacts import list_artifacts
 
-    return [one.path for one in list_artifacts(artifact_uri=location, tracking_uri=uri())]
+    return [Path(one.path).name for one in list_artifacts(artifact_uri=location, tracking_uri=uri())]
 
 
 def download(location: str, folder: Path) -> None:
