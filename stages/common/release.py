@@ -7,7 +7,7 @@ dies, champion on a version that passed the gate, and the same call again finish
 import fcntl
 import hashlib
 import json
-import tempfile
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +46,9 @@ def _lock_file(name: str) -> Path:
         database = Path(address.removeprefix("sqlite:///")).absolute()
         return database.with_name(f"{database.name}-{name}.lock")
     digest = hashlib.sha256(f"{store.shown()}/{name}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"lathe-{digest}.lock"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lathe"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{digest}.lock"
 
 
 def settled(version: Version | None, champion: Version | None) -> Decision | None:
