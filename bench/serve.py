@@ -2,9 +2,9 @@
 
 `python -m stages.deploy serve` runs as it is, in a folder of its own, with a Llama of 4 million (random weights) as
 champion. Each user streams one answer after the other over the API, greedy, of at most 48 tokens, for a given time.
-In the middle of the second run of 8 users another champion takes over. The baseline is `model.generate` in this
-process, without HTTP, users in turn; it reads the very prompts the server does, and is measured before and after the
-server, so that both see the same machine.
+In the middle of the last run of 8 users another champion takes over. The baseline is `model.generate` in this process,
+without HTTP, users in turn; it reads the very prompts the server does. Both are measured in short turns, so that they
+see the same machine, and the median of the turns' ratios counts.
 
     python -m bench.serve
     python -m bench.serve --seconds 60
@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,10 +37,12 @@ from stages.common import chat, models, process, registry, store
 from stages.common.records import Record, message
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from stages.common.store import MlflowClient
 
 ROOT = Path(__file__).parent.parent
-NAME, LONGEST = "bench", 48
+NAME, LONGEST, TURNS = "bench", 48, 5
 PARAMS = """
 run: {name: bench}
 promote: {name: bench, metric: none}
@@ -165,15 +168,14 @@ async def under(url: str, users: int, seconds: float, middle: Any = None) -> Loa
     return load
 
 
-def one_by_one(folder: Path, users: int, seconds: float) -> float:
-    """Return tokens a second of `model.generate`, users in turn."""
+def one_by_one(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seconds: float) -> float:
+    """Return tokens a second of `model.generate`, 8 users in turn."""
     import torch
 
-    model, tokenizer = models.load(folder).to(models.device()).eval(), models.load_tokenizer(folder)
     stop, began, tokens, turn = chat.stops(tokenizer), time.monotonic(), 0, 0
     with torch.inference_mode():
         while time.monotonic() - began < seconds:
-            prompt = chat.encode_prompt(tokenizer, question(turn % users * 1_000 + turn // users))
+            prompt = chat.encode_prompt(tokenizer, question(turn % 8 * 1_000 + turn // 8))
             ids = torch.tensor([prompt], device=model.device)
             mask = torch.ones_like(ids)
             found = model.generate(
@@ -189,6 +191,17 @@ def one_by_one(folder: Path, users: int, seconds: float) -> float:
     return tokens / (time.monotonic() - began)
 
 
+def compared(url: str, folder: Path, seconds: float) -> tuple[list[float], list[float]]:
+    """Return tokens a second of the baseline and of the server at 8 users, in turns of `seconds` / TURNS."""
+    model, tokenizer = models.load(folder).to(models.device()).eval(), models.load_tokenizer(folder)
+    alone, served = [], []
+    for _ in range(TURNS):
+        alone.append(one_by_one(model, tokenizer, seconds / TURNS))
+        load = asyncio.run(under(url, 8, seconds / TURNS))
+        served.append(load.tokens / load.seconds)
+    return alone, served
+
+
 def main(seconds: Annotated[float, typer.Option(help="of each measurement")] = 20.0) -> None:
     process.quiet_libraries()
     with TemporaryDirectory() as scratch:
@@ -198,21 +211,24 @@ def main(seconds: Annotated[float, typer.Option(help="of each measurement")] = 2
         client = store.client()
         versions = [register(folder, client, seed) for seed in (1, 2)]
         registry.point(client, registry.CHAMPION, versions[0])
-        before = one_by_one(folder / "1", 8, seconds / 2)
         with serving(folder) as url:
             asyncio.run(under(url, 8, 2.0))  # warm
-            print("users  answers  tokens/s  p50 ms    p95 ms     errors  answers by version", flush=True)
-            loads = {users: asyncio.run(under(url, users, seconds)) for users in (1, 8, 32)}
-            swap = asyncio.run(under(url, 8, seconds, lambda: registry.point(client, registry.CHAMPION, versions[1])))
-        after = one_by_one(folder / "1", 8, seconds / 2)
-    for load in (*loads.values(), swap):
+            loads = [asyncio.run(under(url, users, seconds)) for users in (1, 8, 32)]
+            alone, served = compared(url, folder / "1", seconds)
+            swap = partial(registry.point, client, registry.CHAMPION, versions[1])
+            loads.append(asyncio.run(under(url, 8, seconds, swap)))
+    print("users  answers  tokens/s  p50 ms    p95 ms     errors  answers by version")
+    for load in loads:
         print(load.row())
-    alone = max(before, after)
-    times = loads[8].tokens / loads[8].seconds / alone
-    print(f"one by one {before:.0f} and {after:.0f} tokens/s; 8 users {times:.1f} times the better of them")
-    failed = [error for load in (*loads.values(), swap) for error in load.errors]
-    if failed or len(swap.versions) != 2:
-        raise SystemExit(f"errors: {failed[:3]}, versions of the swap: {swap.versions}")
+    times = statistics.median(server / baseline for baseline, server in zip(alone, served, strict=True))
+    print(f"8 users, in turns: one by one {_rounded(alone)} tokens/s, served {_rounded(served)}: {times:.1f} times")
+    failed = [error for load in loads for error in load.errors]
+    if failed or len(loads[-1].versions) != 2:
+        raise SystemExit(f"errors: {failed[:3]}, versions of the swap: {loads[-1].versions}")
+
+
+def _rounded(values: list[float]) -> str:
+    return ", ".join(f"{value:.0f}" for value in values)
 
 
 if __name__ == "__main__":

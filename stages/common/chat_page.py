@@ -125,7 +125,7 @@ def _blocks(observer: Observer, page: Page) -> Any:
                 buttons=["copy"],
             ),
             additional_inputs=[system, *others],
-            additional_inputs_accordion="Settings",
+            additional_inputs_accordion=gradio.Accordion("Settings", open=False, render=False),
             additional_outputs=[counts],
             examples=[[text] for text in page.examples],
             cache_examples=False,

@@ -4,6 +4,7 @@ import errno
 import logging
 import signal
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADER_SECONDS = 10.0
 DRAIN_SECONDS = 20.0
+SWITCH_SECONDS = 0.0005  # the engine's thread must not wait 5 ms, a step, for Python each time the event loop has it
 REQUESTS_PER_MINUTE = 120
 
 
@@ -114,7 +116,11 @@ def server(app: "FastAPI", champions: Champions) -> Any:
 
 def run(app: "FastAPI", champions: Champions, listener: socket.socket) -> None:
     """Serve until a signal. The server's own messages go to the log file."""
+    import torch
+
     server_log = logging.getLogger("uvicorn")
     server_log.handlers = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
     server_log.propagate = False
+    sys.setswitchinterval(SWITCH_SECONDS)
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core for the event loop
     server(app, champions).run(sockets=[listener])

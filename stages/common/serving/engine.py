@@ -128,7 +128,9 @@ class Engine:
         if not taken:
             return
         prefixes = [ticket.request.prompt[:-1] for ticket in taken]
-        self._cache.admit(prefixes, [1] * len(taken), max(ticket.position for ticket in self._rows))
+        # Room for whole answers at once: the cache would else be copied as they grow.
+        longest = max(row.position + row.limit - row.count for row in self._rows)
+        self._cache.admit(prefixes, [1] * len(taken), longest)
         for ticket in taken:
             sampling = ticket.request.sampling
             if sampling.temperature:

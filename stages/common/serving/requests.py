@@ -115,6 +115,10 @@ async def arriving(ask: Callable[[Q, Deliver], A], asked: Q) -> tuple[A, AsyncIt
             finish = None
             while finish is None:
                 piece = _piece(await events.get())
+                waiting = events.qsize()  # a reader slower than the model gets several at once
+                for event in [events.get_nowait() for _ in range(waiting)]:
+                    following = _piece(event)
+                    piece = Piece(piece.text + following.text, following.tokens, following.finish)
                 finish = piece.finish
                 yield piece
         finally:
