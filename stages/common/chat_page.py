@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common import content
 from stages.common.errors import StageError
 from stages.common.journal import log
 from stages.common.records import Record, message
@@ -42,17 +43,17 @@ class Answered:
     """Which champion gave an answer: a like may come when another has taken over."""
 
     def __init__(self) -> None:
-        self._facts: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[str, dict[str, str]]] = OrderedDict()
 
     def note(self, text: str, facts: dict[str, str]) -> None:
         """Remember who said this."""
-        self._facts[text] = facts
-        while len(self._facts) > ANSWERS_REMEMBERED:
-            self._facts.popitem(last=False)
+        self._known[content.key(text)] = text, facts
+        while len(self._known) > ANSWERS_REMEMBERED:
+            self._known.popitem(last=False)
 
-    def by(self, text: str) -> dict[str, str] | None:
-        """Return who said this; None: nobody here."""
-        return self._facts.get(text)
+    def by(self, text: str) -> tuple[str, dict[str, str]] | None:
+        """Return what was said and by whom, however the page has laid it out since; None: not said here."""
+        return self._known.get(content.key(text))
 
 
 def mount(app: "FastAPI", observer: Observer, page: Page) -> None:
@@ -210,10 +211,11 @@ def _keep(page: Page, answered: Answered, history: list[Record], index: Any, lik
     turns = conversation("", history, "")[:-1]
     if not isinstance(index, int) or not 0 < index < len(turns) or turns[index]["role"] != "assistant":
         return
-    facts = answered.by(turns[index]["content"])
-    if facts is None:
+    known = answered.by(turns[index]["content"])
+    if known is None:
         log.warning("a like of an answer that was not given here is not kept")
         return
+    response, facts = known
     is_liked = liked in (True, "Like")
     before = feedback.turns(turns[:index])
     feedback.append(
@@ -226,8 +228,7 @@ def conversation(text: str, history: list[Record], system_prompt: str) -> list[R
     """Return the page's history and the new text as messages; Gradio's parts of a message become one text."""
     turns = [message("system", system_prompt)] if system_prompt.strip() else []
     for turn in history:
-        content = turn["content"]
-        parts = content if isinstance(content, list) else [content]
+        parts = turn["content"] if isinstance(turn["content"], list) else [turn["content"]]
         texts = [part if isinstance(part, str) else str(part.get("text", "")) for part in parts]
         turns.append(message(turn["role"], "\n".join(texts)))
     return [*turns, message("user", text)]

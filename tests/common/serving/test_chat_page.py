@@ -116,7 +116,7 @@ def test_a_like_is_kept_with_who_said_it_and_a_foreign_one_is_not(tmp_path: Path
     answered.note("town 3", {"model": "lathe", "version": "7", "weights_sha256": "f" * 64})
     history: list[Record] = [
         {"role": "user", "content": [{"type": "text", "text": "Where?"}], "metadata": None},
-        {"role": "assistant", "content": "town 3"},
+        {"role": "assistant", "content": "  town\n3"},
         {"role": "user", "content": "And then?"},
         {"role": "assistant", "content": "never said here"},
     ]
