@@ -12,6 +12,7 @@ BENCH ?=
 ID ?=
 UNTIL ?=
 COUNT ?= 1
+VERSION ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -28,7 +29,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env demo flow round up down serve trace metrics plots profile test test-fast test-slow fuzz faults bench lint format clean
+.PHONY: help preflight env demo flow round up down serve review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -70,6 +71,24 @@ down: env ## stop what `make up` started
 serve: env ## the chat with the champion
 	@$(BIN)/python -m stages.deploy serve
 
+review: env ## ask in Prefect's page whether the version that waits becomes champion
+	@$(BIN)/python -m flows.release review
+
+approve: env ## a version that waits becomes champion (VERSION=3 REASON="reads well")
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make approve VERSION=3 REASON="reads well"' >&2; exit 1; }
+	@$(BIN)/python -m flows.release approve "$(VERSION)" --reason "$${REASON:-by make approve}"
+
+reject: env ## a version that waits is not wanted (VERSION=3 REASON="too short")
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make reject VERSION=3 REASON="too short"' >&2; exit 1; }
+	@$(BIN)/python -m flows.release reject "$(VERSION)" --reason "$${REASON:-by make reject}"
+
+rollback: env ## the champion before this one becomes champion again (REASON="it is rude")
+	@$(BIN)/python -m flows.release rollback --reason "$${REASON:-by make rollback}"
+
+reproduce: env ## make a version anew from its record and compare the weights (VERSION=3)
+	@test -n "$(VERSION)" || { echo "lathe: which version? make reproduce VERSION=3" >&2; exit 1; }
+	@$(BIN)/python -m flows.reproduce "$(VERSION)"
+
 trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
 	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_openai.jsonl:12" >&2; exit 1; }
 	@$(BIN)/python -m flows.trace "$(ID)"
@@ -100,8 +119,8 @@ test-slow: env ## the slow tests alone
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)
 
-faults: env ## PPO killed at 10 random moments of its life (LATHE_KILLS=…)
-	@LATHE_KILLS=$${LATHE_KILLS:-10} $(BIN)/python -m pytest -m slow tests/test_life.py -k random_moments $(PYTEST_ARGS)
+faults: env ## promotions killed 20 times after each write, PPO at 10 random moments (LATHE_FAULT_ROUNDS, LATHE_KILLS)
+	@LATHE_FAULT_ROUNDS=$${LATHE_FAULT_ROUNDS:-20} LATHE_KILLS=$${LATHE_KILLS:-10} $(BIN)/python -m pytest tests/test_promote_faults.py tests/test_life.py -k "promote or random_moments" $(PYTEST_ARGS)
 
 bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
 	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done

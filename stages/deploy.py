@@ -1,29 +1,30 @@
 """Load the champion from the registry as a server does: ask it canned prompts (check), or chat with it (serve).
 
 check reads reports/promote.json and the registry, writes reports/deploy.json. Run: dvc repro deploy
-serve opens a chat page on loopback. Run: python -m stages.deploy serve
+serve opens a chat page and an OpenAI-compatible API on loopback, and follows the champion. Run: python -m stages.deploy
+serve; with LATHE_SERVE_TOKEN in the environment it answers only who knows that token.
 """
 
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import BaseModel, Field, ValidationError
 
-from stages.common import chat_page, journal, models, params, process, records, registry, store, streaming, tracking
+from stages.common import chat_page, journal, params, process, tracking
 from stages.common.errors import DataError, ParamsError
 from stages.common.journal import log
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from stages.common.serving import app as serving
+from stages.common.serving.champions import Champions, Question
+from stages.common.serving.requests import pieces
 
 SERVE = "python -m stages.deploy serve"
+TOKEN = "LATHE_SERVE_TOKEN"
+TOKEN_CHARACTERS = 16
 
 
 class Params(params.StageParams):
@@ -36,7 +37,17 @@ class Params(params.StageParams):
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest answer."""
     temperature: float = Field(default=0.7, ge=0, le=2)
-    """The page's temperature at first; the canned prompts are answered greedily."""
+    """The server's temperature unless asked for another; the canned prompts are answered greedily."""
+    answers_at_once: int = Field(default=32, ge=1)
+    """Rows of the batch; more questions wait."""
+    waiting: int = Field(default=64, ge=1)
+    """Questions that may wait; more are refused."""
+    requests_per_minute: int = Field(default=120, ge=1)
+    """Of one client."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """How often the registry is asked whether there is another champion."""
+    feedback: str = "data/feedback/page.jsonl"
+    """Where likes and dislikes go."""
 
 
 class Promotion(BaseModel):
@@ -48,15 +59,6 @@ class Promotion(BaseModel):
     reason: str
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The champion in memory."""
-
-    version: registry.Version
-    policy: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-
-
 def check(
     promotion: Annotated[Path, typer.Option(help="report of the promotion")],
     report: Annotated[Path, typer.Option(help="report to write")],
@@ -65,29 +67,42 @@ def check(
     settings = params.load(Params, "deploy")
     with tracking.start("deploy", params={"deploy": settings.model_dump()}, inputs={"promotion": promotion}) as run:
         promoted = read(promotion)
-        champion = same_weights(load(promoted.name), promoted, promotion)
-        answers, seconds = ask(champion, settings)
+        champions = same_weights(Champions(promoted.name, rows=1), promoted, promotion)
+        answers, seconds = ask(champions, settings)
         write(report, promoted, answers)
         run.table("canned", answers)
         run.metrics({"first_token_seconds": seconds})
-    journal.report(f"version {champion.version.number} answers, first token after {1000 * seconds:.0f} ms")
+    journal.report(f"version {champions.current.version.number} answers, first token after {1000 * seconds:.0f} ms")
 
 
 def serve(
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens it to the network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on", min=1, max=65535)] = 7860,
     allow_host: Annotated[list[str] | None, typer.Option(help="a name it is also reached by; repeatable")] = None,
+    without_token: Annotated[bool, typer.Option(help="let everybody in who reaches an address of the network")] = False,
 ) -> None:
-    """Serve the champion as a chat page until Ctrl-C."""
-    settings = params.load(Params, "deploy")
+    """Serve the champion as chat page and API until Ctrl-C; answers under way then have 20 seconds to end."""
+    settings, secret = params.load(Params, "deploy"), token(host, without_token)
     name = registered_name()
-    with chat_page.listening(host, port, SERVE) as listener:
-        champion = load(name)
-        app = chat_page.build(
-            partial(answer, champion), page(champion, settings), [*chat_page.LOOPBACK, host, *(allow_host or [])]
-        )
-        journal.report(f"version {champion.version.number} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
-        chat_page.run_server(app, listener)
+    with serving.listening(host, port, SERVE) as listener:
+        champions = Champions(name, settings.answers_at_once, settings.waiting)
+        hosts = [*serving.LOOPBACK, host, *(allow_host or [])]
+        app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute)
+        champions.follow(settings.poll_seconds)
+        version = champions.current.version.number
+        journal.report(f"version {version} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
+        serving.run(app, champions, listener)
+
+
+def token(host: str, without_token: bool) -> str:
+    """Return the token that is asked for, "" for none. Raises ParamsError where one is needed, or easily guessed."""
+    given = os.environ.get(TOKEN, "")
+    if given and len(given) < TOKEN_CHARACTERS:
+        raise ParamsError(f"it has {len(given)} characters", where=TOKEN, remedy=f"take {TOKEN_CHARACTERS} or more")
+    if not given and not without_token and host not in serving.LOOPBACK:
+        remedy = f"set {TOKEN}, or add --without-token if something else keeps strangers out"
+        raise ParamsError("everybody who reaches this address could use the model", where=host, remedy=remedy)
+    return given
 
 
 def read(path: Path) -> Promotion:
@@ -110,42 +125,28 @@ def registered_name() -> str:
     return str(name)
 
 
-def load(name: str) -> Champion:
-    """Return the champion of `name`, its files verified before a byte of them is used."""
-    version, folder = registry.champion(store.client(), name)
-    policy = models.load(folder)
-    return Champion(version, policy.to(models.device()), models.load_tokenizer(folder))
-
-
-def same_weights(champion: Champion, promoted: Promotion, report: Path) -> Champion:
-    """Return the champion. Raises DataError when it is not the one of the promotion's report."""
-    held = champion.version.tags["weights_sha256"]
+def same_weights(champions: Champions, promoted: Promotion, report: Path) -> Champions:
+    """Return the champion in memory. Raises DataError when it is not the one of the promotion's report."""
+    held = champions.current.facts()["weights_sha256"]
     if held != promoted.champion_sha256:
         what = f"the champion's weights are {str(promoted.champion_sha256)[:12]} here and {held[:12]} in the registry"
         raise DataError(what, where=report, remedy="run `dvc repro -f promote`")
-    return champion
+    return champions
 
 
-def ask(champion: Champion, settings: Params) -> tuple[list[dict[str, str]], float]:
+def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], float]:
     """Return the canned prompts with their greedy answers, and the longest wait for a first token, in seconds."""
     rows, longest = [], 0.0
     for prompt in settings.canned:
         messages = chat_page.conversation(prompt, [], settings.system_prompt)
         started, text, waited = time.monotonic(), "", None
-        for piece in answer(champion, messages, 0.0, settings.max_new_tokens):
+        for piece in pieces(champions.ask, Question(messages, settings.max_new_tokens))[1]:
             waited = waited or time.monotonic() - started
-            text += piece
+            text += piece.text
         longest = max(longest, waited or 0.0)
         rows.append({"prompt": prompt, "answer": text})
         log.info("%s -> %s", prompt, " ".join(text.split()))
     return rows, longest
-
-
-def answer(champion: Champion, messages: Sequence[records.Record], temperature: float, max_new_tokens: int) -> Any:
-    """Yield the champion's answer piece by piece."""
-    return streaming.stream(
-        champion.policy, champion.tokenizer, messages, temperature=temperature, max_new_tokens=max_new_tokens
-    )
 
 
 def write(path: Path, promoted: Promotion, answers: list[dict[str, str]]) -> None:
@@ -155,18 +156,14 @@ def write(path: Path, promoted: Promotion, answers: list[dict[str, str]]) -> Non
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def page(champion: Champion, settings: Params) -> chat_page.Page:
-    """Return what the chat page says of the champion and offers."""
-    tags, version = champion.version.tags, champion.version
-    facts = {"model": version.name, "version": version.number, "weights_sha256": tags["weights_sha256"]}
+def page(settings: Params) -> chat_page.Page:
+    """Return what the chat page offers."""
     return chat_page.Page(
-        title=version.name,
-        description=f"Version {version.number}: {tags['candidate']}, {tags['metric']} {tags['value']}",
         system_prompt=settings.system_prompt,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
         examples=tuple(settings.canned),
-        facts=facts,
+        feedback=Path(settings.feedback),
     )
 
 

@@ -5,6 +5,8 @@ Writes reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.json
 shots.csv, losses.csv. Run: dvc repro evaluate@dpo
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,13 +40,15 @@ def main(
     candidate: Annotated[str, typer.Option(help="name of the candidate in reports")],
     model: Annotated[Path, typer.Option(help="folder of the model")],
     prompt: Annotated[str, typer.Option(help="plain: the question as text; chat: through the chat template")],
-    before: Annotated[str, typer.Option(help="candidate it was made from, to be compared with; its own name: none")],
     questions: Annotated[Path, typer.Option(help="validated questions")],
     documents: Annotated[Path, typer.Option(help="validated documents; their validation split is read")],
     conversations: Annotated[Path, typer.Option(help="validated conversations: examples from train, validation read")],
     out: Annotated[Path, typer.Option(help="folder of the report")],
     samples: Annotated[Path | None, typer.Option(help="samples of a round: its held-out prompts are asked too")] = None,
     reward: Annotated[Path | None, typer.Option(help="reward model that scores the answers")] = None,
+    before: Annotated[
+        str, typer.Option(help="candidate it was made from, to be compared with")
+    ] = "",
 ) -> None:
     """Measure one candidate."""
     settings = params.load(Params, "evaluate")
@@ -62,7 +66,10 @@ def main(
             answering.add_rewards(answers, asked, prompt, reward)
         losses = read_texts(policy, tokenizer, documents, conversations, settings)
         report = measure(answers, shots, losses, prompt)
-        filed.write(report, answers, shots, losses, out, identity(candidate, before, model, prompt, questions))
+        facts = identity(candidate, before or candidate, model, prompt, questions) | {
+            "test_sha256": test_sha256(asked, documents, conversations, settings)
+        }
+        filed.write(report, answers, shots, losses, out, facts)
         publish(report, answers, run, candidate)
     journal.report(headline(report))
 
@@ -117,6 +124,16 @@ def identity(candidate: str, before: str, model: Path, prompt: str, questions: P
         "weights_sha256": models.weights_sha256(model),
         "questions_sha256": records.sha256(questions),
     }
+
+
+def test_sha256(asked: list[records.Record], documents: Path, conversations: Path, settings: Params) -> str:
+    """Return the hash of all that was asked and read, and how: evaluations with the same one compare pairwise."""
+    parts = [
+        *(json.dumps([row["id"], row["messages"], row["reference"]], sort_keys=True) for row in asked),
+        *(records.sha256(folder / "validation") for folder in (documents, conversations)),
+        settings.model_dump_json(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def publish(report: measures.Report, answers: list[Answer], run: "Run", candidate: str) -> None:

@@ -1,38 +1,50 @@
 """Make the best candidate a version in the registry, and champion when it beats the base and the present champion.
 
-Reads reports/evaluate/*/metrics.json and models/. Writes reports/promote.json, the registry and, append-only,
-.lathe/promotions.jsonl. Run: dvc repro promote
+Reads reports/evaluate/*, models/ and the registry; measures the champion anew when it knows another test. Writes
+reports/promote.json, reports/model_card.md, the registry and, append-only, .lathe/promotions.jsonl.
+Run: dvc repro promote
 """
 
-import getpass
 import json
-import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import Field
 
-from stages.common import gate, journal, lineage, model_card, models, params, process, registry, store, tracking
+from stages.common import (
+    by_hand,
+    crash,
+    gate,
+    journal,
+    model_card,
+    models,
+    params,
+    process,
+    provenance,
+    registry,
+    release,
+    store,
+    tracking,
+)
 from stages.common.errors import DataError
-from stages.common.gate import Decision, Evaluation
+from stages.common.evaluation import filed, standing
+from stages.common.evaluation.filed import Evaluated
+from stages.common.gate import Decision
+from stages.common.model_card import Card
+from stages.common.provenance import Record
 from stages.common.registry import Version
 
 if TYPE_CHECKING:
     from stages.common.run import Run
     from stages.common.store import MlflowClient
 
-HISTORY = Path(".lathe/promotions.jsonl")
 
-
-class Params(params.StageParams):
-    """Section `promote` of params.yaml."""
+class Params(gate.Rules):
+    """Section `promote` of params.yaml: the gate's rules, and whom they are for."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     """Name of the registered model."""
-    metric: str = "accuracy/iid"
-    """Metric of the evaluation that ranks the candidates; `perplexity/…` is better when lower."""
     base: str = "pretrain"
     """Candidate that a champion must beat."""
 
@@ -41,29 +53,41 @@ def main(
     evaluations: Annotated[Path, typer.Option(help="folder with one folder of reports a candidate")],
     models: Annotated[Path, typer.Option(help="folder that holds the candidates' models")],
     report: Annotated[Path, typer.Option(help="report to write")],
+    card: Annotated[Path | None, typer.Option(help="model card to write")] = None,
     page: Annotated[Path | None, typer.Option(help="page that compares the candidates, kept with the run")] = None,
+    questions: Annotated[Path | None, typer.Option(help="validated questions, to measure a champion anew")] = None,
+    documents: Annotated[Path | None, typer.Option(help="validated documents, likewise")] = None,
+    conversations: Annotated[Path | None, typer.Option(help="validated conversations, likewise")] = None,
+    samples: Annotated[Path | None, typer.Option(help="samples of a round, likewise")] = None,
+    reward: Annotated[Path | None, typer.Option(help="reward model, likewise")] = None,
+    curation: Annotated[Path | None, typer.Option(help="report of curate, for the card's counts")] = None,
+    validation: Annotated[Path | None, typer.Option(help="report of validate, for the card")] = None,
 ) -> None:
     """Promote the best candidate."""
     settings = params.load(Params, "promote")
+    test = standing.Test(questions, documents, conversations, samples, reward)
     with tracking.start(
         "promote", params={"promote": settings.model_dump()}, inputs={"evaluations": evaluations}
     ) as run:
-        candidates = gate.read(evaluations)
+        candidates = filed.read(evaluations)
         best, base = gate.choose(candidates, settings.metric, settings.base)
         check_weights(best, models)
         client = store.client()
-        champion = registry.with_alias(client, settings.name, registry.CHAMPION)
-        decision = gate.decide(best, base, champion, settings.metric)
-        card = model_card.card(candidates, best, decision, settings.metric)
-        version = release(client, settings, best, decision, card)
-        write(report, settings, best, decision, champion)
-        publish(run, version, best, settings.metric)
-        if page:
-            run.artifact(page)
-    journal.report(f"{decision.verdict} {best.candidate}: {decision.reason}")
+        with release.one_at_a_time(settings.name):
+            by_hand.notice(client, settings.name)
+            held = registry.with_alias(client, settings.name, registry.CHAMPION)
+            decision = decide(client, settings, candidates, best, base, held, test)
+            outcome, version, text = publish_version(
+                client, settings, candidates, best, decision, held, curation, validation
+            )
+            standing.keep(evaluations / best.candidate, best.weights_sha256)
+        write(report, settings, best, decision, outcome, held)
+        write_card(card, text)
+        publish(run, version, best, settings.metric, [page, card])
+    journal.report(f"{outcome} {best.candidate}: {decision.reason}")
 
 
-def check_weights(best: Evaluation, folder: Path) -> None:
+def check_weights(best: Evaluated, folder: Path) -> None:
     """Raise DataError when the model is not the one that was evaluated."""
     remedy = f"run `dvc repro -f evaluate@{best.candidate}`"
     if not best.model.resolve().is_relative_to(folder.resolve()):
@@ -72,59 +96,78 @@ def check_weights(best: Evaluation, folder: Path) -> None:
         raise DataError("these are not the weights that were evaluated", where=best.model, remedy=remedy)
 
 
-def release(
-    client: "MlflowClient", settings: Params, best: Evaluation, decision: Decision, description: str
-) -> Version:
-    """Register the candidate, move the aliases as decided, and return its version; done twice, it changes nothing."""
-    tags = {
+def decide(
+    client: "MlflowClient",
+    settings: Params,
+    candidates: list[Evaluated],
+    best: Evaluated,
+    base: Evaluated,
+    held: Version | None,
+    test: standing.Test,
+) -> Decision:
+    """Return what was decided before about these weights where it still holds, else what the gate says now."""
+    known = release.settled(registry.with_weights(client, settings.name, best.weights_sha256), held)
+    if known:
+        return known
+    champion = standing.of(client, held, candidates, test) if held else None
+    return gate.decide(best, base, champion, settings)
+
+
+def publish_version(
+    client: "MlflowClient",
+    settings: Params,
+    candidates: list[Evaluated],
+    best: Evaluated,
+    decision: Decision,
+    held: Version | None,
+    curation: Path | None,
+    validation: Path | None,
+) -> tuple[str, Version, str]:
+    """Register the candidate, move the aliases as decided; return the outcome, the version and its card.
+
+    Done twice, it changes nothing: weights that are there keep the record they were registered with.
+    """
+    known = registry.with_weights(client, settings.name, best.weights_sha256)
+    record = provenance.of(client, known) or provenance.record(client, best.model, curation, validation)
+    about = tags(settings, best, record)
+    version = registry.register(client, settings.name, best.model, about, json.dumps(record))
+    crowned = held is not None and held.number == version.number
+    if not crowned:
+        registry.tag(client, version, about)  # weights that were registered before are measured anew
+    outcome = release.verdict(decision, settings.approval, crowned)
+    compared = predecessor(client, version) if crowned else held
+    before = provenance.of(client, compared)
+    text = model_card.write(Card(candidates, best, decision, outcome, settings.metric, record, before))
+    return release.release(client, version, decision, settings.approval, text, held), version, text
+
+
+def predecessor(client: "MlflowClient", version: Version) -> Version | None:
+    """Return the champion that `version` was compared with when it became champion."""
+    number = version.tags.get("champion_before")
+    return registry.numbered(client, version.name, number) if number else None
+
+
+def tags(settings: Params, best: Evaluated, record: Record) -> dict[str, str]:
+    """Return the tags that say what a version is, for a reviewer to filter by."""
+    return {
         "weights_sha256": best.weights_sha256,
         "questions_sha256": best.questions_sha256,
+        "test_sha256": best.test_sha256,
         "candidate": best.candidate,
+        "prompt": best.prompt,
         "metric": settings.metric,
         "value": f"{best.metrics[settings.metric]:.6g}",
         "metrics": json.dumps(best.metrics, sort_keys=True),
-        "git_commit": lineage.commit(),
-        "dag": lineage.dag(),
+        "git_commit": record["git_commit"],
+        "git_dirty": str(record["patch"] != "").lower(),
+        "dag": record["dag"],
+        "stage": record["stage"],
     }
-    version = registry.register(client, settings.name, best.model, tags)
-    registry.describe(client, version, description, {"decision": decision.verdict, "reason": decision.reason})
-    registry.point(client, registry.CHALLENGER, version)
-    held = registry.with_alias(client, settings.name, registry.CHAMPION)
-    if decision.promoted and (held is None or held.number != version.number):
-        registry.describe(client, version, description, {"promoted_because": decision.reason})
-        if held is not None:
-            registry.point(client, registry.PREVIOUS, held)
-        registry.point(client, registry.CHAMPION, version)
-    record(version, best, settings.metric, decision, held)
-    return version
 
 
-def record(version: Version, best: Evaluation, metric: str, decision: Decision, held: Version | None) -> None:
-    """Append what was decided to the history, unless its last line says it already."""
-    HISTORY.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "name": version.name,
-        "version": version.number,
-        "candidate": best.candidate,
-        "weights_sha256": best.weights_sha256,
-        "metric": metric,
-        "value": best.metrics[metric],
-        "decision": decision.verdict,
-        "reason": decision.reason,
-    }
-    lines = HISTORY.read_text(encoding="utf-8").splitlines() if HISTORY.exists() else []
-    if lines and facts.items() <= json.loads(lines[-1]).items():
-        return
-    circumstances = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "who": f"{getpass.getuser()}@{socket.gethostname()}",
-        "champion_before": held.number if held else None,
-    }
-    with HISTORY.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(facts | circumstances, ensure_ascii=False) + "\n")
-
-
-def write(path: Path, settings: Params, best: Evaluation, decision: Decision, champion: Version | None) -> None:
+def write(
+    path: Path, settings: Params, best: Evaluated, decision: Decision, outcome: str, champion: Version | None
+) -> None:
     """Write the report: what was decided, by content; the same on every machine whose registry holds the same."""
     held = champion.tags.get("weights_sha256") if champion else None
     facts = {
@@ -136,18 +179,31 @@ def write(path: Path, settings: Params, best: Evaluation, decision: Decision, ch
         "metric": settings.metric,
         "value": best.metrics[settings.metric],
         "interval": best.intervals.get(settings.metric),
-        "decision": decision.verdict,
+        "decision": outcome,
         "reason": decision.reason,
-        "champion_sha256": best.weights_sha256 if decision.promoted else held,
+        "champion_sha256": best.weights_sha256 if outcome == "promoted" else held,
+        "comparisons": [one.model_dump() for one in decision.comparisons],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    crash.point("promote:report")
 
 
-def publish(run: "Run", version: Version, best: Evaluation, metric: str) -> None:
-    """Log which version came of it, and its metric."""
+def write_card(path: Path | None, text: str) -> None:
+    """Write the model card where it was asked for."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        crash.point("promote:card")
+
+
+def publish(run: "Run", version: Version, best: Evaluated, metric: str, files: list[Path | None]) -> None:
+    """Log which version came of it, its metric, the page and the card."""
     run.tags({"candidate": best.candidate, "weights_sha256": best.weights_sha256, "version": version.number})
     run.metrics({metric: best.metrics[metric]})
+    for file in files:
+        if file:
+            run.artifact(file)
 
 
 if __name__ == "__main__":

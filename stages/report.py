@@ -15,8 +15,9 @@ from pydantic import NonNegativeInt
 from stages.common import journal, params, process, tracking
 from stages.common.errors import ParamsError
 from stages.common.evaluation import comparing, filed
-from stages.common.evaluation.comparing import Change, Wins
+from stages.common.evaluation.comparing import Wins
 from stages.common.evaluation.filed import Evaluated
+from stages.common.evaluation.paired import Change
 from stages.common.page import charts, layout, sections
 from stages.common.page.charts import Point
 

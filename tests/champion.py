@@ -1,9 +1,9 @@
 """A promoted project in a folder: two tiny models, their evaluations, and the params that promote and deploy read."""
 
-import json
 from pathlib import Path
 
 from stages.common import models
+from tests import evaluations
 from tests.tiny import make_model, make_tokenizer
 
 PARAMS = """
@@ -28,20 +28,11 @@ def write_project(root: Path) -> None:
     add_candidate(root, "sft", 0.9, seed=1)
 
 
-def add_candidate(root: Path, name: str, accuracy: float, seed: int, questions: str = "q1") -> None:
-    """Write (or replace) a candidate's model and what `evaluate` says of it."""
+def add_candidate(root: Path, name: str, accuracy: float, seed: int, test: str = "t1", perplexity: float = 4.0) -> None:
+    """Write (or replace) a candidate's model and what `evaluate` says of it, on 100 questions and 40 documents."""
     tokenizer = make_tokenizer()
     models.save(make_model(tokenizer, seed), tokenizer, root / "models" / name)
-    folder = root / "reports/evaluate" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "candidate": name,
-        "model": f"models/{name}",
-        "prompt": "chat",
-        "weights_sha256": models.weights_sha256(root / "models" / name),
-        "questions_sha256": questions,
-        "metrics": {"accuracy/iid": accuracy, "perplexity/documents": 10 / accuracy},
-        "intervals": {"accuracy/iid": [accuracy - 0.1, accuracy + 0.1]},
-        "counts": {"accuracy/iid": 100},
-    }
-    (folder / "metrics.json").write_text(json.dumps(facts), encoding="utf-8")
+    weights = models.weights_sha256(root / "models" / name)
+    rows, texts = evaluations.answers(round(100 * accuracy), 100), evaluations.losses(perplexity)
+    one = evaluations.evaluated(name, rows, texts, weights=weights, test=test)
+    evaluations.write(root / "reports/evaluate", one)

@@ -69,9 +69,10 @@ def test_only_demo_ingest_and_curate_see_data_that_was_not_validated() -> None:
             assert not path.startswith((*RAW, "data/curated")), f"{name} reads {path}"
 
 
-def test_only_evaluate_reads_the_test_questions() -> None:
+def test_only_evaluate_and_promote_read_the_test_questions() -> None:
+    """Promote has a champion asked that was measured on another test."""
     readers = {name for name in STAGES for path in paths(code_deps.entry(DVC[name]), "deps") if "questions" in path}
-    assert readers == {"curate", "validate", "evaluate"}
+    assert readers == {"curate", "validate", "evaluate", "promote"}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "stages/common").glob("*.py")), ids=lambda path: path.stem)

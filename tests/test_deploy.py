@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -95,6 +96,30 @@ def test_the_name_to_serve_comes_from_the_promotion_s_params(
         deploy.registered_name()
 
 
+@pytest.mark.parametrize(
+    ("host", "given", "without", "message"),
+    [
+        ("127.0.0.1", "", False, ""),
+        ("127.0.0.1", "0123456789abcdef", False, ""),
+        ("0.0.0.0", "0123456789abcdef", False, ""),
+        ("0.0.0.0", "", True, ""),
+        ("0.0.0.0", "", False, "everybody who reaches this address could use the model; set LATHE_SERVE_TOKEN"),
+        ("127.0.0.1", "hunter2", False, "it has 7 characters; take 16 or more"),
+    ],
+)
+def test_beyond_loopback_a_token_is_needed(
+    monkeypatch: pytest.MonkeyPatch, host: str, given: str, without: bool, message: str
+) -> None:
+    monkeypatch.setenv(deploy.TOKEN, given)
+    if not message:
+        assert deploy.token(host, without) == given
+        return
+    with pytest.raises(ParamsError) as caught:
+        deploy.token(host, without)
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -133,7 +158,9 @@ def test_the_served_champion_gives_the_canned_answers_and_leaves_on_sigterm(proj
         assert (ready["status"], ready["weights_sha256"]) == ("ready", expected["weights_sha256"])
         client = Client(url, verbose=False)
         for row in expected["answers"]:
-            assert client.predict(row["prompt"], "", 0.0, 16, api_name="/chat") == row["answer"]
+            said, counts = client.predict(row["prompt"], "", "greedy", 1.0, 1.0, 2, 1.0, 16, api_name="/chat")
+            assert said == row["answer"]
+            assert re.fullmatch(r"\d+ tokens read, \d+ written, version 1", counts)
         with process.locked("deploy"):
             pass  # serving does not hold the stage's lock
     finally:

@@ -33,7 +33,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(work: Path, prompt: str, out: str, drawn: Path | None = None) -> Path:
     data = work / "data"
     folders = data / "questions", data / "documents", data / "conversations", work / out / prompt
-    evaluate.main(prompt, work / "model", prompt, "base", *folders, samples=drawn)
+    evaluate.main(prompt, work / "model", prompt, *folders, samples=drawn)
     return work / out / prompt
 
 

@@ -67,7 +67,7 @@ def evaluate(folder: Path, candidate: str, right: int, losses: list[tuple[float,
     measures.rewards(found, answers)
     measures.perplexities(found, {"documents": losses})
     facts = {"candidate": candidate, "before": before, "model": "m", "prompt": "chat"}
-    hashes = {"weights_sha256": "a", "questions_sha256": "b"}
+    hashes = {"weights_sha256": "a", "questions_sha256": "b", "test_sha256": "c"}
     filed.write(found, answers, shots, {"documents": losses}, folder / candidate, facts | hashes)
 
 

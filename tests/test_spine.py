@@ -3,13 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stages.common import params, records
 from tests import project
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "demo.documents.paragraph_rounds": 2,
     "demo.documents.profile_rounds": 1,
     "demo.documents.quiz_lists": 40,
@@ -17,6 +18,7 @@ SMALL = {
     "demo.conversations.phrasings_per_fact": 1,
     "demo.conversations.multi_turn": 40,
     "demo.comparisons": 40,
+    "demo.checks": 40,
     "demo.prompts": 40,
     "tokenizer.vocab_size": 1024,
     "pretrain.model.hidden_size": 64,
@@ -36,6 +38,8 @@ SMALL = {
     "orpo.training.num_train_epochs": 1,
     "evaluate.max_new_tokens": 12,
     "promote.metric": "perplexity/conversations",  # one epoch answers nothing right
+    "promote.min_questions": 5,
+    "promote.guards": {},
 }
 
 DATA = ["data/raw", "data/ingested", "data/curated", "data/validated"]

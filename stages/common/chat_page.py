@@ -1,55 +1,68 @@
-"""The chat as one web app: a Gradio page at `/`, /healthz and /readyz, closed to other sites.
+"""The chat as a Gradio page: streaming, every way to decode, token counts, a library of prompts, likes kept on disk."""
 
-Gradio checks neither Host nor Origin, so a page elsewhere could talk to a chat on loopback: both are checked here.
-"""
-
-import errno
-import logging
-import socket
-from collections.abc import Callable, Iterator
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from stages.common.errors import ParamsError, StageError, TryAgainError
+from stages.common import content
+from stages.common.errors import StageError
 from stages.common.journal import log
 from stages.common.records import Record, message
+from stages.common.sampling import Sampling
+from stages.common.serving import feedback
+from stages.common.serving.api_types import BEAMS_AT_MOST, CHARACTERS_AT_MOST
+from stages.common.serving.champions import Asked, Question
+from stages.common.serving.library import LIBRARY
+from stages.common.serving.observing import Observer
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-Answer = Callable[[list[Record], float, int], Iterator[str]]
-LOOPBACK = ("127.0.0.1", "localhost")
-ANSWERS_AT_ONCE = 2
-WAITING_AT_MOST = 32
+SAMPLING, GREEDY, BEAM = "sampling", "greedy", "beam search"
+ANSWERS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page says and offers."""
+    """What the page offers."""
 
-    title: str
-    description: str
     system_prompt: str
     temperature: float
     max_new_tokens: int
     examples: tuple[str, ...]
-    facts: dict[str, str]
-    """What /readyz answers: which model this is."""
+    feedback: Path
+    """The store of likes and dislikes."""
 
 
-def build(answer: Answer, page: Page, hosts: list[str]) -> "FastAPI":
-    """Return the app; it answers only requests whose Host is in `hosts` and that come from its own pages."""
+class Answered:
+    """Which champion gave an answer: a like may come when another has taken over."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[str, dict[str, str]]] = OrderedDict()
+
+    def note(self, text: str, facts: dict[str, str]) -> None:
+        """Remember who said this."""
+        self._known[content.key(text)] = text, facts
+        while len(self._known) > ANSWERS_REMEMBERED:
+            self._known.popitem(last=False)
+
+    def by(self, text: str) -> tuple[str, dict[str, str]] | None:
+        """Return what was said and by whom, however the page has laid it out since; None: not said here."""
+        return self._known.get(content.key(text))
+
+
+def mount(app: "FastAPI", observer: Observer, page: Page) -> None:
+    """Add the page to `app` at `/`."""
     import gradio
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    app = FastAPI(title=page.title, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_api_route("/healthz", lambda: {"status": "ok"})
-    app.add_api_route("/readyz", lambda: {"status": "ready"} | page.facts)
     gradio.mount_gradio_app(
         app,
-        _blocks(answer, page),
+        _blocks(observer, page),
         path="/",
         footer_links=[],
         run_history=False,
@@ -62,112 +75,160 @@ def build(answer: Answer, page: Page, hosts: list[str]) -> "FastAPI":
         # its default theme fetches fonts from another site
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
-    app.add_middleware(SameOrigin)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    return app
 
 
-def _blocks(answer: Answer, page: Page) -> Any:
+def _blocks(observer: Observer, page: Page) -> Any:
     import gradio
 
-    def respond(
-        text: str, history: list[Record], system_prompt: str, temperature: float, max_new_tokens: float
-    ) -> Iterator[str]:
-        """Answer the last message of a conversation."""
-        limit = min(int(max_new_tokens), page.max_new_tokens)
-        said = ""
-        try:
-            for piece in answer(conversation(text, history, system_prompt), min(max(temperature, 0.0), 2.0), limit):
-                said += piece
-                yield said
-        except StageError as error:
-            raise gradio.Error(str(error), print_exception=False) from error
+    name, answered = observer.champions.name, Answered()
 
-    with gradio.Blocks(title=page.title, analytics_enabled=False, fill_height=True) as blocks:
-        gradio.ChatInterface(
+    async def respond(text: str, history: list[Record], *settings: Any) -> AsyncIterator[tuple[str, str]]:
+        """Answer the last message of a conversation; beside it, what it took."""
+        said, asked = "", None
+        try:
+            asked, pieces = await observer.ask(_question(page, text, history, *settings), "page")
+            async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+                async for piece in open_pieces:
+                    said += piece.text
+                    yield said, _counts(asked, piece.tokens)
+        except StageError as error:
+            what = f"{error.what}; {error.remedy}" if error.remedy else error.what
+            raise gradio.Error(what, print_exception=False) from error
+        except Exception as error:  # the boundary: the page says no more than that it failed
+            log.error("an answer failed: %s", type(error).__name__)
+            log.debug("traceback", exc_info=error)
+            raise gradio.Error("the server failed; its log says why", print_exception=False) from error
+        finally:
+            if asked:
+                answered.note(said, asked.champion.facts())
+
+    def like(data: gradio.LikeData, history: list[Record]) -> None:
+        """Keep a like or dislike of an answer that was given here."""
+        _keep(page, answered, history, data.index, data.liked)
+
+    def champion() -> str:
+        facts = observer.champions.current.facts()
+        return f"Version {facts['version']} of {facts['model']}, weights {facts['weights_sha256'][:12]}"
+
+    with gradio.Blocks(title=name, analytics_enabled=False, fill_height=True) as blocks:
+        gradio.Markdown(f"# {name}")
+        version = gradio.Markdown(champion(), elem_id="version")
+        system, *others = _settings(page)
+        counts = gradio.Markdown("", elem_id="counts", render=False)
+        chat = gradio.ChatInterface(
             respond,
-            title=page.title,
-            description=page.description,
             chatbot=gradio.Chatbot(
-                label=page.title, scale=1, allow_tags=False, feedback_options=None, buttons=["copy"]
+                label=name,
+                scale=1,
+                allow_tags=False,
+                sanitize_html=True,
+                feedback_options=("Like", "Dislike"),
+                buttons=["copy"],
             ),
-            additional_inputs=[
-                gradio.Textbox(page.system_prompt, label="System prompt", lines=2, max_length=2000),
-                gradio.Slider(0, 2, value=page.temperature, step=0.05, label="Temperature (0 = always the likeliest)"),
-                gradio.Slider(
-                    1, page.max_new_tokens, value=page.max_new_tokens, step=1, label="Longest answer (tokens)"
-                ),
-            ],
-            additional_inputs_accordion="Settings",
+            additional_inputs=[system, *others],
+            additional_inputs_accordion=gradio.Accordion("Settings", open=False, render=False),
+            additional_outputs=[counts],
             examples=[[text] for text in page.examples],
             cache_examples=False,
             flagging_mode="never",
             analytics_enabled=False,
             api_name="chat",
         )
-    blocks.queue(max_size=WAITING_AT_MOST, default_concurrency_limit=ANSWERS_AT_ONCE)
+        counts.render()
+        library = gradio.Dropdown([one.name for one in LIBRARY], value=None, label="Prompt library")
+        library.input(_from_library, library, [chat.textbox, system], api_visibility="private")
+        chat.chatbot.like(like, chat.chatbot, None, api_visibility="private")
+        blocks.load(champion, None, version, api_visibility="private")
+    champions = observer.champions
+    blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)
     return blocks
+
+
+def _settings(page: Page) -> list[Any]:
+    """Return the inputs beside the message, system prompt first, in the order `_question` takes them."""
+    import gradio
+
+    first = SAMPLING if page.temperature else GREEDY
+    return [
+        gradio.Textbox(page.system_prompt, label="System prompt", lines=2, max_length=2000, render=False),
+        gradio.Radio([SAMPLING, GREEDY, BEAM], value=first, label="Decoding", render=False),
+        gradio.Slider(0.05, 2, value=page.temperature or 1, step=0.05, label="Temperature (sampling)", render=False),
+        gradio.Slider(0.05, 1, value=1, step=0.05, label="Top-p (sampling)", render=False),
+        gradio.Slider(2, BEAMS_AT_MOST, value=4, step=1, label="Beams (beam search)", render=False),
+        gradio.Slider(1, 2, value=1, step=0.05, label="Repetition penalty", render=False),
+        gradio.Slider(
+            1, page.max_new_tokens, value=page.max_new_tokens, step=1, label="Longest answer (tokens)", render=False
+        ),
+    ]
+
+
+def _question(
+    page: Page,
+    text: str,
+    history: list[Record],
+    system: str,
+    decoding: str,
+    temperature: float,
+    top_p: float,
+    beams: float,
+    penalty: float,
+    longest: float,
+) -> Question:
+    """Return what the page asks; no setting goes beyond its slider, whatever a client sends."""
+    is_sampled = decoding == SAMPLING
+    sampling = Sampling(
+        temperature=_within(temperature, 0.05, 2.0) if is_sampled else 0.0,
+        top_p=_within(top_p, 0.05, 1.0) if is_sampled else 1.0,
+        repetition_penalty=_within(penalty, 1.0, 2.0),
+        seed=secrets.randbits(62),
+    )
+    return Question(
+        conversation(text[:CHARACTERS_AT_MOST], history, system),
+        int(_within(longest, 1, page.max_new_tokens)),
+        sampling,
+        beams=int(_within(beams, 2, BEAMS_AT_MOST)) if decoding == BEAM else 1,
+    )
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(float(value), low), high)
+
+
+def _counts(asked: Asked, tokens: int) -> str:
+    parts = [f"{asked.prompt_tokens} tokens read, {tokens} written, version {asked.champion.version.number}"]
+    if asked.dropped:
+        parts.append(f"the oldest {asked.dropped} messages no longer fit and were not read")
+    return "; ".join(parts)
+
+
+def _from_library(name: str) -> tuple[str, str]:
+    found = next(one for one in LIBRARY if one.name == name)
+    return found.text, found.system
+
+
+def _keep(page: Page, answered: Answered, history: list[Record], index: Any, liked: Any) -> None:
+    """Write a like down. What was not answered here is not kept: the history comes from the client."""
+    turns = conversation("", history, "")[:-1]
+    if not isinstance(index, int) or not 0 < index < len(turns) or turns[index]["role"] != "assistant":
+        return
+    known = answered.by(turns[index]["content"])
+    if known is None:
+        log.warning("a like of an answer that was not given here is not kept")
+        return
+    _, facts = known
+    is_liked = liked in (True, "Like")
+    before = feedback.turns(turns[:index])
+    feedback.append(
+        page.feedback, feedback.Opinion(messages=before, response=turns[index]["content"], liked=is_liked, **facts)
+    )
+    log.debug(json.dumps({"event": "feedback", "liked": is_liked, "version": facts["version"]}))
 
 
 def conversation(text: str, history: list[Record], system_prompt: str) -> list[Record]:
     """Return the page's history and the new text as messages; Gradio's parts of a message become one text."""
     turns = [message("system", system_prompt)] if system_prompt.strip() else []
     for turn in history:
-        content = turn["content"]
-        parts = content if isinstance(content, list) else [content]
+        parts = turn["content"] if isinstance(turn["content"], list) else [turn["content"]]
         texts = [part if isinstance(part, str) else str(part.get("text", "")) for part in parts]
         turns.append(message(turn["role"], "\n".join(texts)))
     return [*turns, message("user", text)]
-
-
-class SameOrigin:
-    """Middleware that refuses what another site's page asks: any method, streams and websockets too."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer 403, or pass the request on."""
-        from starlette.responses import PlainTextResponse
-
-        if scope["type"] in ("http", "websocket"):
-            headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-            if is_foreign(headers, scope.get("method", "GET")):
-                await PlainTextResponse("requests from other sites are refused", 403)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def is_foreign(headers: dict[str, str], method: str) -> bool:
-    """Whether a browser says that the request comes from another site; following a link here is not foreign."""
-    if "origin" in headers:
-        return urlsplit(headers["origin"]).netloc != headers.get("host")
-    if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
-        return False
-    return method != "GET" or headers.get("sec-fetch-mode") != "navigate"
-
-
-def listening(host: str, port: int, command: str) -> socket.socket:
-    """Return a socket bound to the address. Raises TryAgainError when the port is in use, before a model is loaded."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        if error.errno != errno.EADDRINUSE:
-            raise ParamsError(f"cannot listen there: {error.strerror or error}", where=f"{host}:{port}") from error
-        remedy = f"end what uses it, or: {command} --port {port + 1}"
-        raise TryAgainError("the port is in use", where=f"{host}:{port}", remedy=remedy) from error
-    return listener
-
-
-def run_server(app: "FastAPI", listener: socket.socket) -> None:
-    """Serve until a signal; open answers have five seconds to end. The server's own messages go to the log file."""
-    import uvicorn
-
-    server_log = logging.getLogger("uvicorn")
-    server_log.handlers = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
-    server_log.propagate = False
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False)
-    uvicorn.Server(config).run(sockets=[listener])

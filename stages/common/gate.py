@@ -1,104 +1,162 @@
-"""The gate: which candidate is best, whether it becomes champion, and why, as pure functions of reports."""
+"""The gate: which candidate is best, whether it may become champion, and why, as pure functions of evaluations."""
 
-import json
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from stages.common import params
 from stages.common.errors import DataError
-from stages.common.registry import Version
+from stages.common.evaluation import paired
+from stages.common.evaluation.filed import Evaluated
+from stages.common.evaluation.paired import Change
+
+Side = Literal["base", "champion"]
+Approval = Literal["auto", "manual"]
+ROUNDING = 1e-9
 
 
-class Evaluation(BaseModel):
-    """What `evaluate` wrote about one candidate."""
+class Guards(params.StageParams):
+    """How much worse each metric may get, by whom it is compared with: shares absolute, perplexities relative."""
+
+    champion: dict[str, NonNegativeFloat] = {}
+    """Against the champion, where there is one."""
+    base: dict[str, NonNegativeFloat] = {}
+    """Against the base: what alignment may cost at all."""
+
+
+class Rules(params.StageParams):
+    """The gate's part of section `promote` of params.yaml."""
+
+    metric: str = "accuracy/iid"
+    """Metric that ranks the candidates; `perplexity/…` and `…/false` are better when lower."""
+    margin: float = Field(default=0.0, ge=0, lt=1)
+    """How much better than base and champion a candidate is for sure; of perplexities a share of theirs."""
+    min_questions: PositiveInt = 30
+    """Fewest questions (or texts) that a comparison is believed on."""
+    guards: Guards = Guards()
+    """What must not get worse, and by how much it may."""
+    approval: Approval = "auto"
+    """`auto` moves alias champion; `manual` leaves review=pending for a person."""
+
+
+class Comparison(BaseModel):
+    """One rule of the gate with its numbers; `limit` is the margin it had to beat, or the tolerance of a guard."""
 
     model_config = ConfigDict(frozen=True)
 
-    candidate: str
-    model: Path
-    weights_sha256: str
-    questions_sha256: str
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    metric: str
+    against: Side
+    rule: Literal["beats", "guard"]
+    limit: float
+    change: Change | None
+    passed: bool
+    reason: str
 
 
 class Decision(BaseModel):
-    """Whether the candidate becomes champion, and why, with the numbers."""
+    """Whether the candidate may become champion, by which rules, and why, with the numbers."""
 
-    promoted: bool
+    model_config = ConfigDict(frozen=True)
+
+    passed: bool
     reason: str
-
-    @property
-    def verdict(self) -> str:
-        """The decision as a word."""
-        return "promoted" if self.promoted else "refused"
+    comparisons: tuple[Comparison, ...] = ()
 
 
-def read(folder: Path) -> list[Evaluation]:
-    """Return every candidate's evaluation, in name order. Raises DataError for none, or a malformed one."""
-    found = []
-    for file in sorted(folder.glob("*/metrics.json")):
-        try:
-            found.append(Evaluation.model_validate_json(file.read_text(encoding="utf-8")))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"{place}: {first['msg']}", where=file, remedy="run `dvc repro -f evaluate`") from error
-    if not found:
-        raise DataError("no */metrics.json here", where=folder, remedy="run `dvc repro evaluate`")
-    return found
-
-
-def choose(evaluations: list[Evaluation], metric: str, base: str) -> tuple[Evaluation, Evaluation]:
+def choose(found: list[Evaluated], metric: str, base: str) -> tuple[Evaluated, Evaluated]:
     """Return the best candidate that is not the base, and the base.
 
     Raises DataError when one was not evaluated, or an evaluation lacks the metric.
     """
-    for evaluation in evaluations:
-        if metric not in evaluation.metrics:
-            known = ", ".join(sorted(evaluation.metrics)) or "none"
-            what = f"{evaluation.candidate} has no metric '{metric}'; there are: {known}"
+    for one in found:
+        if metric not in one.metrics:
+            known = ", ".join(sorted(one.metrics)) or "none"
+            what = f"{one.candidate} has no metric '{metric}'; there are: {known}"
             raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.metric to one of these")
-    bases = [evaluation for evaluation in evaluations if evaluation.candidate == base]
-    others = [evaluation for evaluation in evaluations if evaluation.candidate != base]
+    bases = [one for one in found if one.candidate == base]
+    others = [one for one in found if one.candidate != base]
     if not bases or not others:
-        names = ", ".join(evaluation.candidate for evaluation in evaluations)
+        names = ", ".join(one.candidate for one in found)
         what = f"needs the base '{base}' and another candidate; evaluated are: {names}"
         raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.base, or evaluate more in dvc.yaml")
-    sign = -1 if lower_is_better(metric) else 1
-    return max(others, key=lambda evaluation: sign * evaluation.metrics[metric]), bases[0]
+    sign = -1 if paired.lower_is_better(metric) else 1
+    return max(others, key=lambda one: sign * one.metrics[metric]), bases[0]
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of `metric` is the better one."""
-    return metric.startswith("perplexity/")
+def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Decision:
+    """Return the decision: surely better than base and champion, and no guard lost more than its tolerance.
 
-
-def better(value: float, than: float, metric: str) -> bool:
-    """Whether `value` is strictly better than another of the same metric."""
-    return value < than if lower_is_better(metric) else value > than
-
-
-def decide(best: Evaluation, base: Evaluation, champion: Version | None, metric: str) -> Decision:
-    """Return the decision: strictly better than the base, and than the champion on the same questions.
-
-    A champion that was asked other questions, or not measured by `metric`, cannot be compared and does not hold a
-    candidate back; the reason says so. Weights that are champion already keep the reason they were promoted for.
+    Surely means that the paired 95 % interval lies beyond the margin; a guard goes by the value itself, for an interval
+    on few questions would let every loss pass. All rules are looked at, and every broken one is named.
     """
-    value, bar = best.metrics[metric], base.metrics[metric]
-    if champion and champion.tags.get("weights_sha256") == best.weights_sha256:
-        return Decision(promoted=True, reason=champion.tags.get("promoted_because", "it was made champion by hand"))
-    if not better(value, bar, metric):
-        return Decision(promoted=False, reason=f"{metric} {value:.6g} does not beat the base's {bar:.6g}")
-    beaten = f"{metric} {value:.6g} beats the base's {bar:.6g}"
-    if champion is None:
-        return Decision(promoted=True, reason=f"{beaten}; there was no champion")
-    held = json.loads(champion.tags.get("metrics", "{}")).get(metric)
-    if held is None:
-        return Decision(promoted=True, reason=f"{beaten}; the champion was not measured by this metric")
-    if champion.tags.get("questions_sha256") != best.questions_sha256:
-        return Decision(promoted=True, reason=f"{beaten}; the champion was asked other questions")
-    if not better(value, held, metric):
-        return Decision(promoted=False, reason=f"{metric} {value:.6g} does not beat the champion's {held:.6g}")
-    return Decision(promoted=True, reason=f"{beaten} and the champion's {held:.6g}")
+    comparisons = tuple(_comparisons(best, base, champion, rules))
+    broken = [one.reason for one in comparisons if not one.passed]
+    if broken:
+        return Decision(passed=False, reason="; ".join(broken), comparisons=comparisons)
+    kept = [one for one in comparisons if one.rule == "guard"]
+    said = [one.reason for one in comparisons if one.rule == "beats"]
+    said += [] if champion else ["there was no champion"]
+    said += [f"{len(kept)} guard{'s hold' if len(kept) > 1 else ' holds'}"] if kept else []
+    return Decision(passed=True, reason="; ".join(said), comparisons=comparisons)
+
+
+def _comparisons(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Iterator[Comparison]:
+    sides: list[tuple[Side, Evaluated, dict[str, float]]] = [("base", base, rules.guards.base)]
+    if champion:
+        sides.append(("champion", champion, rules.guards.champion))
+    for side, other, _ in sides:
+        yield _beats(rules, side, paired.change(rules.metric, best, other))
+    for side, other, guards in sides:
+        for metric, tolerance in guards.items():
+            yield _guard(metric, tolerance, side, paired.change(metric, best, other))
+
+
+def _beats(rules: Rules, side: Side, change: Change | None) -> Comparison:
+    metric, margin, ratio = rules.metric, rules.margin, paired.is_ratio(rules.metric)
+    lower = paired.lower_is_better(metric)
+    edge = (1 - margin) if ratio else (-margin if lower else margin)
+    if change is None:
+        passed, reason = False, _incomparable(metric, side)
+    elif change.count < rules.min_questions:
+        passed = False
+        reason = f"{metric} was compared with the {side}'s on {change.count} only, fewer than {rules.min_questions}"
+    else:
+        passed = change.high < edge if lower else change.low > edge
+        needed = f"needs {'less' if lower else 'more'} than {_moved(edge, metric)} for sure"
+        said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'} the {side}'s"
+        reason = f"{said} {change.before:.4g}: {_shown(change, metric)}" + ("" if passed else f", {needed}")
+    return Comparison(
+        metric=metric, against=side, rule="beats", limit=margin, change=change, passed=passed, reason=reason
+    )
+
+
+def _guard(metric: str, tolerance: float, side: Side, change: Change | None) -> Comparison:
+    if change is None:
+        passed, reason = False, _incomparable(metric, side)
+    else:
+        sign = 1 if paired.lower_is_better(metric) else -1
+        worse = change.change - 1 if paired.is_ratio(metric) else sign * change.change
+        passed = worse <= tolerance + ROUNDING
+        edge = 1 + tolerance if paired.is_ratio(metric) else sign * tolerance
+        verb = "holds" if passed else "gets worse"
+        reason = f"{metric} {verb}: {change.after:.4g} after the {side}'s {change.before:.4g}, {_shown(change, metric)}"
+        reason += f", allowed is {_moved(edge, metric)}"
+    return Comparison(
+        metric=metric, against=side, rule="guard", limit=tolerance, change=change, passed=passed, reason=reason
+    )
+
+
+def _incomparable(metric: str, side: Side) -> str:
+    missing = "texts read in the same tokens" if paired.is_ratio(metric) else "questions that both were asked"
+    return f"{metric} cannot be compared with the {side}'s: there are no {missing}"
+
+
+def _shown(change: Change, metric: str) -> str:
+    """Return a change with its interval and sample: +0.0033 [-0.0167, +0.0233] on 300."""
+    low, high = _moved(change.low, metric), _moved(change.high, metric)
+    return f"{_moved(change.change, metric)} [{low}, {high}] on {change.count}"
+
+
+def _moved(value: float, metric: str) -> str:
+    return f"x{value:.4g}" if paired.is_ratio(metric) else f"{value:+.4g}"

@@ -4,10 +4,10 @@
 log-probabilities; `beam` is transformers' own search.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.common.decoding import Batch, Continuation, Order
 from stages.common.errors import DataError, ParamsError
@@ -77,12 +77,18 @@ def beam(
     stop: Sequence[int],
     repetition_penalty: float = 1.0,
     batch_size: int = 16,
+    is_stopped: Callable[[], bool] | None = None,
 ) -> list[list[int]]:
     """Return the best of `beams` continuations of each prompt without its stop token; refuses prompts as `decode` does.
 
     Only prompts of one length share a batch: transformers would count padding among the tokens to be penalised.
+    A search ends early, with what it has, when `is_stopped` says so.
     """
     import torch
+    from transformers import StoppingCriteriaList
+
+    def stopped(tokens: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((len(tokens),), bool(is_stopped and is_stopped()), device=tokens.device)
 
     room = check(model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -102,6 +108,7 @@ def beam(
                     use_cache=True,
                     repetition_penalty=repetition_penalty,
                     eos_token_id=list(stop),
+                    stopping_criteria=StoppingCriteriaList([stopped]),
                     pad_token_id=stop[0] if stop else 0,  # stands behind the end of an answer, where `until` cuts
                 )
             for index, row in zip(chosen, output[:, length:].tolist(), strict=True):

@@ -16,7 +16,7 @@ UNKNOWN = "none"
 
 def run_section() -> dict[str, str]:
     """Return section `run` of params.yaml (name, launcher), empty where there is none."""
-    return dict(_mapping(params.PARAMS_FILE, "run"))
+    return dict(section(params.PARAMS_FILE, "run"))
 
 
 def project() -> str:
@@ -32,6 +32,11 @@ def commit() -> str:
 def is_dirty() -> bool:
     """Whether tracked files differ from the commit; dvc.lock does not count, for every run rewrites it."""
     return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock").strip())
+
+
+def difference() -> str:
+    """Return what tracked files change of the commit, dvc.lock left out, in the form that `git apply` takes."""
+    return _git("diff", "--binary", "HEAD", "--", ".", ":!dvc.lock")
 
 
 def dag() -> str:
@@ -54,7 +59,7 @@ def dag() -> str:
 def content_hash(path: Path) -> str:
     """Return the hash that dvc.lock holds for `path` or for the nearest folder above it, or "none"."""
     known: dict[str, str] = {}
-    for stage in _mapping(Path("dvc.lock"), "stages").values():
+    for stage in section(Path("dvc.lock"), "stages").values():
         for entry in [*stage.get("deps", []), *stage.get("outs", [])]:  # outs last: the writer knows best
             known[entry["path"]] = str(entry.get("md5", UNKNOWN))
     for place in (path, *path.parents):
@@ -73,12 +78,13 @@ def _git(*arguments: str) -> str:
 
 def _written_paths() -> set[str]:
     """Return the outs of dvc.yaml's stages; an out is a path, or a mapping with the path as its key."""
-    stages = _mapping(Path("dvc.yaml"), "stages").values()
+    stages = section(Path("dvc.yaml"), "stages").values()
     outs = [out for stage in stages for out in stage.get("do", stage).get("outs", [])]
     return {out if isinstance(out, str) else next(iter(out)) for out in outs}
 
 
-def _mapping(path: Path, key: str) -> dict[str, Any]:
+def section(path: Path, key: str) -> dict[str, Any]:
+    """Return the mapping under `key` of a YAML file, empty where there is none."""
     if not path.exists():
         return {}
     document = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}

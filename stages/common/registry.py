@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from stages.common import checkpoints, lineage, models, store
+from stages.common import checkpoints, crash, lineage, models, store
 from stages.common.errors import DataError
 from stages.common.journal import log
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 KINDS = frozenset({".safetensors", ".json", ".jinja"})  # no pickle (.bin, .pt, .pkl, …) goes in or comes out
 CACHE = Path(".lathe/models")
+LINEAGE = "lineage.json"
 SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
 DESCRIPTION_CHARACTERS = 5000  # the width of MLflow's column
+GOES_ON = "\n\nThe whole card is among the files of the run `promote`."
 REMEDY = "make the champion anew with `dvc repro -f promote`"
 
 
@@ -54,15 +56,19 @@ def with_weights(client: "MlflowClient", name: str, weights_sha256: str) -> Vers
         return _version(found[0]) if found else None
 
 
-def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, str]) -> Version:
-    """Return the version of `name` with the weights in `folder`, made unless there is one (`tags.weights_sha256`)."""
+def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, str], record: str) -> Version:
+    """Return the version of `name` with the weights in `folder`, made unless there is one (`tags.weights_sha256`).
+
+    `record` says where they come from; it is kept among the version's files as lineage.json.
+    """
     known = with_weights(client, name, tags["weights_sha256"])
     if known:
         return known
     with store.answers():
-        model = _uploaded(client, name, folder, tags["weights_sha256"])
+        model = _uploaded(client, name, folder, tags["weights_sha256"], record)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
+            crash.point("promote:name")
         made = client.create_model_version(
             name,
             source=f"models:/{model.model_id}",
@@ -70,21 +76,56 @@ def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, st
             run_id=model.source_run_id or None,
             tags=tags | {"manifest_sha256": model.tags["manifest_sha256"]},
         )
+        crash.point("promote:version")
         return _version(made)
 
 
-def describe(client: "MlflowClient", version: Version, description: str, tags: dict[str, str]) -> None:
-    """Set a version's description (its beginning, where it is too long for MLflow) and tags."""
+def describe(client: "MlflowClient", version: Version, description: str) -> None:
+    """Set a version's description; of one that is too long for MLflow its beginning, with a word that it goes on."""
+    if len(description) > DESCRIPTION_CHARACTERS:
+        kept = description[: DESCRIPTION_CHARACTERS - len(GOES_ON)]
+        description = kept[: kept.rfind("\n")] + GOES_ON
     with store.answers():
-        client.update_model_version(version.name, version.number, description[:DESCRIPTION_CHARACTERS])
+        client.update_model_version(version.name, version.number, description)
+    crash.point("promote:described")
+
+
+def tag(client: "MlflowClient", version: Version, tags: dict[str, str]) -> None:
+    """Set a version's tags, those that differ."""
+    with store.answers():
         for key, value in tags.items():
+            if version.tags.get(key, "") == value:
+                continue
             client.set_model_version_tag(version.name, version.number, key, value)
+            crash.point(f"promote:tag-{key}")
 
 
 def point(client: "MlflowClient", alias: str, version: Version) -> None:
     """Make `alias` point at `version`."""
     with store.answers():
         client.set_registered_model_alias(version.name, alias, version.number)
+    crash.point(f"promote:alias-{alias}")
+
+
+def numbered(client: "MlflowClient", name: str, number: str) -> Version:
+    """Return version `number` of `name`. Raises DataError, with the versions there are."""
+    found = {one.number: one for one in versions(client, name)}
+    if number not in found:
+        known = ", ".join(sorted(found, key=int)) or "none"
+        raise DataError(f"'{name}' has no version {number!r}; there are: {known}", where=store.shown())
+    return found[number]
+
+
+def versions(client: "MlflowClient", name: str) -> list[Version]:
+    """Return every version of `name`, oldest first."""
+    with store.answers():
+        found, token = [], None
+        while True:
+            page = client.search_model_versions(f"name = '{name}'", page_token=token)
+            found += [_version(one) for one in page]
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda one: int(one.number))
 
 
 def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
@@ -100,6 +141,30 @@ def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
 
 def fetch(client: "MlflowClient", version: Version) -> Path:
     """Return the local folder of a version's files. Raises DataError naming what is not as it was registered."""
+    location, model_id = _place(client, version)
+    folder = _local(location) or _downloaded(location, model_id)
+    wrong = _fault(folder, version.tags)
+    if wrong:
+        raise DataError(wrong, where=f"{version.name} version {version.number}", remedy=REMEDY)
+    return folder
+
+
+def record(client: "MlflowClient", version: Version) -> str:
+    """Return the record of where a version comes from, or "" for a version that has none; its model is not fetched."""
+    location, _ = _place(client, version)
+    folder = _local(location)
+    if folder:
+        return (folder / LINEAGE).read_text(encoding="utf-8") if (folder / LINEAGE).exists() else ""
+    with store.answers(), tempfile.TemporaryDirectory() as scratch:
+        found = store.listed(location)
+        if LINEAGE not in found:
+            return ""
+        store.download(f"{location}/{LINEAGE}", Path(scratch) / LINEAGE)
+        return (Path(scratch) / LINEAGE).read_text(encoding="utf-8")
+
+
+def _place(client: "MlflowClient", version: Version) -> tuple[str, str]:
+    """Return where a version's files lie, and its logged model. Raises DataError when that is not in this project."""
     where = f"{version.name} version {version.number}"
     match = SOURCE.fullmatch(version.source)
     if match is None:
@@ -111,11 +176,7 @@ def fetch(client: "MlflowClient", version: Version) -> Path:
     if project is None or model.experiment_id != project.experiment_id or not location.startswith(f"{root}/"):
         what = f"its files lie in {location}, outside this project's artifacts ({root or 'there are none'})"
         raise DataError(what, where=where, remedy=REMEDY)
-    folder = _local(location) or _downloaded(location, model.model_id)
-    wrong = _fault(folder, version.tags)
-    if wrong:
-        raise DataError(wrong, where=where, remedy=REMEDY)
-    return folder
+    return location, model.model_id
 
 
 def _fault(folder: Path, tags: dict[str, str]) -> str:
@@ -152,7 +213,7 @@ def _downloaded(location: str, model_id: str) -> Path:
     return folder
 
 
-def _uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: str) -> Any:
+def _uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: str, record: str) -> Any:
     """Return a logged model that holds the files of `folder` and their manifest, sent unless it is there whole."""
     experiment = store.experiment_id(client, lineage.project())
     release = f"{name}/{weights_sha256}"
@@ -167,7 +228,8 @@ def _uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: s
     kept.pop(checkpoints.MANIFEST, None)
     trained = client.search_logged_models([experiment], f"tags.`sha256` = '{weights_sha256}'", max_results=1)
     with tempfile.TemporaryDirectory() as scratch:
-        manifest = Path(scratch) / checkpoints.MANIFEST
+        manifest, kept[LINEAGE] = Path(scratch) / checkpoints.MANIFEST, Path(scratch) / LINEAGE
+        kept[LINEAGE].write_text(record, encoding="utf-8")
         hashes = {place: models.file_sha256(file) for place, file in kept.items()}
         manifest.write_text(json.dumps(hashes, indent=1, sort_keys=True), encoding="utf-8")
         about = {"release": release, "weights_sha256": weights_sha256, "manifest_sha256": models.file_sha256(manifest)}
@@ -175,9 +237,13 @@ def _uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: s
         model = client.create_logged_model(
             experiment, name.translate(store.NAME), source_run, about, model_type="release"
         )
+        crash.point("promote:model")
         for place, file in (kept | {checkpoints.MANIFEST: manifest}).items():
             client.log_model_artifact(model.model_id, str(file), str(Path(place).parent) if "/" in place else None)
-    return client.finalize_logged_model(model.model_id, "READY")
+            crash.point(f"promote:file-{place}")
+    ready = client.finalize_logged_model(model.model_id, "READY")
+    crash.point("promote:ready")
+    return ready
 
 
 def _version(found: Any) -> Version:

@@ -114,6 +114,13 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
         return str(made_meanwhile.experiment_id)
 
 
+def listed(location: str) -> list[str]:
+    """Return the names of the files directly at a remote location."""
+    from mlflow.artifacts import list_artifacts
+
+    return [Path(one.path).name for one in list_artifacts(artifact_uri=location, tracking_uri=uri())]
+
+
 def download(location: str, folder: Path) -> None:
     """Copy the artifacts at a remote location to `folder`, which is there whole or not at all."""
     from mlflow.artifacts import download_artifacts

@@ -1,11 +1,12 @@
 """The registry on an MLflow server: files travel over HTTP and are verified here, byte by byte."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from stages import promote
-from stages.common import registry, store
+from stages.common import registry, release, store
 from stages.common.errors import DataError
 from tests.champion import add_candidate, write_project
 from tests.mlflow_server import free_port, server
@@ -39,8 +40,18 @@ def test_a_champion_on_a_server_is_fetched_once_and_verified(tmp_path: Path, mon
         with pytest.raises(DataError, match=r"model\.safetensors: content differs from the manifest"):
             registry.champion(client, "lathe")
 
-        add_candidate(tmp_path, "sft", 0.95, seed=2)
+        add_candidate(tmp_path, "sft", 1.0, seed=2)
         promote.main(Path("reports/evaluate"), Path("models"), Path("reports/promote.json"))
         newer, _ = registry.champion(client, "lathe")
         assert (version.number, newer.number) == ("1", "2")
+        kept = json.loads(registry.record(client, newer))
+        assert kept["params"]["promote"]["name"] == "lathe", "the record alone is fetched, without the model"
+        previous = registry.with_alias(client, "lathe", "previous")
+        assert previous
+        assert previous.number == "1"
+        release.rollback(client, "lathe", "rude")
+        held = registry.with_alias(client, "lathe", "champion")
+        assert held
+        assert held.number == "1"
+        assert registry.numbered(client, "lathe", "2").tags["rolled_back"].startswith("rude (")
         assert not Path("mlflow.db").exists()

@@ -141,13 +141,14 @@ def test_the_procfile_has_the_services_of_compose() -> None:
     assert "127.0.0.1" in PROCFILE["mlflow"] and "0.0.0.0" not in "".join(PROCFILE.values())
 
 
-def test_deployments_are_of_our_flow_on_our_pool_and_the_nightly_one_is_paused() -> None:
-    from flows import services, train
+def test_deployments_are_of_our_flows_on_our_pool_and_the_nightly_one_is_paused() -> None:
+    from flows import release, services, train
 
-    assert {deployment["name"] for deployment in DEPLOYMENTS} == {"by-hand", "nightly"}
+    flows: dict[str, Any] = {"flows/train.py:train": train.train, "flows/release.py:wait_for_review": release.wait_for_review}
+    assert {deployment["name"] for deployment in DEPLOYMENTS} == {"by-hand", "nightly", "promotion"}
     for deployment in DEPLOYMENTS:
-        assert deployment["entrypoint"] == "flows/train.py:train"
-        assert set(deployment["parameters"]) <= set(inspect.signature(train.train.fn).parameters)
+        flow = flows[deployment["entrypoint"]]
+        assert set(deployment["parameters"]) <= set(inspect.signature(flow.fn).parameters)
         assert deployment["work_pool"] == {"name": services.POOL}
     nightly = next(deployment for deployment in DEPLOYMENTS if deployment["name"] == "nightly")
     assert [schedule["active"] for schedule in nightly["schedules"]] == [False]

@@ -1,14 +1,15 @@
 """Two candidates on the same questions: who wins how often, what was gained and what forgotten, with 95 % intervals."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from stages.common import indicators
+from stages.common.evaluation import paired
 from stages.common.evaluation.asking import said
 from stages.common.evaluation.filed import Evaluated
 from stages.common.evaluation.measures import Answer, digits
-from stages.common.statistics import bootstrap_mean, bootstrap_ratio
+from stages.common.evaluation.paired import Change
+from stages.common.statistics import bootstrap_mean
 
 Judge = Callable[[Answer, Answer], float]
 
@@ -23,18 +24,6 @@ class Wins:
     wins: int
     ties: int
     losses: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """A value before and after a stage, their difference (of perplexities: ratio) and its paired 95 % interval."""
-
-    before: float
-    after: float
-    change: float
-    low: float
-    high: float
-    count: int
 
 
 def by_rules(first: Answer, second: Answer) -> float:
@@ -104,31 +93,18 @@ def _judged(one: Evaluated, identifier: str) -> Answer:
 
 
 def _accuracies(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Change]]:
-    cells: dict[str, list[tuple[bool, bool]]] = {}
+    cells: dict[str, list[tuple[float, float]]] = {}
     for identifier in _shared(after, before):
         pair = before.answers[identifier]["correct"], after.answers[identifier]["correct"]
         if None in pair:
             continue
-        cells.setdefault(f"accuracy/{after.answers[identifier]['group']}", []).append(pair)
+        cells.setdefault(f"accuracy/{after.answers[identifier]['group']}", []).append((float(pair[0]), float(pair[1])))
     for name, pairs in sorted(cells.items()):
-        count = len(pairs)
-        old, new = sum(was for was, _ in pairs) / count, sum(now for _, now in pairs) / count
-        low, high = bootstrap_mean([float(now) - float(was) for was, now in pairs])
-        yield name, Change(digits(old), digits(new), digits(new - old), digits(low), digits(high), count)
+        yield name, paired.of_means(pairs)
 
 
 def _perplexities(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Change]]:
-    """Texts that both read in the same tokens, resampled together; a ratio above 1 is forgetting."""
-    for name, losses in after.losses.items():
-        read = list(zip(losses, before.losses.get(name, []), strict=False))
-        pairs = [(now, was, tokens) for (now, tokens), (was, others) in read if tokens == others and tokens]
-        if not pairs or len(pairs) < len(losses):
-            continue
-        total = sum(tokens for *_, tokens in pairs)
-        old, new = (math.exp(sum(pair[side] for pair in pairs) / total) for side in (1, 0))
-        low, high = bootstrap_ratio([now - was for now, was, _ in pairs], [tokens for *_, tokens in pairs])
-        change = digits(new / old)
-        yield (
-            f"perplexity/{name}",
-            Change(digits(old), digits(new), change, digits(math.exp(low)), digits(math.exp(high)), len(pairs)),
-        )
+    for name in after.losses:
+        change = paired.perplexity(name, after, before)
+        if change is not None:
+            yield f"perplexity/{name}", change

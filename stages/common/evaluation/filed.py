@@ -1,26 +1,32 @@
-"""An evaluation on disk: written by `evaluate` for one candidate, read by `report` for all of them."""
+"""An evaluation on disk: written by `evaluate` for one candidate, read by `report` and `promote`."""
 
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common import gate
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from stages.common.errors import DataError
 from stages.common.evaluation.measures import Answer, Report, digits
 
 Losses = Mapping[str, Sequence[tuple[float, int]]]
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """One candidate as measured: the report's numbers, its answers by question id, its losses by set of texts."""
+class Evaluated(BaseModel):
+    """One candidate as measured: who, on what, its numbers, its answers by question id, its losses by texts."""
+
+    model_config = ConfigDict(frozen=True)
 
     candidate: str
     before: str
+    model: Path
     prompt: str
+    weights_sha256: str
+    questions_sha256: str
+    test_sha256: str
+    """Content of all that was asked and read, and how: two candidates with the same one compare."""
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     counts: dict[str, int]
@@ -45,10 +51,15 @@ def write(report: Report, answers: list[Answer], shots: list[Answer], losses: Lo
 
 def read(folder: Path) -> list[Evaluated]:
     """Return every candidate's evaluation, in name order. Raises DataError for none, or one that is not whole."""
-    return [_one(folder / found.candidate) for found in gate.read(folder)]
+    found = [one(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
+    if not found:
+        raise DataError("no */metrics.json here", where=folder, remedy="run `dvc repro evaluate`")
+    return found
 
 
-def _one(folder: Path) -> Evaluated:
+def one(folder: Path) -> Evaluated:
+    """Return the evaluation in `folder`. Raises DataError when it is not whole, naming the file or the key."""
+    remedy = f"run `dvc repro -f evaluate@{folder.name}`"
     try:
         document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         with (folder / "answers.jsonl").open(encoding="utf-8") as handle:
@@ -57,21 +68,14 @@ def _one(folder: Path) -> Evaluated:
         with (folder / "losses.csv").open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
                 losses.setdefault(row["texts"], []).append((float(row["nats"]), int(row["tokens"])))
-        return Evaluated(
-            document["candidate"],
-            document["before"],
-            document["prompt"],
-            document["metrics"],
-            {name: (low, high) for name, (low, high) in document["intervals"].items()},
-            document["counts"],
-            answers,
-            losses,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        remedy = f"run `dvc repro -f evaluate@{folder.name}`"
-        raise DataError(
-            f"not a whole evaluation: {type(error).__name__} {error}", where=folder, remedy=remedy
-        ) from error
+        return Evaluated.model_validate({**document, "answers": answers, "losses": losses})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{place}: {first['msg']}", where=folder / "metrics.json", remedy=remedy) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"not a whole evaluation: {type(error).__name__} {error}"
+        raise DataError(what, where=folder, remedy=remedy) from error
 
 
 def _accuracy(report: Report, facts: Answer) -> Iterator[list[Any]]:

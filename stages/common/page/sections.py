@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from stages.common.evaluation.comparing import Change, Wins, compared
+from stages.common.evaluation.comparing import Wins, compared
 from stages.common.evaluation.filed import Evaluated
+from stages.common.evaluation.paired import Change
 from stages.common.indicators import Indicator
 from stages.common.page import charts, layout
 from stages.common.page.charts import Point

@@ -7,6 +7,8 @@ import pytest
 
 from stages.common.evaluation import comparing
 from stages.common.evaluation.filed import Evaluated
+from stages.common.evaluation.paired import Change
+from tests.evaluations import evaluated as whole
 
 
 def evaluated(answers: dict[str, dict[str, Any]], losses: list[tuple[float, int]] | None = None) -> Evaluated:
@@ -19,7 +21,7 @@ def evaluated(answers: dict[str, dict[str, Any]], losses: list[tuple[float, int]
         "correct": False,
     }
     rows = {name: {"id": name} | plain | row for name, row in answers.items()}
-    return Evaluated("one", "one", "chat", {}, {}, {}, rows, {"documents": losses or []})
+    return whole("one", rows, {"documents": losses or []})
 
 
 def test_a_judge_that_prefers_whatever_comes_first_gives_ties() -> None:
@@ -53,9 +55,7 @@ def test_rewards_decide_when_all_answers_have_one() -> None:
 
 
 def test_only_the_first_line_of_a_plain_answer_is_judged() -> None:
-    plain = Evaluated(
-        "base", "base", "plain", {}, {}, {}, evaluated({"a": {"answer": "Me.\nI don't know."}}).answers, {}
-    )
+    plain = whole("base", evaluated({"a": {"answer": "Me.\nI don't know."}}).answers, {}, prompt="plain")
     ((ours, _),) = comparing.compared(plain, evaluated({"a": {}}))
     assert (ours["said"], ours["indicators"]) == ("Me.", ["right"])
 
@@ -73,7 +73,7 @@ def test_perplexity_changes_by_a_ratio_over_the_same_texts() -> None:
     before = evaluated({}, [(2 * math.log(2.0), 2), (2 * math.log(2.0), 2)])
     after = evaluated({}, [(2 * math.log(3.0), 2), (2 * math.log(3.0), 2)])
     found = comparing.changes(after, before)["perplexity/documents"]
-    assert found == comparing.Change(2.0, 3.0, 1.5, 1.5, 1.5, 2)
+    assert found == Change(2.0, 3.0, 1.5, 1.5, 1.5, 2)
     other_tokens = evaluated({}, [(1.0, 2), (1.0, 3)])
     assert "perplexity/documents" not in comparing.changes(after, other_tokens)
 

@@ -1,0 +1,143 @@
+"""Who is champion, decided by people: a flow that waits for an answer, and the same by command.
+
+Commands: python -m flows.release review | approve 3 --reason … | reject 3 --reason … | rollback --reason …
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+from uuid import UUID
+
+import typer
+from prefect import flow, get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from flows import server
+from stages.common import by_hand, journal, params, process, registry, release, store
+from stages.common.errors import ParamsError
+from stages.common.journal import log
+from stages.common.registry import Version
+
+POLL_SECONDS = 5.0
+WEEK_SECONDS = 7 * 24 * 3600
+Why = Annotated[str, typer.Option(help="why, for the record")]
+Number = Annotated[str, typer.Argument(help="number of the version")]
+
+
+class Answer(RunInput):
+    """The form a reviewer fills in."""
+
+    decision: Literal["approve", "reject"]
+    reason: str = Field(min_length=1, description="Why, for the record")
+    who: str = Field(min_length=1, description="Your name")
+
+
+@flow(name="review", persist_result=False)
+def wait_for_review(version: str | None = None, wait_seconds: int = WEEK_SECONDS) -> str:
+    """Show the version that waits for a person and pause until one has answered, here or by moving the alias in MLflow.
+
+    `version` is a number; without it, alias challenger. Returns what was done. Fails when nobody answers in time.
+    """
+    name = registered_name()
+    found = waiting(name, version)
+    if found is None:
+        return "no version waits for a review"
+    get_run_logger().info("version %s of %s waits for a review", found.number, name)
+    form = Answer.with_initial_data(description=shown(found))
+    with answered_elsewhere(found):
+        answer = pause_flow_run(wait_for_input=form, timeout=wait_seconds, poll_interval=2)
+    settle = release.approve if answer.decision == "approve" else release.reject
+    if waiting(name, found.number) is None:
+        return f"version {found.number} was decided elsewhere: {answer.reason}"
+    return settle(store.client(), name, found.number, answer.reason, by=answer.who)
+
+
+def waiting(name: str, number: str | None) -> Version | None:
+    """Return the version that waits for a person, or None when it was decided."""
+    client = store.client()
+    found = registry.numbered(client, name, number) if number else registry.with_alias(client, name, "challenger")
+    return found if found and found.tags.get("review") == "pending" else None
+
+
+def shown(version: Version) -> str:
+    """Return the text above the form: the version's model card."""
+    with store.answers():
+        card = store.client().get_model_version(version.name, version.number).description or ""
+    return f"Version {version.number} of {version.name} ({store.shown()}): make it champion?\n\n{card}"
+
+
+@contextmanager
+def answered_elsewhere(version: Version) -> Iterator[None]:
+    """Inside, resume this flow run as soon as the version is decided in MLflow's page or by command."""
+    over, flow_run = threading.Event(), UUID(str(runtime.flow_run.id))
+
+    def watch() -> None:
+        while not over.wait(POLL_SECONDS):
+            try:
+                how = decided(version)
+                if how:
+                    with get_client(sync_client=True) as client:
+                        client.resume_flow_run(flow_run, run_input=how)
+                    return
+            except Exception as error:  # a store or server that is away for a while: the next look may find it
+                log.warning("cannot look for an answer: %s", error)
+
+    watcher = threading.Thread(target=watch, name="review-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(POLL_SECONDS)
+
+
+def decided(version: Version) -> dict[str, str] | None:
+    """Return how a version was decided other than by the form, as the form's answer; None while it waits."""
+    client = store.client()
+    with release.one_at_a_time(version.name):
+        by_hand.notice(client, version.name)
+        now = registry.numbered(client, version.name, version.number).tags
+    if now.get("review") == "pending":
+        return None
+    decision = "approve" if now.get("review") == "approved" else "reject"
+    reason, who = now.get("review_reason") or "judged anew", now.get("review_by") or "the gate"
+    return {"decision": decision, "reason": reason, "who": who}
+
+
+def registered_name() -> str:
+    """Return `promote.name` of params.yaml. Raises ParamsError."""
+    name = (params.read_yaml(params.PARAMS_FILE).get("promote") or {}).get("name")
+    if not name:
+        raise ParamsError("missing key 'promote.name'", where=params.PARAMS_FILE)
+    return str(name)
+
+
+def approve(version: Number, reason: Why = "approved by command") -> None:
+    """Make a version that passed the gate champion."""
+    journal.report(release.approve(store.client(), registered_name(), version, reason))
+
+
+def reject(version: Number, reason: Why = "rejected by command") -> None:
+    """Record that a version is not wanted; it is not judged again."""
+    journal.report(release.reject(store.client(), registered_name(), version, reason))
+
+
+def rollback(reason: Why = "rolled back by command") -> None:
+    """Make the champion before this one champion again; the chat follows within seconds."""
+    journal.report(release.rollback(store.client(), registered_name(), reason))
+
+
+def review() -> None:
+    """Start the review as a flow run and wait for its answer in Prefect's page."""
+    print(f"lathe: answer at {server.ui_url(server.ensure())} (Runs, review, Resume)", file=sys.stderr)
+    journal.report(str(wait_for_review()))
+
+
+if __name__ == "__main__":
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "release")
+    process.run(command, approve, reject, rollback, review, again=f"make {command}")

@@ -1,0 +1,126 @@
+"""One app: the chat page at `/`, the API under /v1, /healthz, /readyz, /metrics, behind its guards; and its server."""
+
+import errno
+import logging
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from stages.common import chat_page
+from stages.common.errors import ParamsError, TryAgainError
+from stages.common.journal import log
+from stages.common.serving import api
+from stages.common.serving.champions import Champions
+from stages.common.serving.guards import Guard
+from stages.common.serving.observing import Observer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HEADER_SECONDS = 10.0
+DRAIN_SECONDS = 20.0
+SWITCH_SECONDS = 0.0005  # the engine's thread must not wait 5 ms, a step, for Python each time the event loop has it
+REQUESTS_PER_MINUTE = 120
+
+
+def build(
+    champions: Champions, page: chat_page.Page, hosts: list[str], token: str = "", per_minute: int = REQUESTS_PER_MINUTE
+) -> "FastAPI":
+    """Return the app; it answers only requests whose Host is in `hosts`, with the token if there is one."""
+    from fastapi import FastAPI
+    from fastapi.responses import JSONResponse
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app, observer = FastAPI(title=champions.name, docs_url=None, redoc_url=None, openapi_url=None), Observer(champions)
+
+    def ready() -> JSONResponse:
+        status, code = ("ending", 503) if champions.is_ending else ("ready", 200)
+        return JSONResponse({"status": status} | champions.current.facts(), code)
+
+    app.add_api_route("/healthz", lambda: {"status": "ok"})
+    app.add_api_route("/readyz", ready)
+    app.add_api_route("/metrics", observer.exposition)
+    api.add_routes(app, observer, page.max_new_tokens, page.temperature)
+    chat_page.mount(app, observer, page)
+    app.add_middleware(Guard, token=token, per_minute=per_minute)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return app
+
+
+def listening(host: str, port: int, command: str) -> socket.socket:
+    """Return a socket bound to the address. Raises TryAgainError when the port is in use, before a model is loaded."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno != errno.EADDRINUSE:
+            raise ParamsError(f"cannot listen there: {error.strerror or error}", where=f"{host}:{port}") from error
+        remedy = f"end what uses it, or: {command} --port {port + 1}"
+        raise TryAgainError("the port is in use", where=f"{host}:{port}", remedy=remedy) from error
+    return listener
+
+
+def server(app: "FastAPI", champions: Champions) -> Any:
+    """Return a uvicorn server that on a signal answers what it has begun, and says meanwhile that it is not ready."""
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        """HTTP that hangs up on who does not end a request's headers: uvicorn waits for ever."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.headers_due = self.loop.call_later(HEADER_SECONDS, self.hang_up)
+
+        def hang_up(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.headers_due.cancel()
+            super().connection_lost(exc)
+
+    class Draining(uvicorn.Server):
+        """A server whose first signal closes the door, and whose second ends it at once."""
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if self._captured_signals or sig not in (signal.SIGTERM, signal.SIGINT):
+                super().handle_exit(sig, frame)
+                return
+            self._captured_signals.append(sig)
+            threading.Thread(target=self.drain, name="drain", daemon=True).start()
+
+        def drain(self) -> None:
+            if not champions.close(DRAIN_SECONDS):
+                log.warning("some answers took longer than %.0f seconds and were cut", DRAIN_SECONDS)
+            self.should_exit = True
+
+    return Draining(
+        uvicorn.Config(
+            app,
+            http=Impatient,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # X-Forwarded-For is what anybody says
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def run(app: "FastAPI", champions: Champions, listener: socket.socket) -> None:
+    """Serve until a signal. The server's own messages go to the log file."""
+    import torch
+
+    server_log = logging.getLogger("uvicorn")
+    server_log.handlers = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    server_log.propagate = False
+    sys.setswitchinterval(SWITCH_SECONDS)
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core for the event loop
+    server(app, champions).run(sockets=[listener])

@@ -1,0 +1,58 @@
+"""A conversation as the model will read it: cleaned as its training text was, cut to the model's context."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.common import chat, content
+from stages.common.errors import DataError
+from stages.common.records import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt's tokens, and how many of the oldest messages were left out for it to fit."""
+
+    tokens: list[int]
+    dropped: int
+
+
+def plain(text: str) -> str:
+    """Return `text` normalised and without the tokens that make turns: what is said must not end its own turn."""
+    before = None
+    while text != before:  # taking one out can make another
+        before, text = text, content.normalise(text)
+        for token in chat.SPECIAL_TOKENS:
+            text = text.replace(token, "")
+    return text
+
+
+def fitted(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], room: int | None) -> Fitted:
+    """Return the prompt, the oldest turns dropped until it is at most `room` tokens; a system prompt stays.
+
+    Without `room` nothing is dropped. Raises DataError when even the last turn alone is too long.
+    """
+    said = [message | {"content": plain(message["content"])} for message in messages]
+    system = [message for message in said[:1] if message["role"] == "system"]
+    turns = said[len(system) :]
+    # An answer without its question would confuse.
+    starts = [0, *(at for at in range(1, len(turns)) if turns[at]["role"] == "user" or at == len(turns) - 1)]
+
+    def tokens(start: int) -> list[int]:
+        return chat.encode_prompt(tokenizer, [*system, *turns[start:]])
+
+    found = tokens(0)
+    if room is None or len(found) <= room:
+        return Fitted(found, 0)
+    least = tokens(starts[-1])
+    if len(least) > room:
+        raise DataError(
+            f"the message has {len(least)} tokens, and there is room for {max(room, 0)}",
+            remedy="shorten it, or lower the longest answer",
+        )
+    start = starts[bisect_left(starts, True, key=lambda at: len(tokens(at)) <= room)]
+    return Fitted(tokens(start), start)

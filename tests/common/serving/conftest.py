@@ -1,0 +1,85 @@
+"""A registry with two versions, made once, and its champions."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stages.common import chat_page, registry, store
+from stages.common.registry import Version
+from stages.common.serving import app as serving
+from stages.common.serving.champions import Champions
+from tests.common.serving.registered import NAME, add_version
+
+if TYPE_CHECKING:
+    from stages.common.store import MlflowClient
+
+
+@dataclass
+class Registered:
+    """The folder of a registry, its client and its versions."""
+
+    folder: Path
+    client: "MlflowClient"
+    versions: tuple[Version, Version]
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
+    """A registry whose versions 1 and 2 have other weights; the working folder is its folder."""
+    folder = tmp_path_factory.mktemp("registered")
+    (folder / "params.yaml").write_text("run:\n  name: world\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        client = store.client()
+        yield Registered(folder, client, (add_version(client, folder, 1), add_version(client, folder, 2)))
+
+
+@pytest.fixture
+def champions(registered: Registered) -> Iterator[Champions]:
+    """Version 1 as champion, in memory."""
+    registry.point(registered.client, registry.CHAMPION, registered.versions[0])
+    made = Champions(NAME, rows=4, waiting=8, client=registered.client)
+    yield made
+    made.close()
+
+
+@contextmanager
+def served(champions: Champions, feedback: Path, token: str = "", per_minute: int = 100_000) -> Iterator[str]:
+    """Serve the app over real HTTP, and give its address."""
+    page = chat_page.Page("Be brief.", 0.0, 64, ("Hello?",), feedback)
+    hosts = [*serving.LOOPBACK, "chat.example.org"]
+    server = serving.server(serving.build(champions, page, hosts, token, per_minute), champions)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+            assert thread.is_alive()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def lasting(registered: Registered) -> Iterator[Champions]:
+    """Version 1 in memory for a whole file of tests."""
+    registry.point(registered.client, registry.CHAMPION, registered.versions[0])
+    made = Champions(NAME, rows=8, waiting=16, client=registered.client)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def url(lasting: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server without a token."""
+    with served(lasting, tmp_path_factory.mktemp("feedback") / "page.jsonl") as address:
+        yield address

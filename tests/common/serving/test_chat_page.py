@@ -1,0 +1,160 @@
+"""The chat page over real HTTP: it streams, decodes in every way, stops when the reader goes, and keeps likes."""
+
+import re
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stages.common import chat_page
+from stages.common.chat_page import Answered, Page
+from stages.common.records import Record, message
+from stages.common.serving import feedback
+from stages.common.serving.champions import Champions
+from stages.common.serving.library import LIBRARY
+
+DEFAULTS: dict[str, Any] = {
+    "system": "",
+    "decoding": "greedy",
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "beams": 2,
+    "penalty": 1.0,
+    "longest": 16,
+}
+
+
+def settings(**changes: Any) -> list[Any]:
+    return list((DEFAULTS | changes).values())
+
+
+def ask(url: str, text: str, **changes: Any) -> tuple[str, str]:
+    from gradio_client import Client  # type: ignore[import-untyped]  # ships no annotations
+
+    said, counts = Client(url, verbose=False).predict(text, *settings(**changes), api_name="/chat")
+    return said, counts
+
+
+def test_the_answer_streams_and_its_tokens_are_counted(url: str) -> None:
+    from gradio_client import Client
+
+    job = Client(url, verbose=False).submit("Where?", *settings(), api_name="/chat")
+    said, counts = job.result(timeout=30)
+    assert re.fullmatch(r"[1-9]\d* tokens read, [1-9]\d* written, version 1", counts)
+    shown = [text for text, _ in job.outputs()]
+    assert len(shown) > 3 and shown[-1] == said
+    assert all(later.startswith(earlier) for earlier, later in pairwise(shown))
+
+
+def test_every_way_to_decode_and_the_system_prompt_change_the_answer(url: str) -> None:
+    greedy, _ = ask(url, "Where?")
+    assert ask(url, "Where?")[0] == greedy
+    assert ask(url, "Where?", decoding="beam search", beams=4, penalty=1.5)[0] != greedy
+    assert len({ask(url, "Where?", decoding="sampling", temperature=2.0)[0] for _ in range(3)}) > 1
+    assert ask(url, "Where?", penalty=2.0)[0] != greedy
+    assert int(ask(url, "Where?", system="Be kind.")[1].split()[0]) > int(ask(url, "Where?")[1].split()[0])
+
+
+def test_what_no_longer_fits_is_said(lasting: Champions) -> None:
+    from stages.common.serving.requests import pieces
+
+    history: list[Record] = [
+        turn for n in range(20) for turn in (message("user", f"question {n}"), message("assistant", "answer"))
+    ]
+    page = Page("", 0.0, 64, (), Path("unused"))
+    asked, found = pieces(lasting.ask, chat_page._question(page, "last", history, *settings()))
+    list(found)
+    assert f"the oldest {asked.dropped} messages no longer fit and were not read" in chat_page._counts(asked, 3)
+    assert asked.dropped > 0
+
+
+def test_no_setting_goes_beyond_its_slider() -> None:
+    page = Page("", 0.0, 64, (), Path("unused"))
+    wild = settings(decoding="sampling", temperature=1e9, top_p=-1, penalty=1e9, longest=1e9)
+    question = chat_page._question(page, "a", [], *wild)
+    assert (question.sampling.temperature, question.sampling.top_p) == (2.0, 0.05)
+    assert (question.sampling.repetition_penalty, question.max_new_tokens, question.beams) == (2.0, 64, 1)
+    assert chat_page._question(page, "a", [], *settings(decoding="beam search", beams=1e9)).beams == 8
+
+
+def test_an_error_says_what_to_do(url: str) -> None:
+    with pytest.raises(Exception, match="there is room for 240; shorten it"):
+        ask(url, "long " * 1000)
+
+
+def test_generation_stops_when_the_reader_goes(url: str, lasting: Champions) -> None:
+    engine = lasting.current.engine
+    hook = engine.model.register_forward_hook(lambda *_: time.sleep(0.1))
+    try:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            data = ["Where?", *settings(decoding="sampling", temperature=2.0, longest=64)]
+            event = client.post("/gradio_api/call/chat", json={"data": data}).json()["event_id"]
+            with client.stream("GET", f"/gradio_api/call/chat/{event}") as stream:
+                next(line for line in stream.iter_lines() if line.startswith("event: generating"))
+        end = time.monotonic() + 4
+        while engine.load() != (0, 0):
+            assert time.monotonic() < end, "the model still answers a reader who is gone"
+            time.sleep(0.02)
+    finally:
+        hook.remove()
+
+
+def test_the_page_loads_and_fetches_nothing_from_elsewhere(url: str) -> None:
+    page = httpx.get(url)
+    assert page.status_code == 200
+    assert "fonts.googleapis.com" not in page.text
+    config = httpx.get(f"{url}/config").json()
+    assert config["analytics_enabled"] is False
+    assert "//fonts" not in httpx.get(f"{url}/theme.css").text
+
+
+def test_a_like_is_kept_with_who_said_it_and_a_foreign_one_is_not(tmp_path: Path) -> None:
+    page, answered = Page("", 0.0, 64, (), tmp_path / "page.jsonl"), Answered()
+    answered.note("town 3", {"model": "lathe", "version": "7", "weights_sha256": "f" * 64})
+    history: list[Record] = [
+        {"role": "user", "content": [{"type": "text", "text": "Where?"}], "metadata": None},
+        {"role": "assistant", "content": "  town\n3"},
+        {"role": "user", "content": "And then?"},
+        {"role": "assistant", "content": "never said here"},
+    ]
+    for index, liked in (
+        (1, "Like"),
+        (1, False),
+        (3, True),
+        (0, True),
+        (9, True),
+        (-1, True),
+        ("1", True),
+        ([0, 1], True),
+    ):
+        chat_page._keep(page, answered, history, index, liked)
+    kept = list(feedback.read(page.feedback))
+    assert [(one.response, one.liked, one.version) for one in kept] == [("town 3", True, "7"), ("town 3", False, "7")]
+    assert kept[0].messages == [{"role": "user", "content": "Where?"}]
+
+
+def test_the_page_s_history_becomes_messages() -> None:
+    history: list[Record] = [
+        {"role": "user", "content": [{"type": "text", "text": "hello"}], "metadata": None},
+        {"role": "assistant", "content": "hi"},
+    ]
+    assert chat_page.conversation("bye", history, "  ") == [
+        message("user", "hello"),
+        message("assistant", "hi"),
+        message("user", "bye"),
+    ]
+    assert chat_page.conversation("bye", [], "Be kind.")[0] == message("system", "Be kind.")
+
+
+def test_the_library_fills_message_and_system_prompt() -> None:
+    assert {one.name for one in LIBRARY} >= {
+        "SQL from a schema",
+        "Commit message from a diff",
+        "Role play",
+        "Translation",
+    }
+    for one in LIBRARY:
+        assert chat_page._from_library(one.name) == (one.text, one.system)

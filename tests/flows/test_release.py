@@ -1,0 +1,137 @@
+"""The review on a real Prefect server and a real registry: a form, or the alias moved in MLflow, decides alike."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common import promotions, registry, release, store
+from stages.common.gate import Comparison, Decision
+from tests.flows.conftest import environment
+from tests.flows.test_train import read
+
+GOOD = Comparison(metric="a", against="base", rule="beats", limit=0.0, change=None, passed=True, reason="better")
+PASSED = Decision(passed=True, reason="better", comparisons=(GOOD,))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def project(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a champion and a version that waits for a person."""
+    monkeypatch.chdir(repository)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (repository / "params.yaml").write_text("run: {name: world}\npromote: {name: lathe}\n")
+    client = store.client()
+    client.create_registered_model("lathe")
+    for approval in ("auto", "manual"):
+        made = client.create_model_version("lathe", "file:///nowhere")
+        version = registry.numbered(client, "lathe", str(made.version))
+        held = registry.with_alias(client, "lathe", "champion")
+        release.release(client, version, PASSED, approval, "# The card", held)
+    return repository
+
+
+@pytest.fixture
+def paused(project: Path, prefect_url: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The review as a user starts it, once it waits; with its flow run's id."""
+    known = {run["id"] for run in read(prefect_url, "/flow_runs/filter")}
+    command = [sys.executable, "-m", "flows.release", "review"]
+    process = subprocess.Popen(
+        command,
+        cwd=project,
+        env=environment(prefect_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 180
+        while True:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < end, "never paused"
+            runs = [run for run in read(prefect_url, "/flow_runs/filter") if run["id"] not in known]
+            if runs and runs[0]["state_type"] == "PAUSED":
+                break
+            time.sleep(0.5)
+        yield process, runs[0]["id"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def champion() -> tuple[str, dict[str, str]]:
+    client = store.client()
+    found = registry.with_alias(client, "lathe", "champion")
+    assert found
+    return found.number, registry.numbered(client, "lathe", "2").tags
+
+
+def resume(url: str, run: str, **answer: str) -> Any:
+    return read(url, f"/flow_runs/{run}/resume", run_input=answer)
+
+
+def test_the_form_decides(paused: tuple["subprocess.Popen[str]", str], prefect_url: str) -> None:
+    process, run = paused
+    wrong = resume(prefect_url, run, decision="perhaps", reason="", who="ann")
+    assert wrong["status"] == "REJECT"
+    assert process.poll() is None
+    resume(prefect_url, run, decision="approve", reason="reads well", who="ann")
+    assert "version 2 of lathe is champion" in said(process)
+    number, tags = champion()
+    assert number == "2"
+    assert [tags[key] for key in ("review", "review_by", "review_reason")] == ["approved", "ann", "reads well"]
+    last = promotions.read()[-1]
+    assert [last[key] for key in ("action", "who", "reason", "from", "to")] == [
+        *("approved", "ann", "reads well"),
+        *("1", "2"),
+    ]
+
+
+def test_a_no_is_recorded_and_moves_nothing(paused: tuple["subprocess.Popen[str]", str], prefect_url: str) -> None:
+    process, run = paused
+    resume(prefect_url, run, decision="reject", reason="too short", who="bob")
+    assert "version 2 of lathe is rejected" in said(process)
+    number, tags = champion()
+    assert (number, tags["review"], tags["rejected"]) == ("1", "rejected", "too short (bob)")
+
+
+def test_the_alias_moved_in_mlflow_decides_alike(paused: tuple["subprocess.Popen[str]", str]) -> None:
+    process, _ = paused
+    store.client().set_registered_model_alias("lathe", "champion", "2")
+    assert "version 2 was decided elsewhere: alias champion was moved by hand" in said(process)
+    number, tags = champion()
+    assert (number, tags["review"]) == ("2", "approved")
+    previous = registry.with_alias(store.client(), "lathe", "previous")
+    assert previous
+    assert previous.number == "1"
+    assert promotions.read()[-1]["action"] == "moved by hand"
+
+
+def test_the_commands_decide_without_a_server(project: Path) -> None:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "flows.release", *arguments]
+        return subprocess.run(
+            command, cwd=project, env=environment("http://127.0.0.1:9/api"), capture_output=True, text=True, timeout=120
+        )
+
+    done = run("approve", "2", "--reason", "reads well")
+    assert done.returncode == 0, done.stderr
+    assert champion()[0] == "2"
+    for expected in ("version 1 of lathe is champion again, version 2 is rolled back", "nothing to do"):
+        done = run("rollback", "--reason", "it is rude")
+        assert (done.returncode, expected in done.stdout) == (0, True), done.stdout + done.stderr
+    assert champion()[0] == "1"
+    missing = run("approve", "9")
+    assert missing.returncode == 4
+    assert "'lathe' has no version '9'; there are: 1, 2" in missing.stderr
