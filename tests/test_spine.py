@@ -3,13 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stages.common import params
 from tests import project
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "demo.documents.paragraph_rounds": 2,
     "demo.documents.profile_rounds": 1,
     "demo.documents.quiz_lists": 40,

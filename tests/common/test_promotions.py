@@ -16,7 +16,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def facts(version: int, action: str = "promoted") -> dict[str, Any]:
-    return {"name": "lathe", "version": str(version), "action": action, "reason": "因为 better", "from": None, "to": "1"}
+    return {
+        "name": "lathe",
+        "version": str(version),
+        "action": action,
+        "reason": "因为 better",
+        "from": None,
+        "to": "1",
+    }
 
 
 def test_a_line_says_who_when_what_and_why() -> None:
@@ -30,14 +37,18 @@ def test_a_line_says_who_when_what_and_why() -> None:
 
 
 def test_what_the_last_line_of_a_version_says_is_not_said_again() -> None:
-    assert [promotions.append(facts(1)), promotions.append(facts(1)), promotions.append(facts(2))] == [True, False, True]
+    assert [promotions.append(facts(1)), promotions.append(facts(1)), promotions.append(facts(2))] == [
+        True,
+        False,
+        True,
+    ]
     assert not promotions.append(facts(1))
     assert promotions.append(facts(1, "rolled back"))
     assert promotions.append(facts(1)), "it is news after something else happened to the version"
     assert [line["version"] for line in promotions.read()] == ["1", "2", "1", "1"]
 
 
-@pytest.mark.parametrize("torn", ["", '{"name": "lathe", "ver', '\x00\x00\x00\x00', '[1, 2]', '"text"'])
+@pytest.mark.parametrize("torn", ["", '{"name": "lathe", "ver', "\x00\x00\x00\x00", "[1, 2]", '"text"'])
 def test_a_torn_last_line_hides_nothing_before_or_after_it(torn: str) -> None:
     promotions.append(facts(1))
     with promotions.HISTORY.open("a") as handle:
