@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CHROMIUM = os.environ.get("LATHE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-SCREENSHOTS = Path(os.environ.get("LATHE_SCREENSHOTS", "screenshots")).absolute()
+SCREENSHOTS = Path(os.environ.get("LATHE_SCREENSHOTS", "tests/artifacts")).absolute()
 pytestmark = [
     pytest.mark.ui,
     pytest.mark.slow,
