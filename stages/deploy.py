@@ -46,7 +46,7 @@ class Params(params.StageParams):
     """Of one client."""
     poll_seconds: float = Field(default=5.0, gt=0)
     """How often the registry is asked whether there is another champion."""
-    feedback: str = "data/feedback/page.jsonl"
+    feedback: str = "feedback/page.jsonl"
     """Where likes and dislikes go."""
 
 

@@ -125,6 +125,16 @@ def _blocks(observer: Observer, page: Page) -> Any:
                 feedback_options=("Like", "Dislike"),
                 buttons=["copy"],
             ),
+            textbox=gradio.Textbox(
+                label="Message",
+                show_label=False,
+                placeholder="Type a message...",
+                container=False,
+                elem_id="message",
+                max_length=CHARACTERS_AT_MOST,
+                submit_btn=True,
+                stop_btn=True,
+            ),
             additional_inputs=[system, *others],
             additional_inputs_accordion=gradio.Accordion("Settings", open=False, render=False),
             additional_outputs=[counts],
@@ -218,9 +228,7 @@ def _keep(page: Page, answered: Answered, history: list[Record], index: Any, lik
     _, facts = known
     is_liked = liked in (True, "Like")
     before = feedback.turns(turns[:index])
-    feedback.append(
-        page.feedback, feedback.Opinion(messages=before, response=turns[index]["content"], liked=is_liked, **facts)
-    )
+    feedback.append(page.feedback, feedback.Opinion(messages=before, response=response, liked=is_liked, **facts))
     log.debug(json.dumps({"event": "feedback", "liked": is_liked, "version": facts["version"]}))
 
 
