@@ -46,9 +46,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the report")],
     samples: Annotated[Path | None, typer.Option(help="samples of a round: its held-out prompts are asked too")] = None,
     reward: Annotated[Path | None, typer.Option(help="reward model that scores the answers")] = None,
-    before: Annotated[
-        str, typer.Option(help="candidate it was made from, to be compared with")
-    ] = "",
+    before: Annotated[str, typer.Option(help="candidate it was made from, to be compared with")] = "",
 ) -> None:
     """Measure one candidate."""
     settings = params.load(Params, "evaluate")

@@ -104,3 +104,9 @@ def test_the_demo_profile_is_params_yaml_as_committed() -> None:
 
 def test_the_profile_demo_is_params_yaml() -> None:
     assert params.plain(params.read_yaml(ROOT / "infra/profiles/demo.yaml")) == PARAMS
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda file: file.stem)
+def test_a_prompt_held_out_in_one_shape_is_held_out_in_the_other(profile: Path) -> None:
+    splits = params.plain(params.read_yaml(profile))["curate"]["splits"]
+    assert splits["comparisons"]["validation"] == splits["prompts"]["validation"]  # DPO and ORPO are judged on these
