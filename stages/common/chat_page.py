@@ -225,7 +225,7 @@ def _keep(page: Page, answered: Answered, history: list[Record], index: Any, lik
     if known is None:
         log.warning("a like of an answer that was not given here is not kept")
         return
-    _, facts = known
+    response, facts = known
     is_liked = liked in (True, "Like")
     before = feedback.turns(turns[:index])
     feedback.append(page.feedback, feedback.Opinion(messages=before, response=response, liked=is_liked, **facts))
