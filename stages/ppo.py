@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from stages.common import (
     chat,
@@ -53,8 +53,10 @@ class Params(training.FitParams):
     """How often the episodes of a rollout are learnt from."""
     clip: PositiveFloat = 0.2
     """How far the probability ratio may move before it stops paying."""
-    value_clip: PositiveFloat = 0.2
-    """How far a value may move from its old one before it stops paying."""
+    value_clip: PositiveFloat | None = None
+    """How far a value may move from its old one before it stops paying; null: as far as it will."""
+    value_warmup: NonNegativeInt = 2
+    """Rollouts that only the value model learns from: a reward model is no judge of half an answer."""
     value_weight: NonNegativeFloat = 0.1
     """Weight of the value loss."""
     gamma: Share = 1.0

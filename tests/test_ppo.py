@@ -22,6 +22,7 @@ from tests.tiny import conversation, make_model, make_tokenizer, write_validated
 ROOT = Path(__file__).parent.parent
 TRAINING = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.003, "seed": 1}
 SMALL = {"max_new_tokens": 6, "rollout_episodes": 8, "rollouts_per_epoch": 2, "demonstrations": 10, "max_tokens": 128}
+SMALL |= {"value_clip": 0.2, "value_warmup": 0}
 
 
 @pytest.fixture
@@ -124,6 +125,17 @@ def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None
     assert loss.item() == pytest.approx(losses[0].item(), abs=1e-6)
     for name, value in trainer.model.named_parameters():
         assert torch.allclose(value.grad, found[name], atol=1e-5), name
+
+
+def test_the_value_model_learns_first_and_alone(work: Path) -> None:
+    trainer = trainer_in(work, value_warmup=1, rollouts_per_epoch=1, value_clip=None)
+    start = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    moved = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, start[name])}
+    assert moved
+    assert all(name.startswith("value.") for name in moved)
+    losses = [row["value_loss"] for row in trainer.state.log_history if "value_loss" in row]
+    assert losses[-1] < losses[0]
 
 
 def test_accumulated_shares_make_the_step_of_one_batch(work: Path) -> None:

@@ -6,6 +6,7 @@ the Trainer's, and a resume needs of PPO's own only the rollout, the KL controll
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,10 +146,11 @@ class Updates:
         episodes = ([rollout.episodes.prompts[row] for row in rows], [rollout.episodes.answers[row] for row in rows])
         read, ptx = model(*episodes, self._blocks(count))
         policy, clipped = ppo_core.policy_loss(read.log_probs, old, advantages, settings.clip)
-        value, value_clipped = ppo_core.value_loss(read.values, old_values, returns, settings.value_clip)
+        value, value_clipped = ppo_core.value_loss(read.values, old_values, returns, settings.value_clip or math.inf)
         # A token weighs the same in every share of an optimiser step, however many tokens the shares have.
         share = len(old) / int(rollout.lengths()[together].sum()) * self.schedule.world * self.schedule.accumulation
-        loss = share * (policy + settings.value_weight * value)
+        learns = float(number >= settings.value_warmup)
+        loss = share * (learns * policy + settings.value_weight * value)
         self.note(
             policy_loss=policy,
             value_loss=value,
@@ -158,7 +160,7 @@ class Updates:
             update_kl=ppo_core.kl_k3(old, read.log_probs).mean(),
             **({} if ptx is None else {"ptx_loss": ptx}),
         )
-        return loss if ptx is None else loss + settings.ptx_weight * ptx
+        return loss if ptx is None else loss + learns * settings.ptx_weight * ptx
 
     def updates_per_epoch(self: Any) -> int:
         """Return the optimiser steps of an epoch."""
