@@ -219,11 +219,14 @@ def add_checks(files: Files, here: World, p: Params, facts: Groups, behaviour: G
     rng = random.Random(p.seed)
     bodies = [row.body for row in files["comparisons.jsonl"] if not row.fault and isinstance(row.body, dict)]
     ranked = {body["prompt"][0]["content"] for body in bodies}
-    left = [[item for item in pool["train"] + pool["spare"] if item.text not in ranked] for pool in (facts, behaviour)]
-    if p.checks > sum(map(len, left)):
-        what = f"asked for {p.checks} checks, there are only {sum(map(len, left))} questions left"
+    known, other = (
+        [item for item in pool["train"] + pool["spare"] if item.text not in ranked] for pool in (facts, behaviour)
+    )
+    left = len(known) + len(other)
+    if p.checks > left:
+        what = f"asked for {p.checks} checks, there are only {left} questions left"
         raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.checks")
-    for item in groups.mixed(*left, p.checks, rng):
+    for item in groups.mixed(known, other, p.checks, rng):
         files[CHECKS].append(conversations.check(here, item, p.wrong_answers, rng))
     rng.shuffle(files[CHECKS])
 
