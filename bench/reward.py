@@ -3,8 +3,8 @@
 A prompt with K = 4 ranked answers is 6 comparisons. The stage reads the prompt once and 4 answers, TRL 6 pairs or 12
 prompts with an answer. Both train one epoch on the same prompts, from the same weights (a Llama of 4 million, random),
 with the same optimiser, in fp32, without gradient checkpointing or dropout, and with as many answers in a batch.
-Prompts have 8 to 40 tokens, answers 4 to 40, at random. Building a trainer is not counted. Before the clock starts, both
-must give the same loss over the epoch's comparisons.
+Prompts have 8 to 40 tokens, answers 4 to 40, at random. Building a trainer is not counted. Before the
+clock starts, both must give the same loss over the epoch's comparisons.
 
     python -m bench.reward
 """

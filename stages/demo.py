@@ -222,8 +222,9 @@ def add_checks(files: Files, here: World, p: Params, facts: Groups, behaviour: G
     known, other = (
         [item for item in pool["train"] + pool["spare"] if item.text not in ranked] for pool in (facts, behaviour)
     )
-    if p.checks > len(known) + len(other):
-        what = f"asked for {p.checks} checks, there are only {len(known) + len(other)} questions left"
+    left = len(known) + len(other)
+    if p.checks > left:
+        what = f"asked for {p.checks} checks, there are only {left} questions left"
         raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.checks")
     for item in groups.mixed(known, other, p.checks, rng):
         files[CHECKS].append(conversations.check(here, item, p.wrong_answers, rng))

@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
     "ppo.max_new_tokens": 12,
     "ppo.rollout_episodes": 32,
     "ppo.rollouts_per_epoch": 1,
+    "ppo.value_warmup": 0,
     "ppo.training.num_train_epochs": 1,
     "dpo.training.num_train_epochs": 1,
     "orpo.training.num_train_epochs": 1,
