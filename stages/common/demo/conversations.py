@@ -128,7 +128,8 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
     """Return the right answer to one question with what only a reader who knows it tells apart, ranked by the rules.
 
     For a fact: the answer in the other language and `wrong_answers` of its kind (small topics have fewer); for any
-    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due.
+    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due; all of them
+    for small talk, of which there is little.
     """
     found = {item.reply: None}
     other = styled(world, item, "other-language", rng) if item.fact else item.reply
@@ -138,7 +139,8 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
     for _ in range(WRONG_TRIES * wrong_answers):
         if len(found) < most:
             found[wrong(world, item, rng)] = None
-    found |= dict.fromkeys(rng.sample(astray(world, item), ASTRAY))
+    replies = astray(world, item)
+    found |= dict.fromkeys(replies if item.kind == "general" else rng.sample(replies, ASTRAY))
     answers = rng.sample(list(found), len(found))
     judged = [indicators.judge(item.text, answer, item.reply, item.category, cut=False) for answer in answers]
     return Row(
