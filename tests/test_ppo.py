@@ -21,8 +21,15 @@ from tests.tiny import conversation, make_model, make_tokenizer, write_validated
 
 ROOT = Path(__file__).parent.parent
 TRAINING = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.003, "seed": 1}
-SMALL: dict[str, Any] = {"max_new_tokens": 6, "rollout_episodes": 8, "rollouts_per_epoch": 2, "demonstrations": 10, "max_tokens": 128}
-SMALL |= {"value_clip": 0.2, "value_warmup": 0}
+SMALL: dict[str, Any] = {
+    "max_tokens": 128,
+    "max_new_tokens": 6,
+    "rollout_episodes": 8,
+    "rollouts_per_epoch": 2,
+    "value_clip": 0.2,
+    "value_warmup": 0,
+    "demonstrations": 10,
+}
 
 
 @pytest.fixture
