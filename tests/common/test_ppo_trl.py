@@ -162,6 +162,7 @@ def test_the_stage_takes_the_same_steps(tmp_path: Path, monkeypatch: pytest.Monk
         rollout_episodes=8,
         rollouts_per_epoch=1,
         kl_stop=1000.0,
+        value_warmup=0,
     )
     prompts = {"train": case["prompts"], "validation": case["prompts"]}
     trainer = ppo.build_trainer(
