@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from stages.common import ppo_core
 from stages.common.errors import DataError
 
-CALL_TOKENS = 256
+CALL_TOKENS = 48
 """Rows of unlike length are read in several calls rather than with more padding than this."""
 READ_ROWS = 64
 """Most rows of one call without gradients."""
