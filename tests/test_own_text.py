@@ -25,6 +25,8 @@ FEWER_STEPS = {
     "pretrain.model.hidden_size": 128,
     "sample.from_conversations": 60,
     "reward.training.max_steps": 5,
+    "ppo.rollouts_per_epoch": 2,
+    "ppo.training.num_train_epochs": 1,
     "dpo.training.max_steps": 5,
     "orpo.training.max_steps": 5,
 }
@@ -54,7 +56,7 @@ def test_it_ends_with_a_champion(done: Path) -> None:
     promotion = report(done, "promote.json")
     evaluated = {
         name: report(done, f"evaluate/{name}/metrics.json")["metrics"]["perplexity/conversations"]
-        for name in ("pretrain", "sft_best", "dpo", "orpo")
+        for name in ("pretrain", "sft_best", "dpo", "orpo", "ppo_r1")
     }
     assert promotion["candidate"] == min(evaluated, key=evaluated.__getitem__) != "pretrain"
     assert promotion["decision"] == "promoted"
