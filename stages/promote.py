@@ -70,7 +70,7 @@ def main(
         "promote", params={"promote": settings.model_dump()}, inputs={"evaluations": evaluations}
     ) as run:
         candidates = filed.read(evaluations)
-        best, base = gate.choose(candidates, settings.metric, settings.base)
+        best, base = gate.choose(candidates, settings.metric, settings.base, settings.guards.base)
         check_weights(best, models)
         client = store.client()
         with release.one_at_a_time(settings.name):

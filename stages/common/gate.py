@@ -1,6 +1,6 @@
 """The gate: which candidate is best, whether it may become champion, and why, as pure functions of evaluations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
@@ -64,10 +64,13 @@ class Decision(BaseModel):
     comparisons: tuple[Comparison, ...] = ()
 
 
-def choose(found: list[Evaluated], metric: str, base: str) -> tuple[Evaluated, Evaluated]:
+def choose(
+    found: list[Evaluated], metric: str, base: str, guards: Mapping[str, float] | None = None
+) -> tuple[Evaluated, Evaluated]:
     """Return the best candidate that is not the base, and the base.
 
-    Raises DataError when one was not evaluated, or an evaluation lacks the metric.
+    One that breaks a guard against the base comes after all that break none: refused, it would keep out one that is
+    as good. Raises DataError when one was not evaluated, or an evaluation lacks the metric.
     """
     for one in found:
         if metric not in one.metrics:
@@ -81,7 +84,14 @@ def choose(found: list[Evaluated], metric: str, base: str) -> tuple[Evaluated, E
         what = f"needs the base '{base}' and another candidate; evaluated are: {names}"
         raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.base, or evaluate more in dvc.yaml")
     sign = -1 if paired.lower_is_better(metric) else 1
-    return max(others, key=lambda one: sign * one.metrics[metric]), bases[0]
+
+    def worth(one: Evaluated) -> tuple[bool, float]:
+        held = (
+            _guard(name, limit, "base", paired.change(name, one, bases[0])) for name, limit in (guards or {}).items()
+        )
+        return all(guard.passed for guard in held), sign * one.metrics[metric]
+
+    return max(others, key=worth), bases[0]
 
 
 def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Decision:

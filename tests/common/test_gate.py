@@ -198,6 +198,14 @@ def test_the_best_is_the_highest_accuracy_and_the_lowest_perplexity() -> None:
         assert (best.candidate, base.candidate) == (expected, "pretrain")
 
 
+def test_who_breaks_a_guard_against_the_base_comes_after_who_breaks_none() -> None:
+    forgets, holds = model("dpo", 95, perplexity=11.0), model("sft", 90)
+    limits = {"perplexity/documents": 4.0}  # five times the base's 2.0 at most
+    assert gate.choose([BASE, forgets, holds], "accuracy/iid", "pretrain", limits)[0].candidate == "sft"
+    assert gate.choose([BASE, forgets, holds], "accuracy/iid", "pretrain")[0].candidate == "dpo"
+    assert gate.choose([BASE, forgets], "accuracy/iid", "pretrain", limits)[0].candidate == "dpo"
+
+
 @pytest.mark.parametrize(
     ("names", "metric", "message"),
     [
