@@ -24,7 +24,7 @@ KEY = re.compile(
 KEY_MARKS = ("sk-", "k_live_", "AKIA", "ASIA", "gh", "glpat-", "hf_", "xox", "AIza")
 TOKEN = re.compile(NO_WORD_BEFORE + r"eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+")
 _PEM, _LINE_END = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", r"(?:\s|\\[rn])"
-# No possessive group before the end mark: Python 3.11.2, Debian 12's, then misses the mark (CPython issue 101955).
+# No possessive group before the end mark: Python 3.11.2, Debian 12's, then misses the mark (CPython gh-101955).
 PEM = re.compile(
     rf"-----BEGIN {_PEM}(?:[^-]*(?:-(?!----)[^-]*)*-----END {_PEM}"
     rf"|{_LINE_END}*+(?:[A-Za-z0-9+/=]{{16,}}+{_LINE_END}*+)++)"  # cut: what is there of it
