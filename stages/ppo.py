@@ -172,7 +172,7 @@ def build_trainer(
             settings.rollout_batch_size,
             chat.stops(tokenizer),
             chat.end_of_turn(tokenizer),
-            recomputed=arguments.bf16 or arguments.fp16,
+            trainer.accelerator.autocast if arguments.bf16 or arguments.fp16 else None,
         ),
         rollouts.Targets(settings.gamma, settings.gae_lambda, settings.reward_clip, settings.end_penalty, mean, std),
         schedule.seed,

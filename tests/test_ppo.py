@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from stages import ppo
-from stages.common import checkpoints, models, packing, ppo_report, scoring, training
-from stages.common.errors import DataError, ParamsError
+from stages.common import checkpoints, models, packing, ppo_report, process, scoring, training
+from stages.common.errors import DataError, ParamsError, StopRequested
 from stages.common.run import Run
 from stages.common.samples import SCHEMA
 from tests.common.test_scoring import reward_model
@@ -104,6 +104,39 @@ def test_the_first_ratio_is_one_and_kl_to_the_start_is_none(work: Path) -> None:
     assert first["kl_k1"] == pytest.approx(0.0, abs=1e-4)
     later = [row for row in trainer.state.log_history if "kl_k1" in row][1]
     assert later["kl"] > 0
+
+
+def test_the_first_ratio_is_one_under_autocast_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for is_read_again in (True, False):
+        monkeypatch.setattr(checkpoints, "ROOT", work / f"checkpoints-{is_read_again}")
+        trainer = trainer_in(work, training={"bf16": True, "per_device_train_batch_size": 8})
+        if not is_read_again:
+            trainer.collector.drawn = trainer.collector.drawn._replace(autocast=None)
+        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        found.append(trainer.state.log_history[0]["update_kl"])
+    again, decoders = found
+    assert 0 <= again < 1e-3 * decoders
+
+
+def test_a_stop_in_the_first_rollout_saves_and_resumes_to_the_same_weights(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(trainer: Any) -> torch.Tensor:
+        return torch.cat([value.detach().flatten() for value in trainer.model.parameters()])
+
+    whole = trainer_in(work)
+    training.fit(whole, whole.settings, whole.run, "ppo")
+    monkeypatch.setattr(checkpoints, "ROOT", work / "again")
+    stopped = trainer_in(work)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "stop_requested", lambda: True)
+        with pytest.raises(StopRequested):
+            training.fit(stopped, stopped.settings, stopped.run, "ppo")
+    assert [path.name for path in (work / "again/ppo/test").glob("checkpoint-*")] == ["checkpoint-0"]
+    resumed = trainer_in(work)
+    training.fit(resumed, resumed.settings, resumed.run, "ppo")
+    assert torch.equal(weights(whole), weights(resumed))
 
 
 def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None:
@@ -256,7 +289,7 @@ def test_two_processes_end_as_one(work: Path) -> None:
         (folder / "params.yaml").write_text(json.dumps({"run": {"name": "test"}, "ppo": settings}))
         run_stage(folder, count)
         weights.append(torch.cat([value.flatten() for value in models.load(folder / "out").state_dict().values()]))
-    assert torch.allclose(weights[0], weights[1], atol=1e-4)
+    assert torch.allclose(weights[0], weights[1], atol=1e-6)
     start = torch.cat([value.flatten() for value in models.load(work / "model").state_dict().values()])
     assert (weights[0] - start).abs().max() > 1e-3
 

@@ -8,8 +8,9 @@ the Trainer's, and a resume needs of PPO's own only the rollout, the KL controll
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,6 +105,8 @@ class Updates:
     blocks: Any
     run: Any
     rollout: "Rollout | None" = None
+    noted: Sequence[dict[str, float]] = ()
+    pending: Mapping[str, float] = MappingProxyType({})
     headline: tuple[str, ...] = ("reward", "kl")
     seconds: dict[str, float] = {}
     """Spent since the last rollout's first step was logged, by kind of work."""
@@ -208,15 +211,15 @@ class Updates:
 
     def note(self: Any, **figures: "torch.Tensor") -> None:
         """Remember a minibatch's figures until the step is logged."""
-        self.noted = [*getattr(self, "noted", []), {name: float(value.detach()) for name, value in figures.items()}]
+        self.noted = [*self.noted, {name: float(value.detach()) for name, value in figures.items()}]
 
     def log(self: Any, logs: dict[str, float], *rest: Any, **named: Any) -> None:
         """Log the step with what was noted of its minibatches and, at a rollout's first step, of the rollout."""
         if "loss" in logs:
-            noted, self.noted = getattr(self, "noted", []), []
+            noted, self.noted = self.noted, ()
             logs |= {name: sum(one[name] for one in noted) / len(noted) for name in (noted[0] if noted else {})}
-            logs |= getattr(self, "pending", {})
-            if self.run is not None and getattr(self, "pending", {}):
+            logs |= self.pending
+            if self.run is not None and self.pending:
                 tokens = int(self.rollout.lengths().sum())
                 speeds = {f"answer_tokens_per_second/{name}": tokens / took for name, took in self.seconds.items()}
                 self.run.metrics(

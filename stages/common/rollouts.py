@@ -5,7 +5,8 @@ hold the whole. Imported late: it needs torch.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,8 +43,8 @@ class Drawn(NamedTuple):
     batch_size: int
     stops: Sequence[int]
     end_of_turn: int
-    recomputed: bool
-    """Whether log-probabilities are read again: under autocast the trained forward is not the decoder's."""
+    autocast: Callable[[], AbstractContextManager[Any]] | None
+    """The trained forward's autocast, under which log-probabilities are then read again; None: the decoder's stand."""
 
 
 class Quiet(Progress):
@@ -112,7 +113,8 @@ class Collector:
             answered = time.monotonic()
             episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
             scores = self._score(mine, answers)
-            columns = self._read(models, episodes, answers)
+            with self.drawn.autocast() if self.drawn.autocast else nullcontext():
+                columns = self._read(models, episodes, answers)
         rollout = Rollout(
             number, episodes, columns, torch.tensor(scores), torch.tensor([one.stop is not None for one in answers])
         )
@@ -143,7 +145,7 @@ class Collector:
             max_new_tokens=self.drawn.max_new_tokens,
             stop=self.drawn.stops,
             sampling=Sampling(temperature=self.drawn.temperature, seed=self.seed * 1_000_003 + number),
-            log_probabilities=not self.drawn.recomputed,
+            log_probabilities=self.drawn.autocast is None,
             batch_size=self.drawn.batch_size,
             progress=Quiet(len(prompts), self.world == 1),
         )
@@ -164,7 +166,7 @@ class Collector:
         else:  # the policy without its adapters
             with models.policy.disable_adapter():
                 reference = actor_critic.log_probabilities(models.policy, episodes, temperature)
-        if self.drawn.recomputed:
+        if self.drawn.autocast:
             log_probs = actor_critic.log_probabilities(models.policy, episodes, temperature)
         else:
             log_probs = torch.tensor([value for one in answers for value in one.log_probabilities])

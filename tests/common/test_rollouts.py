@@ -1,6 +1,8 @@
 """Rollouts: what the decoder gives is what the models would say, and a checkpoint keeps all of it."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +15,9 @@ from tests.tiny import make_model, make_tokenizer
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [20, 21], [22]]
 
 
-def collector(recomputed: bool = False, **targets: float) -> rollouts.Collector:
+def collector(autocast: Any = None, **targets: float) -> rollouts.Collector:
     tokenizer = make_tokenizer()
-    drawn = rollouts.Drawn(0.9, 6, 2, [3, *range(100, 140)], chat.end_of_turn(tokenizer), recomputed)
+    drawn = rollouts.Drawn(0.9, 6, 2, [3, *range(100, 140)], chat.end_of_turn(tokenizer), autocast)
     aims = {"gamma": 1.0, "gae_lambda": 0.95, "reward_clip": 5.0, "end_penalty": 1.0, "mean": 0.0, "std": 1.0}
     reference = make_model(tokenizer, seed=1).eval()
     return rollouts.Collector(reward_model(), reference, drawn, rollouts.Targets(**aims | targets), 3, 0, 1)
@@ -26,7 +28,10 @@ def module() -> actor_critic.ActorCritic:
 
 
 def test_kept_log_probabilities_are_those_of_a_new_reading() -> None:
-    kept, read = collector().collect(module(), PROMPTS, 4), collector(recomputed=True).collect(module(), PROMPTS, 4)
+    kept, read = (
+        collector().collect(module(), PROMPTS, 4),
+        collector(autocast=nullcontext).collect(module(), PROMPTS, 4),
+    )
     assert kept.episodes == read.episodes
     for name, column in kept.columns.items():
         assert column.tolist() == [pytest.approx(row, abs=1e-5) for row in read.columns[name].tolist()], name
