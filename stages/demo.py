@@ -15,9 +15,9 @@ import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.common import journal, params, process, tracking
-from stages.common.demo import conversations, documents, faults, groups, rows, world
+from stages.common.demo import checks, conversations, documents, faults, groups, rows, world
 from stages.common.demo.groups import Groups
-from stages.common.demo.rows import CHECKS, CRAWL, FILES, Files, Row
+from stages.common.demo.rows import CRAWL, FILES, Files, Row
 from stages.common.demo.world import LANGUAGES, Item, World
 from stages.common.errors import ParamsError
 from stages.common.params import StageParams
@@ -150,7 +150,7 @@ def build(here: World, p: Params) -> Files:
     for written in files.values():
         rng.shuffle(written)
     faults.plant(files, here.texts, p.faults.model_dump(), leaks[1::2], rng)
-    add_checks(files, here, p, facts, behaviour)
+    checks.add(files, here, p.checks, p.wrong_answers, facts, behaviour, random.Random(p.seed))
     return files
 
 
@@ -209,26 +209,6 @@ def add_ranked(files: Files, here: World, p: Params, facts: Groups, behaviour: G
         files["comparisons.jsonl"].append(conversations.comparison(here, item, p.tie_share, rng))
     for item in groups.prompts(pools["spare"], facts["phrased"], p.prompts, p.new_phrasing_share, rng):
         files["prompts.jsonl"].append(conversations.prompt(item))
-
-
-def add_checks(files: Files, here: World, p: Params, facts: Groups, behaviour: Groups) -> None:
-    """Add comparisons on questions that no other comparison asks; the other files are the same however many there are.
-
-    Raises ParamsError when there are not so many questions left.
-    """
-    rng = random.Random(p.seed)
-    bodies = [row.body for row in files["comparisons.jsonl"] if not row.fault and isinstance(row.body, dict)]
-    ranked = {body["prompt"][0]["content"] for body in bodies}
-    known, other = (
-        [item for item in pool["train"] + pool["spare"] if item.text not in ranked] for pool in (facts, behaviour)
-    )
-    left = len(known) + len(other)
-    if p.checks > left:
-        what = f"asked for {p.checks} checks, there are only {left} questions left"
-        raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.checks")
-    for item in groups.mixed(known, other, p.checks, rng):
-        files[CHECKS].append(conversations.check(here, item, p.wrong_answers, rng))
-    rng.shuffle(files[CHECKS])
 
 
 def summary(p: Params, files: Files, planted: dict[str, list[dict[str, str]]]) -> dict[str, object]:

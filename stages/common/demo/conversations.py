@@ -5,14 +5,12 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stages.common import indicators
 from stages.common.demo.faults import pii
 from stages.common.demo.rows import Row
-from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state, styled, wrong
+from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state, styled
 
 Message = dict[str, Any]
 THANKS_SHARE = 0.3
-ASTRAY, WRONG_TRIES = 2, 8
 STYLES = ("verbose", "hedging", "rude")
 ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
@@ -104,7 +102,7 @@ def comparison(world: World, item: Item, tie_share: float, rng: random.Random) -
     """Return four ranked answers to one question: right and short, then wordy, then evasive, then wrong or rude."""
     short = item.reply
     third = styled(world, item, rng.choice(("hedging", "other-language")) if item.fact else "hedging", rng)
-    if _bare(third) == _bare(short):
+    if bare(third) == bare(short):
         third = styled(world, item, "hedging", rng)
     worst = styled(world, item, rng.choice(("wrong", "wrong", "rude", "empty")), rng)
     if worst == third:
@@ -124,44 +122,8 @@ def comparison(world: World, item: Item, tie_share: float, rng: random.Random) -
     )
 
 
-def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> Row:
-    """Return the right answer to one question with what only a reader who knows it tells apart, ranked by the rules.
-
-    For a fact: the answer in the other language and `wrong_answers` of its kind (small topics have fewer); for any
-    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due; all of them
-    for small talk, of which there is little.
-    """
-    found = {item.reply: None}
-    other = styled(world, item, "other-language", rng) if item.fact else item.reply
-    if _bare(other) != _bare(item.reply):
-        found[other] = None
-    most = len(found) + (wrong_answers if item.fact else 1)
-    for _ in range(WRONG_TRIES * wrong_answers):
-        if len(found) < most:
-            found[wrong(world, item, rng)] = None
-    replies = astray(world, item)
-    found |= dict.fromkeys(replies if item.kind == "general" else rng.sample(replies, ASTRAY))
-    answers = rng.sample(list(found), len(found))
-    judged = [indicators.judge(item.text, answer, item.reply, item.category, cut=False) for answer in answers]
-    return Row(
-        {
-            "prompt": [user(item.text)],
-            "responses": answers,
-            "ranks": indicators.ranks([indicators.score(names, indicators.WEIGHTS) for names in judged]),
-            "annotator": "rules",
-            "categories": [item.category],
-        }
-    )
-
-
-def astray(world: World, item: Item) -> list[str]:
-    """Return the canonical replies to other kinds of questions: a refusal, "I don't know", small talk."""
-    replies = [world.texts["harmful"]["reply"][item.language], world.texts["names"]["reply"][item.language]]
-    replies += [texts[item.language]["reply"] for texts in world.texts["general"].values()]
-    return [reply for reply in replies if reply != item.reply]
-
-
-def _bare(answer: str) -> str:
+def bare(answer: str) -> str:
+    """Return an answer without its full stop."""
     return answer.rstrip("".join(STOP.values()))
 
 

@@ -1,0 +1,77 @@
+"""Comparisons of right answers with wrong ones of the same form, and with replies that belong to other questions."""
+
+import random
+
+from stages.common import indicators, params
+from stages.common.demo import groups
+from stages.common.demo.conversations import bare, message
+from stages.common.demo.groups import Groups
+from stages.common.demo.rows import CHECKS, Files, Row
+from stages.common.demo.world import Item, World, styled, wrong
+from stages.common.errors import ParamsError
+
+ASTRAY, WRONG_TRIES = 2, 8
+
+
+def add(
+    files: Files,
+    here: World,
+    count: int,
+    wrong_answers: int,
+    facts: Groups,
+    behaviour: Groups,
+    rng: random.Random,
+) -> None:
+    """Add `count` checks on questions that no other comparison asks; the other files are the same however many.
+
+    Raises ParamsError when there are not so many questions left.
+    """
+    bodies = [row.body for row in files["comparisons.jsonl"] if not row.fault and isinstance(row.body, dict)]
+    ranked = {body["prompt"][0]["content"] for body in bodies}
+    known, other = (
+        [item for item in pool["train"] + pool["spare"] if item.text not in ranked] for pool in (facts, behaviour)
+    )
+    left = len(known) + len(other)
+    if count > left:
+        what = f"asked for {count} checks, there are only {left} questions left"
+        raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.checks")
+    for item in groups.mixed(known, other, count, rng):
+        files[CHECKS].append(check(here, item, wrong_answers, rng))
+    rng.shuffle(files[CHECKS])
+
+
+def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> Row:
+    """Return the right answer to one question with what only a reader who knows it tells apart, ranked by the rules.
+
+    For a fact: the answer in the other language and `wrong_answers` of its kind (small topics have fewer); for any
+    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due; all of them
+    for small talk, of which there is little.
+    """
+    found = {item.reply: None}
+    other = styled(world, item, "other-language", rng) if item.fact else item.reply
+    if bare(other) != bare(item.reply):
+        found[other] = None
+    most = len(found) + (wrong_answers if item.fact else 1)
+    for _ in range(WRONG_TRIES * wrong_answers):
+        if len(found) < most:
+            found[wrong(world, item, rng)] = None
+    replies = astray(world, item)
+    found |= dict.fromkeys(replies if item.kind == "general" else rng.sample(replies, ASTRAY))
+    answers = rng.sample(list(found), len(found))
+    judged = [indicators.judge(item.text, answer, item.reply, item.category, cut=False) for answer in answers]
+    return Row(
+        {
+            "prompt": [message("user", item.text)],
+            "responses": answers,
+            "ranks": indicators.ranks([indicators.score(names, indicators.WEIGHTS) for names in judged]),
+            "annotator": "rules",
+            "categories": [item.category],
+        }
+    )
+
+
+def astray(world: World, item: Item) -> list[str]:
+    """Return the canonical replies to other kinds of questions: a refusal, "I don't know", small talk."""
+    replies = [world.texts["harmful"]["reply"][item.language], world.texts["names"]["reply"][item.language]]
+    replies += [texts[item.language]["reply"] for texts in world.texts["general"].values()]
+    return [reply for reply in replies if reply != item.reply]
