@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from stages.common import models
+import pytest
+
+from stages.common import models, store
 from tests import evaluations
 from tests.tiny import make_model, make_tokenizer
 
@@ -26,6 +28,16 @@ def write_project(root: Path) -> None:
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     add_candidate(root, "pretrain", 0.2, seed=0)
     add_candidate(root, "sft", 0.9, seed=1)
+
+
+def write_project_with_store(root: Path) -> Path:
+    """Write the project before its first promotion, with an empty store, made once to be copied; return it."""
+    write_project(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store.client()
+    return root
 
 
 def add_candidate(root: Path, name: str, accuracy: float, seed: int, test: str = "t1", perplexity: float = 4.0) -> None:

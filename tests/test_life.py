@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.models import file_sha256
-from tests.test_ppo import write_ppo
+from tests.small_ppo import write_ppo
 from tests.tiny import CONFIG, make_tokenizer, write_validated
 
 ROOT = Path(__file__).parent.parent

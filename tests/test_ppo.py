@@ -2,34 +2,15 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stages import ppo
 from stages.common import checkpoints, models, packing, ppo_report, process, scoring, training
 from stages.common.errors import DataError, ParamsError, StopRequested
-from stages.common.run import Run
-from stages.common.samples import SCHEMA
-from tests.common.test_scoring import reward_model
-from tests.tiny import conversation, make_model, make_tokenizer, write_validated
-
-ROOT = Path(__file__).parent.parent
-TRAINING = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.003, "seed": 1}
-SMALL: dict[str, Any] = {
-    "max_tokens": 128,
-    "max_new_tokens": 6,
-    "rollout_episodes": 8,
-    "rollouts_per_epoch": 2,
-    "value_clip": 0.2,
-    "value_warmup": 0,
-    "demonstrations": 10,
-}
+from tests.small_ppo import trainer_in, write_ppo
 
 
 @pytest.fixture
@@ -37,33 +18,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
     write_ppo(tmp_path)
     return tmp_path
-
-
-def write_ppo(folder: Path) -> None:
-    """Write a policy, a reward model, samples, conversations and documents."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    write_validated(folder)
-    tokenizer = make_tokenizer()
-    models.save(make_model(tokenizer), tokenizer, folder / "model")
-    models.save(reward_model(), tokenizer, folder / "reward")
-    for split, numbers in (("train", range(100, 120)), ("validation", range(120, 126))):
-        rows = [
-            {"id": f"p:{n}", "source": "p", "messages": conversation(n)["messages"][:1], "reference": None}
-            | {"category": None, "responses": ["a", "b"], "cut": [False, False]}
-            for n in numbers
-        ]
-        (folder / "samples" / split).mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "samples" / split / "part-00000.parquet")
-
-
-def trainer_in(work: Path, **settings: Any) -> Any:
-    chosen = ppo.Params(**({"training": TRAINING | settings.pop("training", {})} | SMALL | settings))
-    prompts = ppo.read(chosen, work / "model", work / "samples")
-    trainer = ppo.build_trainer(chosen, work / "model", work / "reward", prompts, work / "conversations", "test")
-    trainer.run, trainer.blocks = Run(None), None
-    return trainer
 
 
 def bandit(trainer: Any) -> None:
@@ -276,44 +230,6 @@ def test_a_reward_that_is_no_number_stops_the_training(work: Path) -> None:
 def test_the_lead_is_paired_by_prompt() -> None:
     found = ppo_report.compare([0.0, 1.0, 2.0], [0.5, 1.5, 2.5])
     assert found == {"prompts": 3, "start": 1.0, "reward": 1.5, "lead": [0.5, 0.5, 0.5]}
-
-
-@pytest.mark.slow
-def test_two_processes_end_as_one(work: Path) -> None:
-    (work / "params.yaml").write_text(json.dumps({"ppo": PROCESSES, "run": {"name": "test"}}))
-    weights = []
-    for count, batch in ((1, 4), (2, 2)):
-        folder = work / f"on-{count}"
-        folder.mkdir()
-        settings = PROCESSES | {"training": TRAINING | {"per_device_train_batch_size": batch, "optim": "sgd"}}
-        (folder / "params.yaml").write_text(json.dumps({"run": {"name": "test"}, "ppo": settings}))
-        run_stage(folder, count)
-        weights.append(torch.cat([value.flatten() for value in models.load(folder / "out").state_dict().values()]))
-    assert torch.allclose(weights[0], weights[1], atol=1e-6)
-    start = torch.cat([value.flatten() for value in models.load(work / "model").state_dict().values()])
-    assert (weights[0] - start).abs().max() > 1e-3
-
-
-PROCESSES = {name: value for name, value in SMALL.items()}
-
-
-def run_stage(folder: Path, processes: int) -> None:
-    """Run the stage as its command does, on so many processes of this machine."""
-    names = ("model", "reward", "samples", "conversations", "documents")
-    inputs = [part for name in names for part in (f"--{name}", f"../{name}")]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    outs = ["--out", "out", "--curve", "curve.csv", "--report", "report.json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("DVC_STAGE", None)
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "stages.ppo", *inputs, *outs],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_scores_of_a_reward_model_are_what_the_report_compares(work: Path) -> None:

@@ -12,19 +12,13 @@ import pytest
 from stages import promote
 from stages.common import promotions, registry, release, store
 from stages.common.errors import DataError, TryAgainError
-from tests.champion import add_candidate, write_project
+from tests.champion import add_candidate, write_project_with_store
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project before its first promotion, with an empty store, made once and copied for each test."""
-    folder = tmp_path_factory.mktemp("template")
-    write_project(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store.client()
-    return folder
+    return write_project_with_store(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from stages import promote
 from stages.common import crash, promotions, registry, release, store
 from stages.common.evaluation import filed, standing
-from tests.champion import add_candidate, write_project
+from tests.champion import add_candidate, write_project_with_store
 
 ROUNDS = int(os.environ.get("LATHE_FAULT_ROUNDS", "1"))
 FILES = ("config.json", "model.safetensors", "lineage.json", "tokenizer.json", "manifest.json")
@@ -45,13 +45,7 @@ def processes() -> Any:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project before its first promotion, with an empty store, copied for each kill."""
-    folder = tmp_path_factory.mktemp("fresh")
-    write_project(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store.client()
-    return folder
+    return write_project_with_store(tmp_path_factory.mktemp("fresh"))
 
 
 def child(folder: str, action: str, environment: dict[str, str]) -> None:
