@@ -118,11 +118,11 @@ class Params(StageParams):
     """Questions with four ranked answers."""
     tie_share: Share = 0.15
     """Share of the comparisons in which two answers rank the same."""
-    checks: NonNegativeInt = 3000
+    checks: NonNegativeInt = 3500
     """Further comparisons: right answers with wrong ones of their kind, and with replies that miss the question."""
     wrong_answers: PositiveInt = 3
     """Wrong answers in each of these that is about a fact."""
-    prompts: NonNegativeInt = 2400
+    prompts: NonNegativeInt = 2600
     """Questions with a reference, for training by preference and reward; none stands in a conversation."""
     new_phrasing_share: Share = 0.6
     """Share of the prompts about facts in phrasings that neither the conversations nor the test questions have."""
