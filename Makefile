@@ -16,8 +16,10 @@ VERSION ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-# Threads that wait for each other sleep: beside other programs, spinning costs more than half the speed (docs/log.md).
+# Threads that wait for each other spin a microsecond, then sleep: longer halves the speed beside other programs,
+# not at all costs a fifth on an idle machine (docs/log.md).
 export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 500
 
 # Stages are started as `python -m …`, so the environment's own python comes first. The rest: no telemetry.
 export PATH := $(BIN):$(PATH)

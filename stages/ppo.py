@@ -137,7 +137,7 @@ def build_trainer(
     """Return a Trainer whose steps are PPO's minibatches, over prompts as tokens by split."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from stages.common import actor_critic, rollouts
+    from stages.common import actor_critic, packed, rollouts
 
     class PPOTrainer(ppo_trainer.Updates, ppo_saving.Saved, training.Resumable, Trainer):
         """Trainer with atomic checkpoints and PPO's steps."""
@@ -147,6 +147,8 @@ def build_trainer(
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
     reference = None if settings.lora else models.load(model)
+    if reference is not None:
+        packed.enable(reference)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
     critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
     arguments = training.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)

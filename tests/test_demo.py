@@ -369,7 +369,7 @@ def test_checks_set_the_right_answer_against_wrong_ones_and_replies_astray(
     raw: Raw, known: dict[str, list[Known]]
 ) -> None:
     rows = raw.of("checks")
-    assert len(rows) == 3000
+    assert len(rows) == 3500
     asked = {key: row["prompt"][0]["content"] for key, row in rows.items()}
     assert not set(asked.values()) & {row["prompt"][0]["content"] for row in raw.of("comparisons").values()}
     assert not set(asked.values()) & {row["messages"][-1]["content"] for row in raw.questions().values()}

@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
-from stages.common import ppo_core
+from stages.common import packed, ppo_core
 from stages.common.errors import DataError
 
-CALL_TOKENS = 48
-"""Rows of unlike length are read in several calls rather than with more padding than this."""
 READ_ROWS = 64
 """Most rows of one call without gradients."""
 
@@ -35,58 +32,37 @@ class Read(NamedTuple):
     values: torch.Tensor
 
 
-def buckets(lengths: Sequence[int], most: int | None = None) -> list[list[int]]:
-    """Return indices in groups of like length; none has more padding than a call costs, or more rows than `most`."""
-    groups: list[list[int]] = []
-    padding = 0
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        if groups:
-            padding += (lengths[index] - lengths[groups[-1][-1]]) * len(groups[-1])
-        if not groups or padding > CALL_TOKENS or len(groups[-1]) == most:
-            groups.append([])
-            padding = 0
-        groups[-1].append(index)
-    return groups
+def states(model: Any, episodes: Episodes, groups: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the last hidden states [n, d] where the answer tokens are chosen, row after row of each group."""
+    rows = [[*prompt, *answer][:-1] for prompt, answer in zip(*episodes, strict=True)]
+    hidden = packed.read(model, rows, groups)
+    places: list[int] = []
+    start = 0
+    for group in groups:
+        width = max(len(rows[row]) for row in group)
+        for row in group:
+            end = start + len(rows[row])
+            places += range(end - len(episodes.answers[row]), end)
+            start += width
+    return hidden[torch.tensor(places, device=hidden.device)]
 
 
-def inner(model: Any) -> Any:
-    """Return the transformers model under peft's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def chosen(episodes: Episodes, groups: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Return the answer tokens [n], row after row of each group."""
+    return torch.tensor([token for group in groups for row in group for token in episodes.answers[row]], device=device)
 
 
-def states(model: Any, episodes: Episodes, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Return the last hidden states [n, d] where the answer tokens of `rows` are chosen, row after row.
-
-    No mask: tokens never see the padding to their right.
-    """
-    whole = [torch.tensor([*episodes.prompts[row], *episodes.answers[row]][:-1]) for row in rows]
-    ids = pad_sequence(whole, batch_first=True).to(device)
-    hidden = inner(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
-    place = [
-        (number, len(episodes.prompts[row]) - 1 + at)
-        for number, row in enumerate(rows)
-        for at in range(len(episodes.answers[row]))
-    ]
-    row_of, column_of = torch.tensor(place, device=device).T
-    return hidden[row_of, column_of]
-
-
-def chosen(episodes: Episodes, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Return the answer tokens [n] of `rows`, row after row."""
-    return torch.tensor([token for row in rows for token in episodes.answers[row]], device=device)
-
-
-def restored(parts: Sequence[torch.Tensor], groups: Sequence[Sequence[int]], counts: Sequence[int]) -> torch.Tensor:
+def restored(read: torch.Tensor, groups: Sequence[Sequence[int]], counts: Sequence[int]) -> torch.Tensor:
     """Return what was read group by group [n] in the order of the episodes, of which each has `counts` tokens."""
-    rows = dict(zip((row for group in groups for row in group), _pieces(parts, groups, counts), strict=True))
-    return torch.cat([rows[row] for row in range(len(counts))])
+    order = [row for group in groups for row in group]
+    pieces = dict(zip(order, read.split([counts[row] for row in order]), strict=True))
+    return torch.cat([pieces[row] for row in range(len(counts))])
 
 
-def _pieces(
-    parts: Sequence[torch.Tensor], groups: Sequence[Sequence[int]], counts: Sequence[int]
-) -> list[torch.Tensor]:
-    cut = zip(parts, groups, strict=True)
-    return [piece for part, group in cut for piece in part.split([counts[row] for row in group])]
+def lengths(episodes: Episodes) -> tuple[list[int], list[int]]:
+    """Return the tokens of each episode that are read, and those of its answer."""
+    counts = [len(answer) for answer in episodes.answers]
+    return [len(prompt) + count - 1 for prompt, count in zip(episodes.prompts, counts, strict=True)], counts
 
 
 def log_probabilities(model: Any, episodes: Episodes, temperature: float) -> torch.Tensor:
@@ -101,24 +77,28 @@ def values(model: Any, episodes: Episodes) -> torch.Tensor:
 
 def _read(model: Any, episodes: Episodes, outputs: Any) -> torch.Tensor:
     device = next(model.parameters()).device
-    counts = [len(answer) for answer in episodes.answers]
-    lengths = [len(prompt) + count for prompt, count in zip(episodes.prompts, counts, strict=True)]
-    groups = buckets(lengths, READ_ROWS)
-    parts = [outputs(states(model, episodes, group, device), chosen(episodes, group, device)) for group in groups]
-    return restored(parts, groups, counts)
+    whole, counts = lengths(episodes)
+    order = sorted(range(len(whole)), key=lambda row: whole[row])
+    parts, groups = [], []
+    for start in range(0, len(order), READ_ROWS):
+        some = order[start : start + READ_ROWS]
+        call = [[some[at] for at in group] for group in packed.groups(model, [whole[row] for row in some])]
+        parts.append(outputs(states(model, episodes, call), chosen(episodes, call, device)))
+        groups += call
+    return restored(torch.cat(parts), groups, counts)
 
 
 def policy_outputs(
     model: Any, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log p [n] of `tokens` and the logits [n, V], given the hidden states [n, d] they are chosen in."""
-    logits = inner(model).get_output_embeddings()(hidden)
+    logits = packed.inner(model).get_output_embeddings()(hidden)
     return ppo_core.token_log_probs(logits, tokens, temperature), logits
 
 
 def value_outputs(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return the values [n] of hidden states [n, d], on the reward model's centred scale."""
-    found: torch.Tensor = inner(model).score(hidden)[:, 0].float()
+    found: torch.Tensor = packed.inner(model).score(hidden)[:, 0].float()
     return found - float(getattr(model.config, "reward_offset", 0.0))
 
 
@@ -131,8 +111,8 @@ def check_head(model: Any) -> None:
     ids = torch.arange(1, 9, device=next(model.parameters()).device)[None] % model.config.vocab_size
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
-        found = inner(model).get_output_embeddings()(
-            inner(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+        found = packed.inner(model).get_output_embeddings()(
+            packed.inner(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         )
     if not torch.allclose(expected, found, rtol=1e-4, atol=1e-4):
         what = f"a {model.config.model_type} model changes its logits behind the head; PPO cannot train it"
@@ -155,36 +135,33 @@ class ActorCritic(nn.Module):
             for name, share in list(vars(module).items()):
                 if "dropout" in name and isinstance(share, float):
                     setattr(module, name, 0.0)
+        for model in (policy, value):
+            packed.enable(model)
 
     def forward(self, prompts: Any, answers: Any, blocks: torch.Tensor | None = None) -> tuple[Read, Any]:
         """Return what both models say of the answer tokens, and the policy's loss on `blocks` [m, L] or None."""
         episodes = Episodes(prompts, answers)
-        device = next(self.parameters()).device
-        counts = [len(answer) for answer in answers]
-        groups = buckets([len(prompt) + count for prompt, count in zip(prompts, counts, strict=True)])
-        parts = []
-        for group in groups:
-            tokens = chosen(episodes, group, device)
-            hidden = states(self.policy, episodes, group, device)
-            log_probs, logits = policy_outputs(self.policy, hidden, tokens, self.temperature)
-            with torch.no_grad():
-                entropy = ppo_core.entropy(logits, self.temperature)
-            values = value_outputs(self.value, states(self.value, episodes, group, device))
-            parts.append(Read(log_probs, entropy, values))
-        read = Read(*(restored(column, groups, counts) for column in zip(*parts, strict=True)))
+        whole, counts = lengths(episodes)
+        groups = packed.groups(self.policy, whole)
+        tokens = chosen(episodes, groups, next(self.parameters()).device)
+        log_probs, logits = policy_outputs(self.policy, states(self.policy, episodes, groups), tokens, self.temperature)
+        with torch.no_grad():
+            entropy = ppo_core.entropy(logits, self.temperature)
+        values = value_outputs(self.value, states(self.value, episodes, groups))
+        read = Read(*(restored(column, groups, counts) for column in (log_probs, entropy, values)))
         return read, None if blocks is None else self.policy(input_ids=blocks, labels=blocks, use_cache=False).loss
 
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether activations are recomputed in the backward pass."""
-        return bool(inner(self.policy).is_gradient_checkpointing)
+        return bool(packed.inner(self.policy).is_gradient_checkpointing)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass, in both models."""
         for model in (self.policy, self.value):
-            inner(model).gradient_checkpointing_enable(**settings)
+            packed.inner(model).gradient_checkpointing_enable(**settings)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations, in both models."""
         for model in (self.policy, self.value):
-            inner(model).gradient_checkpointing_disable()
+            packed.inner(model).gradient_checkpointing_disable()

@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
+from stages.common import packed
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
     """Return the cache this model decodes with: `Slots` for the models it is made for, else `Padded`."""
     config = model.config.get_text_config(decoder=True)
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-    if config.model_type in SLOT_MODELS and config._attn_implementation in ("sdpa", "eager") and plain:
+    if config.model_type in SLOT_MODELS and config._attn_implementation in ("sdpa", "eager", packed.NAME) and plain:
         return Slots(model, rows)
     return Padded(model, rows)
 

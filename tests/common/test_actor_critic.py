@@ -53,17 +53,6 @@ def test_the_trained_module_reads_both_models_in_the_order_of_the_episodes_witho
     assert ptx.item() == pytest.approx(policy(input_ids=blocks, labels=blocks).loss.item(), abs=1e-6)
 
 
-def test_groups_hold_every_row_once_and_little_padding() -> None:
-    lengths = [3, 100, 4, 5, 101, 3, 3, 4, 5, 4, 3, 99, 98, 3, 100, 101, 100, 99, 3, 3]
-    groups = actor_critic.buckets(lengths)
-    assert sorted(row for group in groups for row in group) == list(range(20))
-    for group in groups:
-        assert max(lengths[row] for row in group) * len(group) - sum(lengths[row] for row in group) <= 48
-    assert len(groups) == 2
-    assert actor_critic.buckets([7] * 50) == [list(range(50))]
-    assert [len(group) for group in actor_critic.buckets([7] * 50, 20)] == [20, 20, 10]
-
-
 def test_a_model_that_scales_its_logits_is_refused() -> None:
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     scaled = {"model_type": "granite", "logits_scaling": 4.0, **shape}
