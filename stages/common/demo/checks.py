@@ -7,7 +7,7 @@ from stages.common.demo import groups
 from stages.common.demo.conversations import bare, message
 from stages.common.demo.groups import Groups
 from stages.common.demo.rows import CHECKS, Files, Row
-from stages.common.demo.world import Item, World, styled, wrong
+from stages.common.demo.world import LANGUAGES, Item, Language, World, styled, wrong
 from stages.common.errors import ParamsError
 
 ASTRAY, WRONG_TRIES = 2, 8
@@ -44,8 +44,8 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
     """Return the right answer to one question with what only a reader who knows it tells apart, ranked by the rules.
 
     For a fact: the answer in the other language and `wrong_answers` of its kind (small topics have fewer); for any
-    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due; all of them
-    for small talk, of which there is little.
+    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due; for small
+    talk, of which there is little, all of them, and ASTRAY in the other language.
     """
     found = {item.reply: None}
     other = styled(world, item, "other-language", rng) if item.fact else item.reply
@@ -55,8 +55,11 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
     for _ in range(WRONG_TRIES * wrong_answers):
         if len(found) < most:
             found[wrong(world, item, rng)] = None
-    replies = astray(world, item)
+    replies = astray(world, item, item.language)
     found |= dict.fromkeys(replies if item.kind == "general" else rng.sample(replies, ASTRAY))
+    if item.kind == "general":
+        foreign = next(language for language in LANGUAGES if language != item.language)
+        found |= dict.fromkeys(rng.sample(astray(world, item, foreign), ASTRAY))
     answers = rng.sample(list(found), len(found))
     judged = [indicators.judge(item.text, answer, item.reply, item.category, cut=False) for answer in answers]
     return Row(
@@ -70,8 +73,8 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
     )
 
 
-def astray(world: World, item: Item) -> list[str]:
-    """Return the canonical replies to other kinds of questions: a refusal, "I don't know", small talk."""
-    replies = [world.texts["harmful"]["reply"][item.language], world.texts["names"]["reply"][item.language]]
-    replies += [texts[item.language]["reply"] for texts in world.texts["general"].values()]
+def astray(world: World, item: Item, language: Language) -> list[str]:
+    """Return the canonical replies in `language` but the item's: a refusal, "I don't know", small talk."""
+    replies = [world.texts["harmful"]["reply"][language], world.texts["names"]["reply"][language]]
+    replies += [texts[language]["reply"] for texts in world.texts["general"].values()]
     return [reply for reply in replies if reply != item.reply]
