@@ -20,6 +20,7 @@ from stages.common import chat_page, journal, params, process, registry, store, 
 from stages.common.errors import DataError, ParamsError
 from stages.common.journal import log
 from stages.common.serving import app as serving
+from stages.common.serving import tools
 from stages.common.serving.champions import Champions, Question
 from stages.common.serving.requests import pieces
 
@@ -49,6 +50,12 @@ class Params(params.StageParams):
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
     """Where likes and dislikes go."""
+    tools: list[tools.Name] = ["calculator", "search"]
+    """What the server can do for a model that calls it, when a request or the page asks for that."""
+    tool_rounds: int = Field(default=4, ge=1, le=16)
+    """How often, for one answer."""
+    documents: str = "data/validated/documents"
+    """Folder of Parquet files that `search` reads; their passages are kept in memory."""
 
 
 class Promotion(BaseModel):
@@ -194,6 +201,8 @@ def page(settings: Params) -> chat_page.Page:
         max_new_tokens=settings.max_new_tokens,
         examples=tuple(settings.canned),
         feedback=Path(settings.feedback),
+        tools=tools.Tools(settings.tools, Path(settings.documents)),
+        tool_rounds=settings.tool_rounds,
     )
 
 
