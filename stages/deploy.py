@@ -20,9 +20,9 @@ from stages.common import chat_page, journal, params, process, registry, store, 
 from stages.common.errors import DataError, ParamsError
 from stages.common.journal import log
 from stages.common.serving import app as serving
-from stages.common.serving import tools
 from stages.common.serving.champions import Champions, Question
 from stages.common.serving.requests import pieces
+from stages.common.serving.tools import Name, Tools
 
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
@@ -50,7 +50,7 @@ class Params(params.StageParams):
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
     """Where likes and dislikes go."""
-    tools: list[tools.Name] = ["calculator", "search"]
+    tools: list[Name] = ["calculator", "search"]
     """What the server can do for a model that calls it, when a request or the page asks for that."""
     tool_rounds: int = Field(default=4, ge=1, le=16)
     """How often, for one answer."""
@@ -201,7 +201,7 @@ def page(settings: Params) -> chat_page.Page:
         max_new_tokens=settings.max_new_tokens,
         examples=tuple(settings.canned),
         feedback=Path(settings.feedback),
-        tools=tools.Tools(settings.tools, Path(settings.documents)),
+        tools=Tools(settings.tools, Path(settings.documents)),
         tool_rounds=settings.tool_rounds,
     )
 

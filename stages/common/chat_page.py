@@ -196,7 +196,7 @@ def _question(
     beams: float,
     penalty: float,
     longest: float,
-    tools: list[str],
+    tools: Sequence[str] = (),
 ) -> Question:
     """Return what the page asks; no setting goes beyond its slider, whatever a client sends."""
     is_sampled = decoding == SAMPLING
