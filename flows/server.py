@@ -106,9 +106,10 @@ def _start(url: str) -> None:
 
 
 def command(url: str) -> list[str]:
-    """Return the command of a server at `url`."""
+    """Return the command of a server at `url`: what `prefect server start` runs, behind the door that it lacks."""
     host, port = address(url)
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    options = ["--host", host, "--port", str(port), "--log-level", "warning", "--no-proxy-headers"]
+    return [sys.executable, "-m", "uvicorn", "--factory", "flows.guarded_server:app", *options]
 
 
 def main() -> None:

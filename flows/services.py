@@ -3,6 +3,7 @@
 Commands: python -m flows.services up, python -m flows.services down
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -34,10 +35,10 @@ def up() -> None:
         names.append("mlflow")
     if not server.answers(url):
         names.append("prefect")
-    if PROMOTION.exists():
+    if has_champion():
         names.append("chat")
     else:
-        print("lathe: no champion yet (make demo trains one), so no chat", file=sys.stderr)
+        print("lathe: no champion yet (make demo trains one, make review approves it), so no chat", file=sys.stderr)
     health = {name: address for name, address in healths(url).items() if name in names}
     for name, address in health.items():
         if answers(address):
@@ -50,6 +51,17 @@ def up() -> None:
     prefect(url, "work-pool", "create", POOL, "--type", "process", "--overwrite")
     prefect(url, "deploy", "--all", "--prefect-file", DEPLOYMENTS)
     print(f"lathe: log in {LOG}; stop with: make down")
+
+
+def has_champion() -> bool:
+    """Whether there is a model to chat with: the promotion's report names one, or a person has approved one since."""
+    from stages.common import registry, store
+
+    if not PROMOTION.exists():
+        return False
+    promoted = json.loads(PROMOTION.read_text(encoding="utf-8"))
+    named = promoted["champion_sha256"] is not None
+    return named or registry.with_alias(store.client(), promoted["name"], registry.CHAMPION) is not None
 
 
 def down() -> None:

@@ -9,18 +9,20 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import BaseModel, Field, ValidationError
 
-from stages.common import chat_page, journal, params, process, tracking
+from stages.common import chat_page, journal, params, process, registry, store, tracking
 from stages.common.errors import DataError, ParamsError
 from stages.common.journal import log
 from stages.common.serving import app as serving
 from stages.common.serving.champions import Champions, Question
 from stages.common.serving.requests import pieces
+from stages.common.serving.tools import Name, Tools
 
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
@@ -48,6 +50,12 @@ class Params(params.StageParams):
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
     """Where likes and dislikes go."""
+    tools: list[Name] = ["calculator", "search"]
+    """What the server can do for a model that calls it, when a request or the page asks for that."""
+    tool_rounds: int = Field(default=4, ge=1, le=16)
+    """How often, for one answer."""
+    documents: str = "data/validated/documents"
+    """Folder of Parquet files that `search` reads; their passages are kept in memory."""
 
 
 class Promotion(BaseModel):
@@ -56,7 +64,15 @@ class Promotion(BaseModel):
     name: str
     champion_sha256: str | None
     """Weights of the champion after the decision; None when there is none."""
+    decision: Literal["promoted", "pending", "refused"]
+    weights_sha256: str
+    """Weights that were decided about."""
     reason: str
+
+    @property
+    def deployed_sha256(self) -> str | None:
+        """Weights that are to answer: the champion's, or where there is none those that wait, once approved."""
+        return self.champion_sha256 or (self.weights_sha256 if self.decision == "pending" else None)
 
 
 def check(
@@ -67,12 +83,19 @@ def check(
     settings = params.load(Params, "deploy")
     with tracking.start("deploy", params={"deploy": settings.model_dump()}, inputs={"promotion": promotion}) as run:
         promoted = read(promotion)
-        champions = same_weights(Champions(promoted.name, rows=1), promoted, promotion)
-        answers, seconds = ask(champions, settings)
-        write(report, promoted, answers)
-        run.table("canned", answers)
-        run.metrics({"first_token_seconds": seconds})
-    journal.report(f"version {champions.current.version.number} answers, first token after {1000 * seconds:.0f} ms")
+        number = waiting(promoted)
+        if number:
+            write(report, promoted, waits=True)
+            found = f"no champion yet: version {number} waits for review, make review"
+        else:
+            champions = same_weights(Champions(promoted.name, rows=1), promoted, promotion)
+            answers, seconds = ask(champions, settings)
+            write(report, promoted, answers)
+            run.table("canned", answers)
+            run.metrics({"first_token_seconds": seconds})
+            number = champions.current.version.number
+            found = f"version {number} answers, first token after {1000 * seconds:.0f} ms"
+    journal.report(found)
 
 
 def serve(
@@ -106,13 +129,13 @@ def token(host: str, without_token: bool) -> str:
 
 
 def read(path: Path) -> Promotion:
-    """Return the promotion's report. Raises DataError when it is missing, malformed or names no champion."""
+    """Return the promotion's report. Raises DataError when it is missing, malformed, or nothing is to be deployed."""
     try:
         promoted = Promotion.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError) as error:
         what = f"not a promotion's report ({str(error).splitlines()[0]})"
         raise DataError(what, where=path, remedy="run `dvc repro -f promote`") from error
-    if promoted.champion_sha256 is None:
+    if promoted.deployed_sha256 is None:
         raise DataError(f"there is no champion: {promoted.reason}", where=path, remedy="train a better candidate")
     return promoted
 
@@ -125,11 +148,22 @@ def registered_name() -> str:
     return str(name)
 
 
+def waiting(promoted: Promotion) -> str:
+    """Return the number of the version that waits for a person where there is no champion yet, else ""."""
+    if promoted.champion_sha256 is not None:
+        return ""
+    client = store.client()
+    if registry.with_alias(client, promoted.name, registry.CHAMPION):
+        return ""
+    found = registry.with_weights(client, promoted.name, promoted.weights_sha256)
+    return found.number if found else ""
+
+
 def same_weights(champions: Champions, promoted: Promotion, report: Path) -> Champions:
     """Return the champion in memory. Raises DataError when it is not the one of the promotion's report."""
     held = champions.current.facts()["weights_sha256"]
-    if held != promoted.champion_sha256:
-        what = f"the champion's weights are {str(promoted.champion_sha256)[:12]} here and {held[:12]} in the registry"
+    if held != promoted.deployed_sha256:
+        what = f"the champion's weights are {str(promoted.deployed_sha256)[:12]} here and {held[:12]} in the registry"
         raise DataError(what, where=report, remedy="run `dvc repro -f promote`")
     return champions
 
@@ -149,11 +183,14 @@ def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], f
     return rows, longest
 
 
-def write(path: Path, promoted: Promotion, answers: list[dict[str, str]]) -> None:
-    """Write the report: the same on every machine."""
-    facts = {"name": promoted.name, "weights_sha256": promoted.champion_sha256, "answers": answers}
+def write(path: Path, promoted: Promotion, answers: Sequence[dict[str, str]] = (), waits: bool = False) -> None:
+    """Write the report: the same on every machine. `waits`: the weights wait for a person, and nobody answers yet."""
+    facts: dict[str, object] = {"name": promoted.name, "weights_sha256": promoted.deployed_sha256}
+    facts |= {"review": "pending"} if waits else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(facts | {"answers": list(answers)}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def page(settings: Params) -> chat_page.Page:
@@ -164,6 +201,8 @@ def page(settings: Params) -> chat_page.Page:
         max_new_tokens=settings.max_new_tokens,
         examples=tuple(settings.canned),
         feedback=Path(settings.feedback),
+        tools=Tools(settings.tools, Path(settings.documents)),
+        tool_rounds=settings.tool_rounds,
     )
 
 

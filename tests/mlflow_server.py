@@ -26,13 +26,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(port: int) -> Iterator[None]:
-    """A real MLflow server on `server.db`, killed with its workers at the end."""
+def server(port: int, *options: str, **environment: str) -> Iterator[None]:
+    """A real MLflow server on `server.db`, killed with its workers at the end; the last of two equal options counts."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///server.db", "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", "server-files"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", "server-files", *options]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    variables = os.environ | quiet | environment
     with Path("server.log").open("a") as log:
-        process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
 
     def is_up() -> bool:
         assert process.poll() is None, Path("server.log").read_text()

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from stages import deploy, promote
-from stages.common import process, store
+from stages.common import journal, process, release, store
 from stages.common.errors import DataError, ParamsError
 from tests.champion import write_project
 
@@ -64,7 +64,11 @@ def test_the_champion_answers_the_canned_prompts(project: Path) -> None:
 
 
 def without_champion(report: dict[str, Any]) -> dict[str, Any]:
-    return report | {"champion_sha256": None, "reason": "accuracy/iid 0.1 does not beat the base's 0.2"}
+    return report | {
+        "champion_sha256": None,
+        "decision": "refused",
+        "reason": "accuracy/iid 0.1 does not beat the base's 0.2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,30 @@ def test_a_champion_other_than_the_promoted_one_is_not_deployed(
     with pytest.raises(DataError, match=message):
         deploy.check(tmp_path / "promote.json", REPORT)
     assert not REPORT.exists()
+
+
+def test_weights_that_wait_for_their_first_review_do_not_stop_the_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(settings.replace("base: pretrain", "base: pretrain\n  approval: manual"))
+    promote.main(Path("reports/evaluate"), Path("models"), Path("reports/promote.json"))
+    promoted = json.loads(Path("reports/promote.json").read_text(encoding="utf-8"))
+    assert (promoted["decision"], promoted["champion_sha256"]) == ("pending", None)
+
+    deploy.check(Path("reports/promote.json"), REPORT)
+    assert journal.key_figure == ["no champion yet: version 1 waits for review, make review"]
+    waits = {"name": "lathe", "weights_sha256": promoted["weights_sha256"], "review": "pending", "answers": []}
+    assert json.loads(REPORT.read_text(encoding="utf-8")) == waits
+
+    release.approve(store.client(), "lathe", "1", "reads well", by="a person")
+    deploy.check(Path("reports/promote.json"), REPORT)
+    deployed = json.loads(REPORT.read_text(encoding="utf-8"))
+    assert deployed["weights_sha256"] == promoted["weights_sha256"] and len(deployed["answers"]) == 2
+    assert journal.key_figure[0].startswith("version 1 answers")
 
 
 def test_the_name_to_serve_comes_from_the_promotion_s_params(

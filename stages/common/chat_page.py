@@ -3,9 +3,10 @@
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ from stages.common.errors import StageError
 from stages.common.journal import log
 from stages.common.records import Record, message
 from stages.common.sampling import Sampling
-from stages.common.serving import feedback
+from stages.common.serving import calling, feedback
 from stages.common.serving.api_types import BEAMS_AT_MOST, CHARACTERS_AT_MOST
+from stages.common.serving.calling import Ran, Step, Talk
 from stages.common.serving.champions import Asked, Question
 from stages.common.serving.library import LIBRARY
 from stages.common.serving.observing import Observer
+from stages.common.serving.tools import Tools
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,6 +40,10 @@ class Page:
     examples: tuple[str, ...]
     feedback: Path
     """The store of likes and dislikes."""
+    tools: Tools = field(default_factory=lambda: Tools((), Path()))
+    """What the model may have done for it, where one asks for that."""
+    tool_rounds: int = 4
+    """How often, for one answer."""
 
 
 class Answered:
@@ -85,12 +92,15 @@ def _blocks(observer: Observer, page: Page) -> Any:
     async def respond(text: str, history: list[Record], *settings: Any) -> AsyncIterator[tuple[str, str]]:
         """Answer the last message of a conversation; beside it, what it took."""
         said, asked = "", None
+        ran: list[Ran] = []
         try:
-            asked, pieces = await observer.ask(_question(page, text, history, *settings), "page")
+            question, run = _question(page, text, history, *settings), partial(page.tools.run, allowed=settings[-1])
+            asked, pieces = await calling.ask(observer, question, "page", run, page.tool_rounds)
             async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
                 async for piece in open_pieces:
                     said += piece.text
-                    yield said, _counts(asked, piece.tokens)
+                    ran += piece.ran if isinstance(piece, Step) else ()
+                    yield said, _counts(asked, piece.tokens, ran)
         except StageError as error:
             what = f"{error.what}; {error.remedy}" if error.remedy else error.what
             raise gradio.Error(what, print_exception=False) from error
@@ -169,6 +179,9 @@ def _settings(page: Page) -> list[Any]:
         gradio.Slider(
             1, page.max_new_tokens, value=page.max_new_tokens, step=1, label="Longest answer (tokens)", render=False
         ),
+        gradio.CheckboxGroup(
+            list(page.tools.names), value=[], label="Tools", visible=bool(page.tools.names), render=False
+        ),
     ]
 
 
@@ -183,6 +196,7 @@ def _question(
     beams: float,
     penalty: float,
     longest: float,
+    tools: Sequence[str] = (),
 ) -> Question:
     """Return what the page asks; no setting goes beyond its slider, whatever a client sends."""
     is_sampled = decoding == SAMPLING
@@ -197,6 +211,7 @@ def _question(
         int(_within(longest, 1, page.max_new_tokens)),
         sampling,
         beams=int(_within(beams, 2, BEAMS_AT_MOST)) if decoding == BEAM else 1,
+        tools=page.tools.schemas(tools) if tools else None,
     )
 
 
@@ -204,8 +219,9 @@ def _within(value: float, low: float, high: float) -> float:
     return min(max(float(value), low), high)
 
 
-def _counts(asked: Asked, tokens: int) -> str:
-    parts = [f"{asked.prompt_tokens} tokens read, {tokens} written, version {asked.champion.version.number}"]
+def _counts(asked: Asked | Talk, tokens: int, ran: Sequence[Ran] = ()) -> str:
+    parts = [calling.shown(one) for one in ran]
+    parts += [f"{asked.prompt_tokens} tokens read, {tokens} written, version {asked.champion.version.number}"]
     if asked.dropped:
         parts.append(f"the oldest {asked.dropped} messages no longer fit and were not read")
     return "; ".join(parts)

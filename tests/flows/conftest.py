@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows import background, server
+from tests.flows import attacked
 
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """\
@@ -100,6 +101,22 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run(start, cwd=folder, check=True, timeout=180, env=environment(url))
     yield url
     assert background.end(folder / server.RECORD)
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow as `make up` starts it."""
+    with attacked.mlflow_as_started(tmp_path_factory.mktemp("mlflow")) as url:
+        yield url
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The server under attack, `mlflow` or `prefect`, by name and address; whatever was sent, it answers afterwards."""
+    name = request.param
+    url: str = request.getfixturevalue(f"{name}_url").removesuffix("/api")
+    yield name, url
+    assert attacked.call(url, attacked.ALIVE[name]).status_code == 200
 
 
 @pytest.fixture

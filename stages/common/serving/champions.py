@@ -32,6 +32,8 @@ class Question:
     sampling: Sampling = GREEDY
     stop: tuple[str, ...] = ()
     beams: int = 1
+    tools: str | None = None
+    """The tools that the model may call, as JSON; see `chat.encode_prompt`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Champions:
             engine = champion.engine
             context = generation.context(engine.model)
             room = context - question.max_new_tokens if context else None
-            prompt = fitted(engine.tokenizer, question.messages, room)
+            prompt = fitted(engine.tokenizer, question.messages, room, question.tools)
             request = Request(prompt.tokens, question.max_new_tokens, question.sampling, question.stop, question.beams)
             try:
                 ticket = engine.submit(request, deliver)

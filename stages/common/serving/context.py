@@ -1,9 +1,10 @@
 """A conversation as the model will read it: cleaned as its training text was, cut to the model's context."""
 
+import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.common import chat, content
 from stages.common.errors import DataError
@@ -31,19 +32,34 @@ def plain(text: str) -> str:
     return text
 
 
-def fitted(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], room: int | None) -> Fitted:
+def readable(value: Any) -> Any:
+    """Return `value`, of the kind that JSON has, with every text in it `plain`."""
+    if isinstance(value, dict):
+        return {plain(key): readable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [readable(inner) for inner in value]
+    return plain(value) if isinstance(value, str) else value
+
+
+def fitted(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], room: int | None, tools: str | None = None
+) -> Fitted:
     """Return the prompt, the oldest turns dropped until it is at most `room` tokens; a system prompt stays.
 
-    Without `room` nothing is dropped. Raises DataError when even the last turn alone is too long.
+    `tools` are JSON, as in `chat.encode_prompt`; a tool's result stays with its question. Without `room` nothing is
+    dropped. Raises DataError when even the last turn alone is too long.
     """
-    said = [message | {"content": plain(message["content"])} for message in messages]
+    said = [readable(message) for message in messages]
+    offered = json.dumps(readable(json.loads(tools)), ensure_ascii=False) if tools else None
     system = [message for message in said[:1] if message["role"] == "system"]
     turns = said[len(system) :]
-    # An answer without its question would confuse.
-    starts = [0, *(at for at in range(1, len(turns)) if turns[at]["role"] == "user" or at == len(turns) - 1)]
+    # An answer without its question would confuse, and so would a tool's result.
+    last = len(turns) - 1
+    begins = [turn["role"] == "user" or (at == last and turn["role"] != "tool") for at, turn in enumerate(turns)]
+    starts = [0, *(at for at in range(1, len(turns)) if begins[at])]
 
     def tokens(start: int) -> list[int]:
-        return chat.encode_prompt(tokenizer, [*system, *turns[start:]])
+        return chat.encode_prompt(tokenizer, [*system, *turns[start:]], offered)
 
     found = tokens(0)
     if room is None or len(found) <= room:

@@ -79,7 +79,7 @@ class Guard:
     def _refusal(
         self, scope: Any, headers: list[tuple[bytes, bytes]], method: str
     ) -> tuple[int, str, dict[str, str]] | None:
-        if any(is_foreign(one, method) for one in _readings(headers)):
+        if asked_elsewhere(scope):
             return 403, "requests from other sites are refused", {}
         if CLOSED.match(scope["path"]):
             return 404, "there is no such page", {}
@@ -147,6 +147,11 @@ def knows_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
     elif scheme.lower() != b"bearer":
         return False
     return hmac.compare_digest(value.strip(), token.encode())
+
+
+def asked_elsewhere(scope: Any) -> bool:
+    """Whether a page of another site asks: `is_foreign` for a request or websocket, with each Origin that it names."""
+    return any(is_foreign(one, scope.get("method", "GET")) for one in _readings(scope["headers"]))
 
 
 def _readings(headers: list[tuple[bytes, bytes]]) -> list[dict[str, str]]:

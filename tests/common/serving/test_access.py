@@ -128,6 +128,30 @@ def test_the_token_is_taken_from_nowhere_else(guarded: str, path: str) -> None:
     assert status(reply) == 401
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        f"Authorization: Bearer wrong\r\nAuthorization: Bearer {TOKEN}\r\n",
+        f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer {TOKEN}\r\n",
+        f"Authorization: Bearer wrong, Bearer {TOKEN}\r\n",
+        f"Proxy-Authorization: Bearer {TOKEN}\r\n",
+        f"X-Api-Key: {TOKEN}\r\n",
+        "X-Forwarded-For: 127.0.0.1\r\nX-Real-Ip: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n",
+    ],
+    ids=repr,
+)
+def test_no_trick_with_headers_stands_for_the_token(guarded: str, headers: str) -> None:
+    reply = raw(guarded, f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n".encode())
+    assert status(reply) in (400, 401), reply[:200]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/a%0d%0aSet-Cookie:%20a=b", "/a%0d%0a%0d%0aHTTP/1.1%20200", "/v1/%0aX:a"])
+def test_a_line_break_in_an_address_is_no_header(url: str, path: str) -> None:
+    reply = raw(url, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    head = reply.partition(b"\r\n\r\n")[0].lower()
+    assert status(reply) == 404 and b"set-cookie" not in head and b"\nx:" not in head
+
+
 def test_with_the_token_all_is_open_to_client_and_browser(guarded: str) -> None:
     assert httpx.get(f"{guarded}/v1/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert httpx.get(guarded, auth=("anybody", TOKEN)).status_code == 200

@@ -56,6 +56,9 @@ def lives_on(url: str) -> Iterator[None]:
                 {"model": "../../etc/passwd"},
                 {"model": "/etc/passwd"},
                 {"tools": [{"type": "function"}]},
+                {"tools": [{"type": "function", "function": {"name": "../../a"}}]},
+                {"server_tools": ["os.system"]},
+                {"server_tools": ["calculator"] * 100},
                 {"response_format": {"type": "json_object"}},
                 {"logit_bias": {"1": 100}},
                 {"__proto__": {"admin": True}},
@@ -179,10 +182,10 @@ def test_every_page_forbids_what_an_answer_could_load(url: str) -> None:
 
 def test_gradio_s_own_calls_take_no_setting_beyond_its_bounds(url: str) -> None:
     calls: list[list[Any]] = [
-        ["hello", "", "sampling", 1e9, -5, 1e9, 1e9, 1e9],
-        ["hello", "{{ 7*7 }}", "no such way", 0, 0, 0, 0, -1],
-        [None, None, None, None, None, None, None, None],
-        [{"path": "/etc/passwd"}, "", "greedy", 1, 1, 2, 1, 8],
+        ["hello", "", "sampling", 1e9, -5, 1e9, 1e9, 1e9, []],
+        ["hello", "{{ 7*7 }}", "no such way", 0, 0, 0, 0, -1, ["__import__"]],
+        [None, None, None, None, None, None, None, None, None],
+        [{"path": "/etc/passwd"}, "", "greedy", 1, 1, 2, 1, 8, ["../../etc/passwd"]],
     ]
     with httpx.Client(base_url=url, timeout=30) as client:
         for data in calls:

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "beams": 2,
     "penalty": 1.0,
     "longest": 16,
+    "tools": [],
 }
 
 
