@@ -10,6 +10,7 @@ from stages.common.errors import DataError, ParamsError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
 
 
@@ -100,6 +101,13 @@ def check(folder: Path) -> None:
                 handle.keys()
         except (SafetensorError, OSError) as error:
             raise DataError(f"not a valid safetensors file: {error}", where=file, remedy=REMEDY) from error
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise DataError when a folder from which a library would read any weights it finds holds a pickle."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in PICKLES:
+            raise DataError("a pickle, which is never loaded", where=file, remedy="remove it, if you trust the rest")
 
 
 def weights_sha256(folder: Path) -> str:
