@@ -15,7 +15,7 @@ pretrain:
   block_tokens: 32
   checkpoint_minutes: 0.001
   training: &training
-    num_train_epochs: 6
+    num_train_epochs: 3
     per_device_train_batch_size: 2
     learning_rate: 0.01
     lr_scheduler_type: cosine
@@ -33,13 +33,13 @@ reward:
   checkpoint_minutes: 0.001
   training:
     <<: *training
-    num_train_epochs: 20     # a batch holds four short answers: two epochs end before the second signal comes
+    num_train_epochs: 8  # its steps are short
 ppo:
   checkpoint_minutes: 0.001
   max_tokens: 128
   max_new_tokens: 8
   rollout_episodes: 8
-  rollouts_per_epoch: 6
+  rollouts_per_epoch: 4
   kl_target: 0.5
   average_decay: 0.9
   demonstrations: 10
