@@ -79,7 +79,8 @@ def module_of_generation(folder: Path, canary: Path) -> None:
     (folder / "custom_generate").mkdir()
     (folder / "custom_generate/generate.py").write_text(CODE.format(canary=str(canary)) + "def generate(**_): ...\n")
     file = folder / "generation_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"custom_generate": str(folder)}))
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | {"custom_generate": str(folder)}))
 
 
 def chat_template_with_code(folder: Path, canary: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_trap_in_a_checkpoint_is_not_sprung_even_under_a_forged_manifest(
     given: Path, tmp_path: Path, canary: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    trainer, settings = small_trainer(given)
+    trainer = small_trainer(given)
     folder = Path(trainer.args.output_dir)
     trainer.train()
     (checkpoint,) = checkpoints.in_order(folder)
@@ -159,11 +160,11 @@ def test_a_trap_in_a_checkpoint_is_not_sprung_even_under_a_forged_manifest(
     checkpoints.seal(forged, checkpoint)
     assert checkpoints.fault(checkpoint) == ""
     with pytest.raises(DataError, match="a pickle, which is never loaded"):
-        small_trainer(given)[0].train(resume_from_checkpoint=str(checkpoint))
+        small_trainer(given).train(resume_from_checkpoint=str(checkpoint))
     assert not canary.exists()
 
 
-def small_trainer(given: Path) -> tuple[Any, Any]:
+def small_trainer(given: Path) -> Any:
     from stages import sft
     from tests.tiny import write_validated
 
@@ -173,4 +174,4 @@ def small_trainer(given: Path) -> tuple[Any, Any]:
     trainer = sft.build_trainer(settings, given / "model", Path("data/conversations"), "fingerprint")
     trainer.args.save_strategy = "steps"
     trainer.args.save_steps = 1
-    return trainer, settings
+    return trainer
