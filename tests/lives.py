@@ -1,6 +1,7 @@
 """A small world in which each of the six trainers can live and be killed, and what it leaves."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def checkpoints(folder: Path, stage: str) -> list[Path]:
     """Return the checkpoints of a trainer, the newest last."""
     found = (folder / "checkpoints" / stage).glob("*/checkpoint-*")
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def wait_for_checkpoints(process: Any, folder: Path, stage: str, count: int) -> None:
+    """Wait until the process has written `count` new checkpoints, or ended."""
+    seen = set(checkpoints(folder, stage))
+    wanted = len(seen) + count
+    while process.is_alive() and len(seen) < wanted:
+        seen.update(checkpoints(folder, stage))
+        time.sleep(0.005)
 
 
 def bits(folder: Path, stage: str) -> dict[str, str]:

@@ -51,8 +51,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
         while killed < wanted or not lives.bits(work, stage):
             saved = bool(lives.checkpoints(work, stage))
             process, runs = lives.start(work, stage), runs + 1
-            limit = seconds * chance.uniform(0.05, 1.0) if killed < wanted else 300
-            code = preloaded.ended(process, limit)
+            if killed < wanted and chance.random() < 0.7:  # the rest of the kills: while it starts, or anywhere
+                lives.wait_for_checkpoints(process, work, stage, chance.randint(1, 6))
+                code = preloaded.ended(process, 0.3 * chance.random())
+            else:
+                code = preloaded.ended(process, seconds * chance.uniform(0.05, 1.0) if killed < wanted else 300)
             resumed += saved and "resuming from" in (work / "logs" / f"{stage}.log").read_text()
             if code is None:
                 os.kill(process.pid, signal.SIGKILL)
@@ -78,9 +81,8 @@ def test_asked_to_stop_it_saves_and_leaves_in_time_and_resumes_to_the_same_bits(
     with told(capsys, f"{stage}, SIGTERM") as counts:
         stops = 0
         while stops < wanted:
-            process, before = lives.start(work, stage), lives.checkpoints(work, stage)
-            while process.is_alive() and lives.checkpoints(work, stage) == before:
-                time.sleep(0.01)
+            process = lives.start(work, stage)
+            lives.wait_for_checkpoints(process, work, stage, 1)
             time.sleep(chance.random() * 0.3)
             if not process.is_alive():
                 assert preloaded.ended(process) == 0, lives.said(work)

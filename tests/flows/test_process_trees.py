@@ -69,7 +69,7 @@ def start(command: list[str], repository: Path, url: str) -> "subprocess.Popen[b
 
 def at_work(repository: Path, top: "subprocess.Popen[bytes]") -> int:
     """Wait for the stage to be at work; return how many processes work for the run."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (repository / "started").exists():
         assert top.poll() is None and time.monotonic() < deadline, (repository / "said.log").read_text()
         time.sleep(0.05)
@@ -77,13 +77,16 @@ def at_work(repository: Path, top: "subprocess.Popen[bytes]") -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nobody_is_left(repository: Path, prefect_url: str, way: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_is_left(
+    repository: Path, request: pytest.FixtureRequest, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command, end = WAYS[way]
+    url = request.getfixturevalue("prefect_url") if command is FLOW else ""
     upper(repository, WORKS)
     turns, below, slowest = times(1, 10), 0, 0.0
     with told(capsys, way) as counts:
         for _ in range(turns):
-            top = start(command, repository, prefect_url)
+            top = start(command, repository, url)
             below += at_work(repository, top)
             end(top)
             asked = time.monotonic()
@@ -112,7 +115,7 @@ def test_a_time_limit_leaves_nobody(repository: Path, prefect_url: str, capsys: 
     turns, slowest = times(1, 10), 0.0
     with told(capsys, "a stage over its time") as counts:
         for _ in range(turns):
-            command = [part.format(hours=10 / 3600) for part in TIMEOUT]
+            command = [part.format(hours=30 / 3600) for part in TIMEOUT]
             top = start(command, repository, prefect_url)
             at_work(repository, top)
             while not (repository / "saved").exists():
