@@ -1,5 +1,6 @@
 """A real checkpoint with any of its files damaged in any way: found, named, and the one before is what goes on."""
 
+import functools
 import json
 import logging
 import random
@@ -43,7 +44,7 @@ def mutations(file: Path, foreign: Path) -> Iterator[tuple[str, Callable[[], obj
     if foreign.read_bytes() != content:
         yield "foreign", lambda: shutil.copy(foreign, file)
     for position in chance.sample(range(8 * len(content)), FLIPS):
-        yield f"bit {position}", lambda position=position: file.write_bytes(flipped(content, position))
+        yield f"bit {position}", functools.partial(file.write_bytes, flipped(content, position))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -3,6 +3,7 @@
 The shortest trainer in CI, all six with `make faults FULL=1`, there also at the second time a point is passed.
 """
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_life_that_dies_at_every_point_ends_with_the_same_bits(
 
 def test_a_point_may_name_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
-    monkeypatch.setattr(crash.os, "kill", lambda _, number: killed.append(number))
+    monkeypatch.setattr(os, "kill", lambda _, number: killed.append(number))
     monkeypatch.setattr(crash, "_passed", {})
     monkeypatch.setenv(crash.VARIABLE, "a:b@3")
     for _ in range(2):

@@ -117,7 +117,12 @@ def fail_calls() -> dict[str, int]:
 
     sys.addaudithook(count)
     fsync = os.fsync
-    with mock.patch.object(os, "fsync", lambda descriptor: (sys.audit("fsync", descriptor), fsync(descriptor))):
+
+    def audited(descriptor: int) -> None:
+        sys.audit("fsync", descriptor)
+        fsync(descriptor)
+
+    with mock.patch.object(os, "fsync", audited):
         for number in range(1, 1000):
             calls, wanted = 0, number
             refused = attempt(trainer, before, f"call {number}")
@@ -170,8 +175,8 @@ def test_without_room_nothing_is_begun_and_the_stage_may_be_tried_again(world: P
 
 
 def starved(folder: str, command: list[str]) -> None:
-    room.free = lambda _: 100_000
-    preloaded._stage("sft", command, folder, {})
+    with mock.patch.object(room, "free", return_value=100_000):
+        preloaded._stage("sft", command, folder, {})
 
 
 @pytest.mark.parametrize(
