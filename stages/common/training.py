@@ -220,9 +220,8 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
         if trainer.args.should_save:
             final.parent.mkdir(exist_ok=True)
             checkpoints.seal(temporary, final)
-    if trainer.args.should_save:
-        sha256 = weights_sha256(final)
-        run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
+            sha256 = weights_sha256(final)
+            run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
     trainer.accelerator.wait_for_everyone()
 
 
