@@ -16,7 +16,7 @@ import pytest
 
 from tests.counts import times, told
 from tests.flows.conftest import environment
-from tests.flows.test_train import ended, still_running, upper
+from tests.flows.test_train import upper
 
 SECONDS = 5.0
 # A stage at work, with a worker process of its own, as curation has them.
@@ -83,51 +83,49 @@ def test_nobody_is_left(
     command, end = WAYS[way]
     url = request.getfixturevalue("prefect_url") if command is FLOW else ""
     upper(repository, WORKS)
-    turns, below, slowest = times(1, 10), 0, 0.0
+    turns, seen, slowest = times(1, 10), 0, 0.0
     with told(capsys, way) as counts:
         for _ in range(turns):
             top = start(command, repository, url)
-            below += at_work(repository, top)
+            seen += at_work(repository, top)
             end(top)
             asked = time.monotonic()
-            assert ended_below(top, repository), still_running(repository)
+            assert ended_below(top, repository), below(top, repository)
             slowest = max(slowest, time.monotonic() - asked)
             assert (repository / "saved").exists(), "it did not save"
-            assert top.wait() != 0
+            assert top.wait(60) != 0
             for name in ("started", "saved"):
                 (repository / name).unlink()
-        counts |= {"runs": turns, "processes below them": below, "ms for the slowest": int(slowest * 1000)}
+        counts |= {"runs": turns, "processes below them": seen, "ms for the slowest": int(slowest * 1000)}
+
+
+def below(top: "subprocess.Popen[bytes]", repository: Path) -> list[psutil.Process]:
+    """Return who works in the repository, the run's own process aside: a flow still tells its server how it ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != top.pid and process.cwd() == str(repository):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
 
 
 def ended_below(top: "subprocess.Popen[bytes]", repository: Path) -> bool:
-    """Whether nobody works in the repository within SECONDS; our own child is a zombie until we look."""
+    """Whether nobody below the run is alive within SECONDS."""
     deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        top.poll()
-        if not still_running(repository):
-            return True
+    while below(top, repository) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return False
+    return not below(top, repository)
 
 
 def test_a_time_limit_leaves_nobody(repository: Path, prefect_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     upper(repository, WORKS)
-    turns, slowest = times(1, 10), 0.0
+    turns = times(1, 10)
     with told(capsys, "a stage over its time") as counts:
         for _ in range(turns):
-            command = [part.format(hours=30 / 3600) for part in TIMEOUT]
-            top = start(command, repository, prefect_url)
-            at_work(repository, top)
-            while not (repository / "saved").exists():
-                assert top.poll() is None, (repository / "said.log").read_text()
-                time.sleep(0.05)
-            asked = time.monotonic()
-            below = [process for process in psutil.Process(top.pid).children(recursive=True)]
-            _, alive = psutil.wait_procs(below, timeout=SECONDS)
-            assert not alive
-            slowest = max(slowest, time.monotonic() - asked)
-            assert top.wait(60) != 0 and ended(repository, SECONDS)
+            top = start([part.format(hours=15 / 3600) for part in TIMEOUT], repository, prefect_url)
+            assert top.wait(300) != 0
+            assert ended_below(top, repository), below(top, repository)
             assert "its time limit" in (repository / "said.log").read_text()
-            for name in ("started", "saved"):
-                (repository / name).unlink()
-        counts |= {"runs": turns, "ms for the slowest": int(slowest * 1000)}
+        counts |= {"runs": turns}
