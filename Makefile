@@ -12,6 +12,7 @@ BENCH ?=
 ID ?=
 UNTIL ?=
 COUNT ?= 1
+FULL ?=
 VERSION ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -121,8 +122,8 @@ test-slow: env ## the slow tests alone
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)
 
-faults: env ## promotions killed 20 times after each write, PPO at 10 random moments (LATHE_FAULT_ROUNDS, LATHE_KILLS)
-	@LATHE_FAULT_ROUNDS=$${LATHE_FAULT_ROUNDS:-20} LATHE_KILLS=$${LATHE_KILLS:-10} $(BIN)/python -m pytest tests/test_promote_faults.py tests/test_life.py -k "promote or random_moments" $(PYTEST_ARGS)
+faults: env ## kill, fill, damage: every test of that kind (FULL=1: as often as is claimed, hours)
+	@LATHE_FULL=$(FULL) LATHE_FAULT_ROUNDS=$${LATHE_FAULT_ROUNDS:-$(if $(FULL),20,1)} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
 bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
 	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done

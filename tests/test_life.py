@@ -1,160 +1,104 @@
-"""The life of a trainer, from outside: killed in the middle, it ends with the bits of a run that was not."""
+"""The life of a trainer, from outside: killed or stopped at random moments, it ends with the same bits.
 
+A few of each in CI, 100 kills over the six trainers with `make faults FULL=1`. Moments are seeded.
+"""
+
+import functools
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from stages.common.models import file_sha256
-from tests.small_ppo import write_ppo
-from tests.tiny import CONFIG, make_tokenizer, write_validated
+from tests import lives, preloaded
+from tests.counts import times, told
 
-ROOT = Path(__file__).parent.parent
-PARAMS = f"""
-pretrain:
-  model: {CONFIG}
-  block_tokens: 32
-  checkpoint_minutes: 0.001
-  training: &training
-    num_train_epochs: 6
-    per_device_train_batch_size: 2
-    learning_rate: 0.01
-    lr_scheduler_type: cosine
-    seed: 1
-sft:
-  checkpoint_minutes: 0.001
-  training: *training
-dpo:
-  checkpoint_minutes: 0.001
-  training:
-    <<: *training
-    num_train_epochs: 2
-    gradient_checkpointing: false
-reward:
-  checkpoint_minutes: 0.001
-  training:
-    <<: *training
-    num_train_epochs: 20     # a batch holds four short answers: two epochs end before the second signal comes
-ppo:
-  checkpoint_minutes: 0.001
-  max_tokens: 128
-  max_new_tokens: 8
-  rollout_episodes: 8
-  rollouts_per_epoch: 6
-  kl_target: 0.5
-  average_decay: 0.9
-  demonstrations: 10
-  ptx_weight: 0.5
-  ptx_blocks: 1
-  ptx_block_tokens: 32
-  training:
-    <<: *training
-    learning_rate: 0.001
-    num_train_epochs: 3
-orpo:
-  checkpoint_minutes: 0.001
-  lora:
-    r: 2
-    lora_dropout: 0.1
-    target_modules: [q_proj, v_proj]
-  training:
-    <<: *training
-    num_train_epochs: 2
-"""
-COMMANDS = {
-    "pretrain": "--tokenizer models/tokenizer --documents data/documents --out models/pretrain --curve pretrain.csv",
-    "sft": "--model models/pretrain --conversations data/conversations --out models/sft --curve sft.csv",
-    "dpo": "--model models/pretrain --comparisons data/comparisons --out models/dpo --curve dpo.csv",
-    "reward": "--model models/pretrain --comparisons data/comparisons --conversations data/conversations"
-    " --out models/reward --curve reward.csv --report r1.json",
-    "ppo": "--model models/pretrain --reward given/reward --samples given/samples --conversations data/conversations"
-    " --documents data/documents --out models/ppo --curve ppo.csv --report ppo.json",
-    "orpo": "--model models/pretrain --comparisons data/comparisons --out models/orpo --curve orpo.csv",
-}
-OUTS = {"pretrain": "models/pretrain/model.safetensors", "sft": "models/sft/last/model.safetensors"}
-OUTS |= {name: f"models/{name}/model.safetensors" for name in ("dpo", "orpo", "ppo", "reward")}
+KILLS = dict(zip(lives.TRAINERS, (17, 17, 17, 17, 16, 16), strict=True))
+STOP_SECONDS = 10
+Measure = Callable[[str], tuple[dict[str, str], float]]
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with data, params, tokenizer and a base model trained without interruption."""
-    folder = tmp_path_factory.mktemp("life")
-    write_validated(folder / "data")
-    write_ppo(folder / "given")
-    (folder / "params.yaml").write_text(PARAMS.replace("'", '"').replace("True", "true"))
-    make_tokenizer().save_pretrained(folder / "models/tokenizer")
-    assert start(folder, "pretrain").wait() == 0
-    return folder
+    return lives.write_world(tmp_path_factory.mktemp("life"))
 
 
-def start(folder: Path, stage: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("DVC_STAGE", None)
-    command = [sys.executable, "-m", f"stages.{stage}", *COMMANDS[stage].split()]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+@pytest.fixture(scope="module")
+def uninterrupted(work: Path) -> Measure:
+    """Return the bits of a stage's uninterrupted run, and how many seconds it took."""
+    return functools.cache(functools.partial(_measured, work))
 
 
-def checkpoints(folder: Path, stage: str) -> set[str]:
-    return {path.name for path in (folder / "checkpoints" / stage).glob("*/checkpoint-*")}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "orpo", "reward", "ppo"])
-def test_killed_and_resumed_ends_with_the_same_bits(work: Path, stage: str) -> None:
-    if stage != "pretrain":
-        assert start(work, stage).wait() == 0
-    whole = (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv"))
-    for path in [work / "checkpoints" / stage, work / OUTS[stage]]:
-        subprocess.run(["rm", "-r", str(path)], check=True)
-    chance = random.Random(stage)
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
-        process, before = start(work, stage), checkpoints(work, stage)
-        while process.poll() is None and not checkpoints(work, stage) - before:
-            time.sleep(0.02)
-        time.sleep(chance.random() * 0.3)
-        process.send_signal(number)
-        assert process.wait() == code
-        assert checkpoints(work, stage)
-    assert start(work, stage).wait() == 0
-    assert "resuming from" in (work / "logs" / f"{stage}.log").read_text()
-    assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
-    assert not list((work / "models").rglob("*.bin"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_ppo_killed_at_random_moments_of_its_life_ends_with_the_same_bits(work: Path) -> None:
-    """LATHE_KILLS SIGKILLs, from the first import to the last report; a run that gets through starts afresh."""
-    stage, wanted, killed = "ppo", int(os.environ.get("LATHE_KILLS", "2")), 0
-    forget = [work / "checkpoints" / stage, work / OUTS[stage]]
-    subprocess.run(["rm", "-rf", *map(str, forget)], check=True)
+def _measured(work: Path, stage: str) -> tuple[dict[str, str], float]:
     started = time.monotonic()
-    assert start(work, stage).wait() == 0
-    seconds = time.monotonic() - started
-    whole = (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv"))
-    subprocess.run(["rm", "-r", *map(str, forget)], check=True)
-    chance = random.Random(wanted)
-    while killed < wanted:
-        process = start(work, stage)
-        try:
-            code = process.wait(seconds * chance.uniform(0.3, 1.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code, killed = process.wait(), killed + 1
-        if code == 0:
-            assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
-            subprocess.run(["rm", "-r", *map(str, forget)], check=True)
-    assert start(work, stage).wait() == 0
-    assert (file_sha256(work / OUTS[stage]), file_sha256(work / f"{stage}.csv")) == whole
+    return lives.whole(work, stage), time.monotonic() - started
 
 
-@pytest.mark.slow
-def test_two_at_once_one_runs_and_the_other_says_who(work: Path) -> None:
-    subprocess.run(["rm", "-r", str(work / "checkpoints/pretrain")], check=True)
-    running = [start(work, "pretrain") for _ in range(2)]
-    assert sorted(process.wait() for process in running) == [0, 6]
+@pytest.mark.parametrize("stage", lives.TRAINERS)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    work: Path, uninterrupted: Measure, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the first line to the last report; a run that gets through starts afresh, until enough were killed."""
+    wanted, killed, chance = times(1, KILLS[stage]), 0, random.Random(stage)
+    expected, seconds = uninterrupted(stage)
+    with told(capsys, f"{stage}, SIGKILL at random moments of {seconds:.1f} s") as counts:
+        runs = resumed = 0
+        while killed < wanted or not lives.bits(work, stage):
+            saved = bool(lives.checkpoints(work, stage))
+            process, runs = lives.start(work, stage), runs + 1
+            if killed < wanted and chance.random() < 0.7:  # the rest of the kills: while it starts, or anywhere
+                lives.wait_for_checkpoints(process, work, stage, chance.randint(1, 6))
+                code = preloaded.ended(process, 0.3 * chance.random())
+            else:
+                code = preloaded.ended(process, seconds * chance.uniform(0.05, 1.0) if killed < wanted else 300)
+            resumed += saved and "resuming from" in (work / "logs" / f"{stage}.log").read_text()
+            if code is None:
+                os.kill(process.pid, signal.SIGKILL)
+                code, killed = preloaded.ended(process), killed + 1
+                assert code == -signal.SIGKILL
+                continue
+            assert code == 0, lives.said(work)
+            assert lives.bits(work, stage) == expected
+            if killed < wanted:
+                lives.forget(work, stage)
+        counts |= {"kills": killed, "starts": runs, "of them resumed": resumed}
+    assert lives.bits(work, stage) == expected
+    assert not [path for path in (work / "models").rglob("*") if path.suffix in (".bin", ".pt")]
+
+
+@pytest.mark.parametrize("stage", lives.TRAINERS)
+def test_asked_to_stop_it_saves_and_leaves_in_time_and_resumes_to_the_same_bits(
+    work: Path, uninterrupted: Measure, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (expected, _), chance, slowest = uninterrupted(stage), random.Random(f"{stage} stops"), 0.0
+    wanted = times(1, 5)
+    lives.forget(work, stage)
+    with told(capsys, f"{stage}, SIGTERM") as counts:
+        stops = 0
+        while stops < wanted:
+            process = lives.start(work, stage)
+            lives.wait_for_checkpoints(process, work, stage, 1)
+            time.sleep(chance.random() * 0.3)
+            if not process.is_alive():
+                assert preloaded.ended(process) == 0, lives.said(work)
+                assert lives.bits(work, stage) == expected
+                lives.forget(work, stage)
+                continue
+            asked = time.monotonic()
+            os.kill(process.pid, signal.SIGTERM)
+            code = preloaded.ended(process)
+            if code == 0:  # it came when nothing was left to do
+                continue
+            assert code == 143, lives.said(work)
+            assert lives.checkpoints(work, stage)
+            stops, slowest = stops + 1, max(slowest, time.monotonic() - asked)
+        assert preloaded.ended(lives.start(work, stage)) == 0, lives.said(work)
+        counts |= {"stops": stops, "ms for the slowest": int(slowest * 1000)}
+    assert "resuming from" in (work / "logs" / f"{stage}.log").read_text()
+    assert lives.bits(work, stage) == expected
+    assert slowest < STOP_SECONDS

@@ -4,7 +4,6 @@ Default: each point once. LATHE_FAULT_ROUNDS=20 (`make faults`) kills at each po
 """
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ import pytest
 from stages import promote
 from stages.common import crash, promotions, registry, release, store
 from stages.common.evaluation import filed, standing
+from tests import preloaded
 from tests.champion import add_candidate, write_project_with_store
 
 ROUNDS = int(os.environ.get("LATHE_FAULT_ROUNDS", "1"))
@@ -37,9 +37,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(1200 * RO
 @pytest.fixture(scope="module")
 def processes() -> Any:
     """Children that start with the slow imports done."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow", "torch", "mlflow.store.tracking.sqlalchemy_store", __name__])
-    return context
+    return preloaded.context()
 
 
 @pytest.fixture(scope="module")

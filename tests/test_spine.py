@@ -9,6 +9,7 @@ import pytest
 
 from stages.common import params, records
 from tests import project
+from tests.counts import FULL
 
 SMALL: dict[str, Any] = {
     "demo.documents.paragraph_rounds": 2,
@@ -76,6 +77,18 @@ def test_it_ends_with_a_champion_that_answers(done: Path) -> None:
     assert promotion["candidate"] == min(evaluated, key=evaluated.__getitem__)
     asked = json.loads((done / "reports/deploy.json").read_text(encoding="utf-8"))
     assert len(asked["answers"]) == len(params.read_yaml(done / "params.yaml")["deploy"]["canned"])
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(not FULL, reason="the whole pipeline twice more: make faults FULL=1")
+def test_everything_made_anew_gives_the_same_lock(done: Path) -> None:
+    """Twice anew, because the first time there was no champion to compare with."""
+    locks = []
+    for _ in range(2):
+        result = project.run(done, "dvc", "repro", "--force")
+        assert result.returncode == 0, result.stdout + result.stderr
+        locks.append((done / "dvc.lock").read_bytes())
+    assert locks[0] == locks[1]
 
 
 def test_a_second_call_runs_nothing(done: Path) -> None:

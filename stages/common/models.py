@@ -10,6 +10,8 @@ from stages.common.errors import DataError, ParamsError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+FLOATS = ("F", "BF")
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
 
 
@@ -32,20 +34,44 @@ def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedM
 
 def load(folder: Path | str) -> "PreTrainedModel":
     """Return the causal language model in `folder` (or of that name in the local hub cache), on the CPU in fp32."""
-    import torch
     from transformers import AutoModelForCausalLM
+
+    return read(AutoModelForCausalLM, folder)
+
+
+def read(
+    cls: Any, folder: Path | str, *, new: tuple[str, ...] = (), unused: tuple[str, ...] = (), **options: Any
+) -> "PreTrainedModel":
+    """Return what the Auto class `cls` makes of `folder`, in fp32, with every weight from there and every one used.
+
+    Tensors that the model has `new` or leaves `unused` are named by their beginnings; transformers would fill in any
+    other that is missing at random and pass over what it does not know, with a warning. Raises DataError.
+    """
+    import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    local = Path(folder)
-    if local.is_dir():
-        check(local)
+    if Path(folder).is_dir():
+        check(Path(folder))
+    spoken = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what it would warn of is an error here
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        model, loaded = cls.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a config that is JSON but no config raises KeyError, TypeError, validation errors, …
         raise DataError(f"cannot load the model: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+    finally:
+        transformers_logging.set_verbosity(spoken)
+    for kind, allowed, what in (("missing_keys", new, "missing"), ("unexpected_keys", unused, "not the model's")):
+        wrong = sorted(name for name in loaded[kind] if not name.startswith(allowed))
+        if wrong:
+            raise DataError(f"{len(wrong)} tensors are {what}, {wrong[0]} for one", where=folder, remedy=REMEDY)
     return model
 
 
@@ -83,7 +109,7 @@ def device() -> str:
 
 
 def check(folder: Path) -> None:
-    """Read every tensor's bytes range and config of `folder`; raise DataError naming the file that is wrong."""
+    """Read every tensor's bytes range and type, and the config; raise DataError naming the file that is wrong."""
     from safetensors import SafetensorError, safe_open
 
     weights = sorted(folder.glob("*.safetensors"))
@@ -91,15 +117,31 @@ def check(folder: Path) -> None:
         if not file.is_file():
             raise DataError("file not found", where=file, remedy=REMEDY)
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"not valid JSON: {error}", where=folder / "config.json", remedy=REMEDY) from error
+    tensors = 0
     for file in weights:
         try:
             with safe_open(file, framework="pt") as handle:
-                handle.keys()
+                types = {name: handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118  # no dict
         except (SafetensorError, OSError) as error:
             raise DataError(f"not a valid safetensors file: {error}", where=file, remedy=REMEDY) from error
+        tensors += len(types)
+        for name, kind in types.items():
+            if not kind.startswith(FLOATS):
+                raise DataError(f"{name} is of type {kind}, no weight", where=file, remedy=REMEDY)
+    layers = config.get("num_hidden_layers", 0) if isinstance(config, dict) else None
+    if not isinstance(layers, int) or layers > tensors:  # built before it is compared with the files: for ever
+        what = f"no config of these {tensors} tensors (num_hidden_layers: {layers})"
+        raise DataError(what, where=folder / "config.json", remedy=REMEDY)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise DataError when a folder from which a library would read any weights it finds holds a pickle."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in PICKLES:
+            raise DataError("a pickle, which is never loaded", where=file, remedy="remove it, if you trust the rest")
 
 
 def weights_sha256(folder: Path) -> str:

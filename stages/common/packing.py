@@ -47,12 +47,12 @@ def write(sequences: Iterable[list[int]], path: Path, block_tokens: int, *, wher
 
     with PartialState().main_process_first():
         if process.is_main_process():
-            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".writing")
-            with temporary.open("wb") as handle:
+            with process.exclusive(path.with_suffix(".lock")), temporary.open("wb") as handle:
                 for sequence in sequences:
                     numpy.asarray(sequence, dtype=numpy.uint32).tofile(handle)
-            temporary.rename(path)
+                handle.flush()
+                temporary.rename(path)
     size = path.stat().st_size // 4
     if size < block_tokens:
         what = f"only {size} tokens, less than one block of {block_tokens}"

@@ -4,7 +4,6 @@ Every stage file ends with `process.run("name", main)`. Exit codes are in `error
 """
 
 import atexit
-import errno
 import fcntl
 import logging
 import os
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from stages.common import errors, journal
+from stages.common import errors, journal, room
 from stages.common.parent import die_with_parent
 
 LOCKS = Path(".lathe/locks")
@@ -97,16 +96,13 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
         )
     except MemoryError:
         return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = error.filename or Path.cwd()
-            return _fail(name, f"{place}: no space left on the disk; free some", errors.EXIT_AGAIN)
-        return _fail(name, f"{type(error).__name__}: {error}", 1)
     except Exception as error:  # the boundary: whatever it is, the user gets one line and the log the traceback
         if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
             return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
-        if "No space left on device" in str(error):
-            return _fail(name, f"no space left on the disk ({Path.cwd()}); free some", errors.EXIT_AGAIN)
+        if room.is_full(error):
+            place = Path(getattr(error, "filename", None) or Path.cwd())
+            left = f"{room.free(place) / room.MEBIBYTE:.1f} MiB are free"
+            return _fail(name, f"{place}: no space left on the disk, {left}; free some", errors.EXIT_AGAIN)
         return _fail(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 1)
 
 
@@ -174,13 +170,20 @@ def locked(name: str) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / f"{name}.lock").open("a+", encoding="utf-8") as handle:
-        _take(handle, name)
+    with exclusive(LOCKS / f"{name}.lock"):
         yield
 
 
-def _take(handle: IO[str], name: str) -> None:
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a flock on the file `lock`, with our process id in it. Raises AlreadyRunningError."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as handle:
+        _take(handle)
+        yield
+
+
+def _take(handle: IO[str]) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

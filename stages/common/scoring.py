@@ -18,18 +18,9 @@ if TYPE_CHECKING:
 
 def load(folder: Path) -> "PreTrainedModel":
     """Return the reward model in `folder`, in fp32, ready to score. Raises DataError when it is none."""
-    import torch
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    models.check(folder)
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"cannot load the reward model: {error}", where=folder, remedy=models.REMEDY) from error
+    model = models.read(AutoModelForSequenceClassification, folder)
     if model.config.num_labels != 1:
         what = f"a reward model gives one number, this one {model.config.num_labels}"
         raise DataError(what, where=folder, remedy="run `dvc repro reward`")
@@ -44,23 +35,12 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedMode
     """
     import torch
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging as transformers_logging
 
     if tokenizer.pad_token_id in (None, chat.end_of_turn(tokenizer)):
         what = f"padding is {tokenizer.pad_token}, scores are read at {chat.END_OF_TURN}"
         raise DataError(what, where=folder, remedy="run `dvc repro -f tokenizer`")
-    transformers_logging.disable_progress_bar()
-    models.check(folder)
-    spoken = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # it would warn that the head is new
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"cannot load the model: {error}", where=folder, remedy=models.REMEDY) from error
-    finally:
-        transformers_logging.set_verbosity(spoken)
+    heads = {"new": ("score.",), "unused": ("lm_head.",)}
+    model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads)
     model.config.pad_token_id = tokenizer.pad_token_id
     head = model.get_submodule("score").weight
     torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)

@@ -8,12 +8,13 @@ import math
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, curves, journal, params, process, state
+from stages.common import checkpoints, crash, curves, journal, params, process, room, state
 from stages.common.errors import DataError, StopRequested
-from stages.common.models import weights_sha256
+from stages.common.models import refuse_pickles, weights_sha256
 from stages.common.params import StageParams
 
 if TYPE_CHECKING:
@@ -77,17 +78,21 @@ class Resumable:
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         self._run_folder = folder / ".checkpoint-writing"
-        if self.args.should_save:
-            shutil.rmtree(self._run_folder, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]  # mixin: the Trainer comes after it
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                checkpoints.seal(self._run_folder / name, folder / name)
-                checkpoints.rotate(folder, self.keep_checkpoints)
+            with (
+                room.made(self._run_folder, checkpoints.next_size(folder, self.model))
+                if self.args.should_save
+                else nullcontext()
+            ):
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]  # mixin: the Trainer comes after it
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    checkpoints.seal(self._run_folder / name, folder / name)
+                    checkpoints.rotate(folder, self.keep_checkpoints)
         finally:
             self._run_folder = None
+        crash.point("checkpoint:after_rotate")
         self.accelerator.wait_for_everyone()
 
     def create_model_card(self: Any, *_: Any, **__: Any) -> None:
@@ -99,11 +104,16 @@ class Resumable:
             Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     def _save_optimizer_and_scheduler(self: Any, output_dir: str) -> None:
+        crash.point("checkpoint:after_weights")
         if self.is_deepspeed_enabled:
             super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]  # mixin
         elif self.args.should_save:
             state.save_state(self.optimizer.state_dict(), Path(output_dir), "optimizer")
             state.save_state(self.lr_scheduler.state_dict(), Path(output_dir), "scheduler")
+
+    def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
+        refuse_pickles(Path(resume_from_checkpoint))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]  # mixin
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
         if self.is_deepspeed_enabled:
@@ -113,6 +123,7 @@ class Resumable:
             self.lr_scheduler.load_state_dict(state.load_state(Path(checkpoint), "scheduler"))
 
     def _save_rng_state(self: Any, output_dir: str) -> None:
+        crash.point("checkpoint:after_optimizer")
         state.save_state(state.random_state(), Path(output_dir), f"random-{self.args.process_index}")
 
     def _load_rng_state(self: Any, checkpoint: str | None) -> None:
@@ -143,7 +154,8 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
 def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]:
     """Train to the end, from the newest whole checkpoint if there is one; return the kept epochs' model folders.
 
-    Raises StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not a number.
+    Raises StopRequested after saving when SIGTERM arrives, DataError as soon as the loss is not a number,
+    AlreadyRunningError when another process trains the same, and TryAgainError without room for a checkpoint.
     """
     from transformers import PrinterCallback
     from transformers.utils import logging as transformers_logging
@@ -156,16 +168,20 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     trainer.keep_checkpoints = settings.keep_checkpoints
     trainer.add_callback(Life(trainer, settings, run, stage))
-    start = checkpoints.newest(folder)
-    if start and finished(trainer, start):
-        log.info("%s is the end of this very training; to train anew: rm -r %s", start, folder)
-    else:
-        if start:
-            log.info("resuming from %s", start)
-        with process.graceful_stop():
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
-        if process.stop_requested():
-            raise StopRequested
+    with checkpoints.held(folder):
+        start = checkpoints.newest(folder)
+        if start and finished(trainer, start):
+            log.info("%s is the end of this very training; to train anew: rm -r %s", start, folder)
+        else:
+            if start:
+                log.info("resuming from %s", start)
+            elif others := checkpoints.others(folder):
+                log.info("starting anew: %d in %s are of other params, data or code", len(others), folder.parent)
+            room.check(folder, checkpoints.next_size(folder, trainer.model))
+            with process.graceful_stop():
+                trainer.train(resume_from_checkpoint=str(start) if start else None)
+            if process.stop_requested():
+                raise StopRequested
     if trainer.is_deepspeed_enabled:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -199,14 +215,13 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
     folder = Path(trainer.args.output_dir)
     final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
     temporary = folder / ".kept-writing"
-    if trainer.args.should_save:
-        shutil.rmtree(temporary, ignore_errors=True)
-    trainer.save_model(str(temporary))
-    if trainer.args.should_save:
-        final.parent.mkdir(exist_ok=True)
-        checkpoints.seal(temporary, final)
-        sha256 = weights_sha256(final)
-        run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
+    with room.made(temporary, room.size(final.with_name("epoch-1"))) if trainer.args.should_save else nullcontext():
+        trainer.save_model(str(temporary))
+        if trainer.args.should_save:
+            final.parent.mkdir(exist_ok=True)
+            checkpoints.seal(temporary, final)
+            sha256 = weights_sha256(final)
+            run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -217,14 +232,17 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
         for name, kept in folders.items():
             copy_model(kept, out / name)
         curves.write(history, curve)
+        crash.point("publish:curve")
         run.figure("loss", curves.figure(history, stage))
     losses = [row["eval_loss"] for row in history if "eval_loss" in row]
     journal.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
 
 
 def copy_model(kept: Path, out: Path) -> None:
-    """Copy a kept model folder, without its manifest."""
+    """Copy a kept model folder, without its manifest. Raises TryAgainError when there is no room for it."""
+    room.check(out, room.size(kept))
     shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
+    crash.point("publish:model")
 
 
 def elapsed(seconds: float) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from stages.common import forwarder, lineage, run, spool, store, tracking
 from stages.common.errors import StopRequested, TryAgainError
+from tests.counts import times
 from tests.mlflow_server import free_port, server, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -295,7 +296,7 @@ def test_a_server_killed_in_the_middle_gets_every_point_exactly_once(
             log_for(1)
             wait_for(lambda: arrived() > 0)
             log_for(2)
-        log_for(2)
+        log_for(times(2, 60))
         tracked.table("answers", [{"a": 1}])
         tracked.checkpoint("c", Path("models/c"), total, {"eval_loss": 1.0}, "aa")
         before = arrived()
