@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-from stages.common import checkpoints, room
+from stages.common import checkpoints, disk_room
 from stages.common.errors import TryAgainError
 from tests import preloaded
 from tests.counts import told
@@ -89,14 +89,14 @@ def fill_up() -> dict[str, int]:
     (before,) = checkpoints.in_order(Path(trainer.args.output_dir))
     trainer.state.global_step += 1
     for count in range(10_000):
-        left = room.free(before)
+        left = disk_room.free(before)
         with (before.parent / "ballast").open("wb") as ballast:
             os.posix_fallocate(ballast.fileno(), 0, max(left - count * PAGE, PAGE))
         with mock.patch.object(room, "check"):  # there was room when it was looked for
             refused = attempt(trainer, before, f"{count} pages")
         (before.parent / "ballast").unlink()
         if not refused:
-            return {"pages": count, "bytes": room.size(before)}
+            return {"pages": count, "bytes": disk_room.size(before)}
     raise AssertionError("no room is enough")
 
 
@@ -190,7 +190,7 @@ def starved(folder: str, command: list[str]) -> None:
     ],
 )
 def test_a_full_disk_is_recognised_whatever_a_library_makes_of_it(error: Exception, full: bool) -> None:
-    assert room.is_full(error) is full
+    assert disk_room.is_full(error) is full
     wrapped = RuntimeError("could not save")
     wrapped.__cause__ = error
-    assert room.is_full(wrapped) is full
+    assert disk_room.is_full(wrapped) is full

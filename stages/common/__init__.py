@@ -6,7 +6,7 @@ and invalidates no checkpoint. Every other module a stage imports is a dep of it
 
 OBSERVERS = frozenset(
     {
-        *("errors", "process", "parent", "journal", "progress", "figures", "crash", "room"),
+        *("errors", "process", "parent", "journal", "progress", "figures", "crash", "disk_room"),
         *("tracking", "store", "spool", "forwarder", "run", "lineage"),
     }
 )

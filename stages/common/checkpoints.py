@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stages.common import OBSERVERS, crash, process, room
+from stages.common import OBSERVERS, crash, disk_room, process
 from stages.common.models import file_sha256
 
 ROOT = Path("checkpoints")
@@ -138,7 +138,7 @@ def next_size(folder: Path, model: Any) -> int:
     """Return the bytes of the next checkpoint in `folder`: the last one's, else weights and AdamW's two moments."""
     written = in_order(folder)
     if written:
-        return room.size(written[-1])
+        return disk_room.size(written[-1])
     return sum(one.nbytes * (3 if one.requires_grad else 1) for one in model.parameters())
 
 

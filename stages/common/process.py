@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from stages.common import errors, journal, room
+from stages.common import disk_room, errors, journal
 from stages.common.parent import die_with_parent
 
 LOCKS = Path(".lathe/locks")
@@ -99,9 +99,9 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
     except Exception as error:  # the boundary: whatever it is, the user gets one line and the log the traceback
         if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
             return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
-        if room.is_full(error):
+        if disk_room.is_full(error):
             place = Path(getattr(error, "filename", None) or Path.cwd())
-            left = f"{room.free(place) / room.MEBIBYTE:.1f} MiB are free"
+            left = f"{disk_room.free(place) / disk_room.MEBIBYTE:.1f} MiB are free"
             return _fail(name, f"{place}: no space left on the disk, {left}; free some", errors.EXIT_AGAIN)
         return _fail(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 1)
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, crash, curves, journal, params, process, room, state
+from stages.common import checkpoints, crash, curves, disk_room, journal, params, process, state
 from stages.common.errors import DataError, StopRequested
 from stages.common.models import refuse_pickles, weights_sha256
 from stages.common.params import StageParams
@@ -80,7 +80,7 @@ class Resumable:
         self._run_folder = folder / ".checkpoint-writing"
         try:
             with (
-                room.made(self._run_folder, checkpoints.next_size(folder, self.model))
+                disk_room.made(self._run_folder, checkpoints.next_size(folder, self.model))
                 if self.args.should_save
                 else nullcontext()
             ):
@@ -177,7 +177,7 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
                 log.info("resuming from %s", start)
             elif others := checkpoints.others(folder):
                 log.info("starting anew: %d in %s are of other params, data or code", len(others), folder.parent)
-            room.check(folder, checkpoints.next_size(folder, trainer.model))
+            disk_room.check(folder, checkpoints.next_size(folder, trainer.model))
             with process.graceful_stop():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
             if process.stop_requested():
@@ -215,7 +215,11 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
     folder = Path(trainer.args.output_dir)
     final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
     temporary = folder / ".kept-writing"
-    with room.made(temporary, room.size(final.with_name("epoch-1"))) if trainer.args.should_save else nullcontext():
+    with (
+        disk_room.made(temporary, disk_room.size(final.with_name("epoch-1")))
+        if trainer.args.should_save
+        else nullcontext()
+    ):
         trainer.save_model(str(temporary))
         if trainer.args.should_save:
             final.parent.mkdir(exist_ok=True)
@@ -240,7 +244,7 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
 
 def copy_model(kept: Path, out: Path) -> None:
     """Copy a kept model folder, without its manifest. Raises TryAgainError when there is no room for it."""
-    room.check(out, room.size(kept))
+    disk_room.check(out, disk_room.size(kept))
     shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
     crash.point("publish:model")
 
