@@ -7,6 +7,7 @@ and invalidates no checkpoint. Every other module a stage imports is a dep of it
 OBSERVERS = frozenset(
     {
         *("errors", "process", "parent", "journal", "progress", "figures", "crash"),
+        *("memory", "memory_check", "dry_run", "room"),
         *("tracking", "store", "spool", "forwarder", "run", "lineage"),
     }
 )

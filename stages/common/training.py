@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, curves, journal, params, process, state
+from stages.common import checkpoints, curves, journal, memory_check, params, process, state
 from stages.common.errors import DataError, StopRequested
 from stages.common.models import weights_sha256
 from stages.common.params import StageParams
@@ -143,7 +143,8 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
 def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]:
     """Train to the end, from the newest whole checkpoint if there is one; return the kept epochs' model folders.
 
-    Raises StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not a number.
+    Raises OutOfMemoryError before the first step when it would not fit, StopRequested after saving when SIGTERM
+    arrives, and DataError as soon as the loss is not a number.
     """
     from transformers import PrinterCallback
     from transformers.utils import logging as transformers_logging
@@ -162,6 +163,7 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
     else:
         if start:
             log.info("resuming from %s", start)
+        memory_check.check(trainer, settings, stage)
         with process.graceful_stop():
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         if process.stop_requested():
