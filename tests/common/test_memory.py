@@ -137,7 +137,7 @@ def test_the_batch_that_is_named_fits_and_the_next_does_not() -> None:
     free = memory.estimate(job(11, 128)).total / memory.SPARE + 1
     assert memory.remedy(asked, free, "sft") == "set sft.training.per_device_train_batch_size: 11"
     assert memory.estimate(job(12, 128)).total > free * memory.SPARE
-    long = {"tokens": 512, "vocab_size": 512}
+    long: dict[str, Any] = {"tokens": 512, "vocab_size": 512}
     single = memory.estimate(job(1, **long, checkpointing=True)).total / memory.SPARE + 1
     assert memory.remedy(job(64, **long), single, "sft") == "set sft.training.gradient_checkpointing: true"
     assert "not even one example fits" in memory.remedy(asked, 2**20, "sft")

@@ -34,7 +34,7 @@ def test_too_little_memory_is_a_failure_that_names_the_line(
 ) -> None:
     monkeypatch.setattr(memory_plan, "TRAINERS", ("sft",))
     monkeypatch.setattr(room, "system_free", lambda: memory_plan.LIBRARIES + 300 * 2**20)
-    monkeypatch.setattr(doctor.params, "read_yaml", lambda _: document)
+    monkeypatch.setattr(params, "read_yaml", lambda _: document)
     found = next(one for one in doctor.memories() if one.name == "memory sft")
     assert found.state == "fail" and "at most 550 MiB" in found.what
     assert found.mend == "set sft.training.per_device_train_batch_size: 7 in params.yaml"
