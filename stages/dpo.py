@@ -54,7 +54,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
             return dataset
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            """Hand what the reference reads round by a file all processes find; TRL's lies in a folder of each one's."""
+            """Hand round what the reference reads by a file all processes find; TRL's folder is each one's own."""
             file = Path(self.args.output_dir) / f"reference-{name}.arrow"
             if self.args.should_save:
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import dpo, orpo, ppo, pretrain, reward, sft
-from stages.common import models, packing, process, training
+from stages.common import checkpoints, models, packing, process, training
 from stages.common.run import Run
 from tests.small_ppo import SMALL, write_ppo
 from tests.tiny import CONFIG
@@ -62,13 +62,13 @@ def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
 
 def main(world: Path, out: Path, stages: list[str]) -> None:
     """Train each; rank 0 writes `<out>/<stage>.json`: the losses, and the folder of the model that was kept."""
-    os.chdir(out)
+    checkpoints.ROOT = out / "checkpoints"
     for stage in stages:
         settings, made = trainer(stage, world)
         kept = training.fit(made, settings, Run(None), stage)
         losses = [row["loss"] for row in made.state.log_history if "loss" in row]
         if process.is_main_process():
-            Path(f"{stage}.json").write_text(json.dumps({"losses": losses, "model": str(kept[-1].absolute())}))
+            (out / f"{stage}.json").write_text(json.dumps({"losses": losses, "model": str(kept[-1].absolute())}))
 
 
 if __name__ == "__main__":
