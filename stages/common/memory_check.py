@@ -2,11 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from stages.common import memory, room
+from stages.common import memory, models, room
 from stages.common.errors import OutOfMemoryError
 from stages.common.memory import Job
 
@@ -19,7 +17,7 @@ log = logging.getLogger("lathe")
 def check(trainer: Any, settings: Any, stage: str) -> None:
     """Say what a training is about to take. Raises OutOfMemoryError, with the batch that would fit, where it is more
     than there is; LATHE_MEMORY_CHECK=off says so and goes on."""
-    with outside_deepspeed(trainer):
+    with models.unsplit():
         job = of_trainer(trainer, settings, stage)
         try:
             need = memory.estimate(job)
@@ -86,19 +84,3 @@ def longest_example(trainer: Any, most: int) -> int:
     if "input_ids" in columns:
         return int(pc.max(pc.list_value_length(trainer.train_dataset.data.column("input_ids"))).as_py())
     return most
-
-
-@contextmanager
-def outside_deepspeed(trainer: Any) -> Iterator[None]:
-    """Let models be made whole: under ZeRO-3 transformers would split them among the processes."""
-    if not trainer.is_deepspeed_enabled:
-        yield
-        return
-    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-
-    config = trainer.accelerator.deepspeed_plugin.hf_ds_config
-    unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        set_hf_deepspeed_config(config)
