@@ -32,7 +32,8 @@ def write_world(folder: Path) -> None:
 def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
     """Return the settings and the trainer of `stage`; `more` goes into `training`."""
     share = BATCH // int(os.environ.get("WORLD_SIZE", "1"))
-    batch = {"per_device_train_batch_size": share}
+    batch: dict[str, Any] = {"per_device_train_batch_size": share}
+    batch |= {"bf16": False} if os.environ.get("LATHE_TEST_FP32") else {}  # to be compared with a CPU
     shared = {"max_steps": STEPS, "learning_rate": 1e-3, "seed": 1, "optim": "adamw_torch"} | batch | more
     model, conversations, comparisons = world / "model", world / "conversations", [world / "comparisons"]
     if stage == "pretrain":

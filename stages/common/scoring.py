@@ -54,9 +54,10 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedMode
     spoken = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would warn that the head is new
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"cannot load the model: {error}", where=folder, remedy=models.REMEDY) from error
     finally:
