@@ -181,7 +181,7 @@ def table(what: str, tokens: int, seconds: dict[str, list[float]]) -> None:
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Steps of an epoch.")] = 24,
+    steps: Annotated[int, typer.Option(help="Steps of an epoch.")] = 20,
     rounds: Annotated[int, typer.Option(help="Times each side trains, in turns.")] = 5,
     threads: Annotated[int, typer.Option(help="torch's threads.")] = 2,
 ) -> None:
