@@ -5,6 +5,7 @@ Command: python -m flows.doctor
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,14 +35,11 @@ class Finding(NamedTuple):
 
 def versions() -> Iterator[Finding]:
     """Compare what is installed with constraints.txt."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
-    tested = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    tested = {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
     wanted = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     missing, other = [], []
-    for name in (canonicalize_name(Requirement(text).name) for text in wanted):
+    for name in map(canonical, wanted):
         try:
             found = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
@@ -56,6 +54,11 @@ def versions() -> Iterator[Finding]:
         yield Finding("warn", "packages", ", ".join(other), mend)
     else:
         yield Finding("ok", "packages", f"{len(wanted)} as tested, Python {sys.version.split()[0]}")
+
+
+def canonical(requirement: str) -> str:
+    """Return the name of a requirement as package indexes write it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower()
 
 
 def device() -> Iterator[Finding]:
