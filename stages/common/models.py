@@ -84,6 +84,16 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
     tokenizer.save_pretrained(folder)
 
 
+def tied_once(model: "PreTrainedModel", weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights [name -> tensor] without the second name of a tied one, as `save_pretrained` writes them.
+
+    What DeepSpeed gathers are copies, by which ties are no longer seen.
+    """
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {name for name, _ in model.named_parameters()}
+    return {name: value for name, value in weights.items() if name in first or name not in every}
+
+
 def check_context(config: "PretrainedConfig", max_tokens: int, key: str) -> None:
     """Raise ParamsError when sequences of `max_tokens`, set under `key` in params.yaml, are beyond what a model reads.
 

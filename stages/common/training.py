@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common import checkpoints, curves, journal, memory_check, params, process, state
 from stages.common.errors import DataError, StopRequested
-from stages.common.models import weights_sha256
+from stages.common.models import tied_once, weights_sha256
 from stages.common.params import StageParams
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class Resumable:
         """Write no card: the registry's version page carries ours."""
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is not None:
+            state_dict = tied_once(self.accelerator.unwrap_model(self.model), state_dict)
         super()._save(output_dir, state_dict)  # type: ignore[misc]  # mixin
         if self.args.should_save:
             Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
