@@ -32,7 +32,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env demo flow round up down serve review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env doctor demo flow round up down serve review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -54,6 +54,9 @@ $(STAMP): pyproject.toml constraints.txt | preflight
 	@echo "lathe: installing everything else (some minutes, once)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	@mkdir -p .lathe && touch $@
+
+doctor: env ## can this machine run it? versions, memory, disk, ports, tracking, git; what mends it
+	@$(BIN)/python -m flows.doctor
 
 demo: env ## the whole pipeline on the demo world: data to chat
 	@$(BIN)/dvc repro

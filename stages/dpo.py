@@ -53,6 +53,16 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+            """Hand round what the reference reads by a file all processes find; TRL's folder is each one's own."""
+            file = Path(self.args.output_dir) / f"reference-{name}.arrow"
+            if self.args.should_save:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.unlink(missing_ok=True)
+            self.accelerator.wait_for_everyone()
+            dataset._get_cache_file_path = lambda _: str(file)
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+
     arguments = training.config(
         DPOConfig,
         settings,

@@ -92,7 +92,7 @@ def fill_up() -> dict[str, int]:
         left = disk_room.free(before)
         with (before.parent / "ballast").open("wb") as ballast:
             os.posix_fallocate(ballast.fileno(), 0, max(left - count * PAGE, PAGE))
-        with mock.patch.object(room, "check"):  # there was room when it was looked for
+        with mock.patch.object(disk_room, "check"):  # there was room when it was looked for
             refused = attempt(trainer, before, f"{count} pages")
         (before.parent / "ballast").unlink()
         if not refused:
@@ -175,7 +175,7 @@ def test_without_room_nothing_is_begun_and_the_stage_may_be_tried_again(world: P
 
 
 def starved(folder: str, command: list[str]) -> None:
-    with mock.patch.object(room, "free", return_value=100_000):
+    with mock.patch.object(disk_room, "free", return_value=100_000):
         preloaded._stage("sft", command, folder, {})
 
 

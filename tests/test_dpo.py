@@ -68,6 +68,18 @@ def test_a_model_trained_with_adapters_is_kept_whole(work: Path) -> None:
         assert not torch.allclose(kept(ids).logits, start.eval()(ids).logits, atol=1e-4)
     assert set(kept.state_dict()) == set(start.state_dict())
     models.load_tokenizer(work / "kept")
+    how = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    assert torch.equal(kept.generate(ids, **how), trainer.model.generate(input_ids=ids, **how))
+
+
+def test_a_checkpoint_keeps_adapters_apart(work: Path) -> None:
+    settings = dpo.Params(training=TRAINING, lora=LORA)
+    trainer = trainer_in(work, lora=LORA)
+    training.fit(trainer, settings, Run(None), "dpo")
+    newest = checkpoints.newest(Path(trainer.args.output_dir))
+    assert newest is not None
+    names = {file.name for file in newest.glob("*.safetensors")}
+    assert "adapter_model.safetensors" in names and "model.safetensors" not in names
 
 
 def test_a_key_of_no_adapter_is_refused_by_name(work: Path) -> None:

@@ -6,7 +6,8 @@ and invalidates no checkpoint. Every other module a stage imports is a dep of it
 
 OBSERVERS = frozenset(
     {
-        *("errors", "process", "parent", "journal", "progress", "figures", "crash", "disk_room"),
+        *("errors", "process", "parent", "journal", "progress", "figures", "crash"),
+        *("memory", "memory_check", "dry_run", "memory_room", "disk_room"),
         *("tracking", "store", "spool", "forwarder", "run", "lineage"),
     }
 )

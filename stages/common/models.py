@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +29,26 @@ def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedM
         unknown = sorted(set(config) - set(settings.to_dict()) - {"model_type"})
         if unknown:
             raise ParamsError(f"unknown key '{section}.{unknown[0]}' for a {config['model_type']} model")
-        return AutoModelForCausalLM.from_config(settings)
+        with unsplit():
+            return AutoModelForCausalLM.from_config(settings)
     except (KeyError, ValueError, TypeError) as error:
         raise ParamsError(f"{section}: {error}", where="params.yaml") from error
+
+
+@contextmanager
+def unsplit() -> Iterator[None]:
+    """Let models be made whole in every process: under ZeRO-3 transformers would split them while they are made.
+
+    Random weights are then those that one process draws.
+    """
+    from transformers.integrations import deepspeed
+
+    held = deepspeed._hf_deepspeed_config_weak_ref  # the only place where transformers keeps it
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = held
 
 
 def load(folder: Path | str) -> "PreTrainedModel":
@@ -89,6 +108,16 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
     """Write a complete model folder: config, generation config, safetensors, tokenizer with its chat template."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def tied_once(model: "PreTrainedModel", weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights [name -> tensor] without the second name of a tied one, as `save_pretrained` writes them.
+
+    What DeepSpeed gathers are copies, by which ties are no longer seen.
+    """
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {name for name, _ in model.named_parameters()}
+    return {name: value for name, value in weights.items() if name in first or name not in every}
 
 
 def check_context(config: "PretrainedConfig", max_tokens: int, key: str) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import lora, state
+from stages.common import lora, models, state
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class Saved:
             self.average.swap()
         if whole is not None:
             weights = {name.removeprefix(POLICY): value for name, value in whole.items() if name.startswith(POLICY)}
-            policy.save_pretrained(folder, state_dict=weights)
+            policy.save_pretrained(folder, state_dict=models.tied_once(policy, weights))
         else:
             lora.merged(policy).save_pretrained(folder)
         if self.average is not None:

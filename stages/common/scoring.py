@@ -40,7 +40,8 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedMode
         what = f"padding is {tokenizer.pad_token}, scores are read at {chat.END_OF_TURN}"
         raise DataError(what, where=folder, remedy="run `dvc repro -f tokenizer`")
     heads = {"new": ("score.",), "unused": ("lm_head.",)}
-    model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads)
+    with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
+        model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads)
     model.config.pad_token_id = tokenizer.pad_token_id
     head = model.get_submodule("score").weight
     torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)

@@ -12,9 +12,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import checkpoints, crash, curves, disk_room, journal, params, process, state
+from stages.common import checkpoints, crash, curves, disk_room, journal, memory_check, params, process, state
 from stages.common.errors import DataError, StopRequested
-from stages.common.models import refuse_pickles, weights_sha256
+from stages.common.models import refuse_pickles, tied_once, weights_sha256
 from stages.common.params import StageParams
 
 if TYPE_CHECKING:
@@ -79,11 +79,8 @@ class Resumable:
         name = f"checkpoint-{self.state.global_step}"
         self._run_folder = folder / ".checkpoint-writing"
         try:
-            with (
-                disk_room.made(self._run_folder, checkpoints.next_size(folder, self.model))
-                if self.args.should_save
-                else nullcontext()
-            ):
+            room = disk_room.made(self._run_folder, checkpoints.next_size(folder, self.model))
+            with room if self.args.should_save else nullcontext():
                 self.accelerator.wait_for_everyone()
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]  # mixin: the Trainer comes after it
                 self.accelerator.wait_for_everyone()
@@ -99,6 +96,8 @@ class Resumable:
         """Write no card: the registry's version page carries ours."""
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is not None:
+            state_dict = tied_once(self.accelerator.unwrap_model(self.model), state_dict)
         super()._save(output_dir, state_dict)  # type: ignore[misc]  # mixin
         if self.args.should_save:
             Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
@@ -154,8 +153,9 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
 def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]:
     """Train to the end, from the newest whole checkpoint if there is one; return the kept epochs' model folders.
 
-    Raises StopRequested after saving when SIGTERM arrives, DataError as soon as the loss is not a number,
-    AlreadyRunningError when another process trains the same, and TryAgainError without room for a checkpoint.
+    Raises OutOfMemoryError and TryAgainError before the first step when it would not fit into memory or its checkpoint
+    onto the disk, AlreadyRunningError when another process trains the same, StopRequested after saving when SIGTERM
+    arrives, and DataError as soon as the loss is not a number.
     """
     from transformers import PrinterCallback
     from transformers.utils import logging as transformers_logging
@@ -177,6 +177,7 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
                 log.info("resuming from %s", start)
             elif others := checkpoints.others(folder):
                 log.info("starting anew: %d in %s are of other params, data or code", len(others), folder.parent)
+            memory_check.check(trainer, settings, stage)
             disk_room.check(folder, checkpoints.next_size(folder, trainer.model))
             with process.graceful_stop():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -215,11 +216,8 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
     folder = Path(trainer.args.output_dir)
     final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
     temporary = folder / ".kept-writing"
-    with (
-        disk_room.made(temporary, disk_room.size(final.with_name("epoch-1")))
-        if trainer.args.should_save
-        else nullcontext()
-    ):
+    room = disk_room.made(temporary, disk_room.size(final.with_name("epoch-1")))
+    with room if trainer.args.should_save else nullcontext():
         trainer.save_model(str(temporary))
         if trainer.args.should_save:
             final.parent.mkdir(exist_ok=True)

@@ -19,6 +19,7 @@ HARDWARE = {
 TRAINERS = {
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
 }  # fmt: skip
+STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3, "zeropp": 3}
 PROBE = "import os; print('rank', os.environ.get('RANK', '0'), 'of', os.environ.get('WORLD_SIZE', '1'))"
 
 
@@ -33,8 +34,9 @@ def zero(path: Path) -> dict[str, Any]:
 
 
 def test_every_kind_is_there() -> None:
-    assert {path.stem for path in YAMLS} >= {"cpu", "ddp2", "gpu", "ddp", "zero1", "zero2", "zero3"}
-    assert [path.stem for path in JSONS] == ["zero1", "zero2", "zero3"]
+    zero = set(STAGES)
+    assert {path.stem for path in YAMLS} == {"cpu", "ddp2", "gpu", "ddp", *zero}
+    assert {path.stem for path in JSONS} == zero
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
@@ -53,7 +55,7 @@ def test_accelerate_reads_it_and_it_holds_hardware_only(path: Path) -> None:
 @pytest.mark.parametrize("path", JSONS, ids=lambda path: path.stem)
 def test_a_zero_file_leaves_every_hyper_parameter_to_the_trainer(path: Path) -> None:
     config = zero(path)
-    assert config["zero_optimization"]["stage"] == int(path.stem[-1])
+    assert config["zero_optimization"]["stage"] == STAGES[path.stem]
     assert {key: config[key] for key in TRAINERS} == dict.fromkeys(TRAINERS, "auto")
     assert not {"optimizer", "scheduler"} & set(config)
 
@@ -64,7 +66,13 @@ def test_deepspeed_knows_every_key(path: Path) -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     settings = {key: value for key, value in zero(path)["zero_optimization"].items() if value != "auto"}
-    assert DeepSpeedZeroConfig(**settings).stage == settings["stage"]  # it refuses an unknown key
+    parsed = DeepSpeedZeroConfig(**settings)  # it refuses an unknown key
+    assert parsed.stage == settings["stage"]
+    # What a CPU cannot carry is no more than parsed: offloading needs pinned memory, ZeRO++ its CUDA kernels.
+    assert (parsed.offload_optimizer is not None) is (path.stem == "zero3-offload")
+    assert (parsed.zero_hpz_partition_size, parsed.zero_quantized_weights, parsed.zero_quantized_gradients) == (
+        (8, True, True) if path.stem == "zeropp" else (1, False, False)
+    )
 
 
 @pytest.mark.parametrize(("name", "ranks"), [("cpu", ["rank 0 of 1"]), ("ddp2", ["rank 0 of 2", "rank 1 of 2"])])

@@ -1,0 +1,147 @@
+"""How much memory a training will take: weights, gradients, optimiser, and what a step without data holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from stages.common import dry_run
+
+GIBIBYTE = 2**30
+SPARE = 0.95
+"""Share of the free memory that is planned with: allocators keep some of it in pieces too small to use."""
+STATES = {"sgd": 0.0, "adafactor": 0.0, "adamw_8bit": 0.5, "adamw_bnb_8bit": 0.5, "paged_adamw_8bit": 0.5}
+"""Optimiser state in bytes a byte of trained fp32 weights, where it is not AdamW's two."""
+
+
+class Reads(NamedTuple):
+    """What one example of a batch is."""
+
+    rows: int
+    """Sequences of an example: two of a pair."""
+    tokens: int
+    """Tokens of the longest sequence."""
+    scored: int
+    """Positions of a sequence whose logits over the vocabulary are held at once; 0: the head gives one number."""
+
+
+class Need(NamedTuple):
+    """Bytes a process needs at its peak."""
+
+    parameters: int
+    gradients: int
+    optimiser: int
+    activations: int
+    cache: int
+    """Keys and values of answers in the making (PPO's rollouts); they and the activations are not held together."""
+
+    @property
+    def total(self) -> int:
+        """Return the peak: a rollout has no gradients and no activations of an update."""
+        return self.parameters + self.optimiser + max(self.gradients + self.activations, self.cache)
+
+    def shown(self) -> str:
+        """Return the parts for people."""
+        parts = [f"{name} {amount(value)}" for name, value in self._asdict().items() if value]
+        return f"{amount(self.total)} ({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training as the estimate sees it."""
+
+    config: Any
+    """transformers' config of the model."""
+    reads: Reads
+    batch: int
+    """Examples of one backward pass of one process."""
+    checkpointing: bool = False
+    optimiser: str = "adamw_torch_fused"
+    bf16: bool = False
+    """Whether the products are taken in bf16 under autocast; weights and optimiser states are fp32 either way."""
+    adapters: Any = None
+    """peft's LoraConfig, or None where all weights are trained."""
+    scorer: bool = False
+    """Whether the head gives a score."""
+    actor_critic: bool = False
+    """Whether it is PPO's: a scorer is trained beside the model, and a reference and a reward model are held."""
+    answers: int = 0
+    """Answers made at once."""
+    processes: int = 1
+    zero: int = 0
+    """DeepSpeed's ZeRO stage; 0 with several processes is DDP."""
+
+
+def amount(count: float) -> str:
+    """Return bytes for people."""
+    return f"{count / GIBIBYTE:.1f} GiB" if count >= GIBIBYTE else f"{count / 2**20:.0f} MiB"
+
+
+def reads(stage: str, section: Mapping[str, Any], answers: int) -> Reads:
+    """Return what an example of `stage` is at most, from its section of params.yaml and the `answers` to a prompt."""
+    longest = int(section.get("max_tokens", section.get("block_tokens", 256)))
+    if stage == "reward":
+        return Reads(1, longest * answers, 0) if section.get("share_prompt", True) else Reads(answers, longest, 0)
+    if stage == "ppo":
+        return Reads(1, longest, int(section.get("max_new_tokens", 48)))
+    if stage == "dpo":  # TRL's head goes over the vocabulary in pieces
+        return Reads(2, longest, 1)
+    return Reads(2 if stage == "orpo" else 1, longest, longest)
+
+
+def estimate(job: Job) -> Need:
+    """Return what one process needs.
+
+    DDP keeps a second copy of the gradients; ZeRO splits among the processes what its stage says, and from stage 1
+    on keeps a split copy of the weights. DeepSpeed's own buffers are not counted.
+    """
+    with dry_run.without_data():
+        trained = dry_run.models(job)
+        sizes = [parameter.numel() * parameter.element_size() for one in trained for parameter in one.parameters()]
+        learnt = sum(
+            parameter.numel() * parameter.element_size()
+            for one in trained
+            for parameter in one.parameters()
+            if parameter.requires_grad
+        )
+        peak = dry_run.step_peak(trained, job)
+    frozen = sum(sizes) if job.actor_critic and job.adapters is None else sum(sizes) // 2 if job.actor_critic else 0
+    parameters, gradients, optimiser = sum(sizes), learnt, int(learnt * STATES.get(job.optimiser, 2.0))
+    activations = max(0, peak - gradients)
+    if job.processes > 1 and job.zero == 0:
+        gradients *= 2
+    if job.zero:
+        parameters = parameters // (job.processes if job.zero == 3 else 1) + learnt // job.processes
+        gradients //= job.processes if job.zero >= 2 else 1
+        optimiser //= job.processes
+    return Need(
+        parameters + frozen, gradients, optimiser, activations, cache(job.config, job.answers, job.reads.tokens)
+    )
+
+
+def cache(config: Any, rows: int, tokens: int) -> int:
+    """Return the bytes of fp32 keys and values of `rows` sequences of `tokens` tokens."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * width * 4 * rows * tokens)
+
+
+def remedy(job: Job, free: float, stage: str) -> str:
+    """Return the line of params.yaml that makes the training fit into `free` bytes."""
+    batch = largest(job, free)
+    if batch:
+        return f"set {stage}.training.per_device_train_batch_size: {batch}"
+    if not job.checkpointing and estimate(replace(job, checkpointing=True, batch=1)).total <= free * SPARE:
+        return f"set {stage}.training.gradient_checkpointing: true"
+    return f"not even one example fits: shorten {stage}.max_tokens, train adapters ({stage}.lora), or take more memory"
+
+
+def largest(job: Job, free: float) -> int:
+    """Return the largest batch below the job's that fits into `free` bytes, 0 for none; PPO's has to divide its own."""
+    low, high = 0, job.batch
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if estimate(replace(job, batch=middle)).total <= free * SPARE else (low, middle)
+    while job.actor_critic and low and job.batch % low:
+        low -= 1
+    return low

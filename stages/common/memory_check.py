@@ -1,0 +1,86 @@
+"""Before the first step: what this training will take, and a refusal with a remedy where it would not fit."""
+
+import logging
+import os
+from typing import Any
+
+from stages.common import memory, memory_room, models
+from stages.common.errors import OutOfMemoryError
+from stages.common.memory import Job
+
+SWITCH = "LATHE_MEMORY_CHECK"
+KEPT = 2.5
+"""What glibc's heap has been seen to grow to, in times of the activations alive."""
+log = logging.getLogger("lathe")
+
+
+def check(trainer: Any, settings: Any, stage: str) -> None:
+    """Say what a training is about to take. Raises OutOfMemoryError, with the batch that would fit, where it is more
+    than there is; LATHE_MEMORY_CHECK=off says so and goes on."""
+    with models.unsplit():
+        job = of_trainer(trainer, settings, stage)
+        try:
+            need = memory.estimate(job)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # a model that reads its own values
+            log.warning("memory: no estimate for this model (%s)", (str(error).splitlines() or [""])[0])
+            return
+        free = memory_room.free(trainer.args.device, need.parameters, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        log.info("memory: %s at its peak, %s free", need.shown(), memory.amount(free))
+        if need.total <= free * memory.SPARE:
+            warn_of_pieces(trainer.args.device, need, free)
+            return
+        what = f"needs {need.shown()} of memory, {memory.amount(free)} are free"
+        if os.environ.get(SWITCH) == "off":
+            log.warning("memory: %s; going on, because %s=off", what, SWITCH)
+            return
+        raise OutOfMemoryError(
+            what, where=stage, remedy=f"{memory.remedy(job, free, stage)}; {SWITCH}=off tries it anyway"
+        )
+
+
+def warn_of_pieces(device: Any, need: memory.Need, free: float) -> None:
+    """Say that it may not fit where, on a CPU, the C library keeps as much as it has been seen to keep."""
+    worst = need.total + (KEPT - 1) * need.activations
+    if device.type == "cpu" and worst > free * memory.SPARE:
+        log.warning("memory: may reach %s, because freed blocks are not all given back", memory.amount(worst))
+
+
+def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
+    """Return the job of a trainer that is about to start; its longest example counts, not the longest allowed.
+
+    lora is imported here: what this module loads must not become part of every trainer's fingerprint.
+    """
+    from stages.common import lora
+
+    args, section, dataset = trainer.args, settings.model_dump(), trainer.train_dataset
+    answers = max((len(row) for row in dataset["rows"]), default=1) if stage == "reward" else 1
+    most = memory.reads(stage, section, answers)
+    longest = min(most.tokens, longest_example(trainer, most.tokens))
+    return Job(
+        config=trainer.model.config,
+        reads=most._replace(tokens=longest, scored=min(most.scored, longest)),
+        batch=args.per_device_train_batch_size,
+        checkpointing=args.gradient_checkpointing,
+        optimiser=str(getattr(args.optim, "value", args.optim)),
+        bf16=args.bf16,
+        adapters=lora.config(section.get("lora"), f"{stage}.lora"),
+        scorer=stage == "reward",
+        actor_critic=stage == "ppo",
+        answers=section.get("rollout_batch_size", 0),
+        processes=args.world_size,
+        zero=trainer.accelerator.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0,
+    )
+
+
+def longest_example(trainer: Any, most: int) -> int:
+    """Return the tokens of the longest example in the training data, `most` where that is not known."""
+    import pyarrow.compute as pc
+
+    if hasattr(trainer, "prompts"):
+        return max(map(len, trainer.prompts)) + int(trainer.settings.max_new_tokens)
+    columns = getattr(trainer.train_dataset, "column_names", [])
+    if "length" in columns:
+        return max(trainer.train_dataset["length"])
+    if "input_ids" in columns:
+        return int(pc.max(pc.list_value_length(trainer.train_dataset.data.column("input_ids"))).as_py())
+    return most

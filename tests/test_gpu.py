@@ -1,0 +1,96 @@
+"""On an NVIDIA GPU: every trainer takes the steps it takes on a CPU, and how much of the card pretraining uses."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.common import memory, models
+from tests.trainers import STAGES, write_world
+
+ROOT = Path(__file__).parent.parent
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or a torch without CUDA"),
+]
+FP32_TOLERANCE = 2e-3
+"""Losses of six steps in fp32: the GPU sums in another order, and Adam's first steps are the signs of gradients."""
+QWEN = {  # the shape of Qwen2.5-0.5B
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+VOCABULARY, BATCH, TOKENS, STEPS = 151_936, 8, 1024, 12
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+"""Dense bf16 products a second, from the makers' data sheets."""
+
+
+def losses(world: Path, out: Path, device: str) -> dict[str, list[float]]:
+    """Train every stage on a device, in fp32; return the losses of its steps."""
+    out.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LATHE_TEST_FP32": "1"}
+    environment |= {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.trainers", str(world), str(out), *STAGES]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return {stage: json.loads((out / f"{stage}.json").read_text())["losses"] for stage in STAGES}
+
+
+def test_every_trainer_takes_the_same_steps_as_on_a_cpu(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    cpu, gpu = (losses(tmp_path, tmp_path / device, device) for device in ("cpu", "cuda"))
+    deterministic = [stage for stage in STAGES if stage != "ppo"]  # its answers are drawn from sums that differ
+    for stage in deterministic:
+        assert gpu[stage] == pytest.approx(cpu[stage], abs=FP32_TOLERANCE), stage
+    assert len(gpu["ppo"]) == len(cpu["ppo"])
+
+
+def test_pretraining_of_half_a_billion_weights_prints_its_share_of_the_peak() -> None:
+    name = torch.cuda.get_device_name()
+    model = models.build(QWEN, VOCABULARY, "test").cuda().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ids = torch.randint(VOCABULARY, (BATCH, TOKENS), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    for step in range(STEPS):
+        if step == 2:
+            torch.cuda.synchronize()
+            start = time.monotonic()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.cuda.synchronize()
+    speed = (STEPS - 2) * ids.numel() / (time.monotonic() - start)
+    weights = sum(value.numel() for value in model.parameters())
+    done = speed * 6 * weights  # Kaplan et al. 2020, 2.1: attention's scores are left out
+    peak = next((value for key, value in PEAK_FLOPS.items() if key in name), None)
+    share = f", MFU {done / peak:.0%}" if peak else f", no data sheet for its peak ({done / 1e12:.0f} TFLOP/s)"
+    job = memory.Job(model.config, memory.Reads(1, TOKENS, TOKENS), BATCH, bf16=True)
+    estimated, measured = memory.estimate(job).total, torch.cuda.max_memory_allocated()
+    print(
+        f"{name}: {speed:,.0f} tokens/s{share}; memory {memory.amount(measured)}, estimated {memory.amount(estimated)}"
+    )
+    assert speed > 0 and torch.isfinite(loss)
+    assert 0.7 < estimated / measured < 1.4
+
+
+def test_a_trainer_without_a_word_about_it_trains_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.trainers import trainer
+
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path)
+    made: Any = trainer("sft", tmp_path)[1]
+    assert made.args.bf16 and made.args.device.type == "cuda"
