@@ -21,6 +21,7 @@ from stages.common.journal import log
 from stages.common.serving import app as serving
 from stages.common.serving.champions import Champions, Question
 from stages.common.serving.requests import pieces
+from stages.common.worth import Wanted
 
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
@@ -47,7 +48,7 @@ class Params(params.StageParams):
     poll_seconds: float = Field(default=5.0, gt=0)
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
-    """Where likes and dislikes go."""
+    """Where likes, edits and ranks of the chat go; beside it, in demonstrations.jsonl, what is written on /annotate."""
 
 
 class Promotion(BaseModel):
@@ -164,6 +165,7 @@ def page(settings: Params) -> chat_page.Page:
         max_new_tokens=settings.max_new_tokens,
         examples=tuple(settings.canned),
         feedback=Path(settings.feedback),
+        wanted=Wanted.of_params(),
     )
 
 
