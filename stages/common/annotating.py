@@ -101,8 +101,8 @@ def save(of: Round, who: str, id: str, ranks: Sequence[int | None], marks: Seque
     if sample is None:
         raise DataError("that prompt is not in the round", where=of.name, remedy="load the page again")
     shown = blind(who, sample)
-    given = list(ranks[: len(shown)])
-    if any(type(rank) is not int or not 1 <= rank <= len(shown) for rank in given) or len(given) < len(shown):
+    given = [rank for rank in ranks[: len(shown)] if type(rank) is int and 1 <= rank <= len(shown)]
+    if len(given) < len(shown):
         raise DataError(f"every answer needs a rank from 1 to {len(shown)}; ties are allowed", where="ranks")
     held = [[mark for mark in MARKS if mark in of_answer] for of_answer in marks[: len(shown)]]
     time = datetime.now(UTC).isoformat(timespec="seconds")

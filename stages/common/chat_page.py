@@ -43,25 +43,29 @@ class Page:
 
 def mount(app: "FastAPI", observer: Observer, page: Page) -> None:
     """Add the page to `app` at `/`."""
+    import warnings
+
     import gradio
 
-    gradio.mount_gradio_app(
-        app,
-        _blocks(observer, page),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        show_error=True,
-        max_file_size="1kb",
-        app_kwargs={"openapi_url": None},
-        # its default theme fetches fonts from another site
-        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=form.CSS,
-        js=form.KEYS.read_text(encoding="utf-8"),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SSR mode")  # said of every app of two pages, also of one without it
+        gradio.mount_gradio_app(
+            app,
+            _blocks(observer, page),
+            path="/",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            show_error=True,
+            max_file_size="1kb",
+            app_kwargs={"openapi_url": None},
+            # its default theme fetches fonts from another site
+            theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css=form.CSS,
+            js=form.KEYS.read_text(encoding="utf-8"),
+        )
 
 
 def _blocks(observer: Observer, page: Page) -> Any:

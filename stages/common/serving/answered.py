@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stages.common import content
 from stages.common.records import Record, message
@@ -16,16 +16,16 @@ class Answer(NamedTuple):
 
     messages: list[dict[str, str]]
     text: str
-    facts: dict[str, str]
+    facts: dict[str, Any]
 
 
 class Answered:
     """The last answers, by conversation; an opinion may come when another champion has taken over."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, tuple[str, str, dict[str, str]]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[str, str, dict[str, Any]]] = OrderedDict()
 
-    def note(self, messages: Sequence[Record], text: str, facts: dict[str, str]) -> None:
+    def note(self, messages: Sequence[Record], text: str, facts: dict[str, Any]) -> None:
         """Remember who said this to whom."""
         system = "\n".join(one["content"] for one in messages if one["role"] == "system")
         self._known[_key(messages, text)] = system, text, facts

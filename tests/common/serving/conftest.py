@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,9 +52,11 @@ def champions(registered: Registered) -> Iterator[Champions]:
 
 
 @contextmanager
-def served(champions: Champions, feedback: Path, token: str = "", per_minute: int = 100_000) -> Iterator[str]:
+def served(
+    champions: Champions, feedback: Path, token: str = "", per_minute: int = 100_000, **page_settings: Any
+) -> Iterator[str]:
     """Serve the app over real HTTP, and give its address."""
-    page = chat_page.Page("Be brief.", 0.0, 64, ("Hello?",), feedback)
+    page = chat_page.Page("Be brief.", 0.0, 64, ("Hello?",), feedback, **page_settings)
     hosts = [*serving.LOOPBACK, "chat.example.org"]
     server = serving.server(serving.build(champions, page, hosts, token, per_minute), champions)
     with socket.socket() as listener:

@@ -154,7 +154,7 @@ def add(blocks: Any, desk: Desk) -> None:
             """Do it, and show what is next; what the person was about to say elsewhere on the page stays."""
             with failures.shown("annotating"):
                 before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
-                shown = {seat: sits, progress: desk.progress(sits)}
+                shown: dict[Any, Any] = {seat: sits, progress: desk.progress(sits)}
                 if before is None or before.to_rank != sits.to_rank:
                     text, responses = desk.ranking(sits)
                     updates = form.showing(responses, ANSWERS_AT_MOST, True)

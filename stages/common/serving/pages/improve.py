@@ -31,7 +31,7 @@ class Shown:
 
     messages: list[dict[str, str]]
     responses: list[str]
-    facts: dict[str, str]
+    facts: dict[str, Any]
 
 
 def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any, liked: Any, who: str) -> None:
@@ -72,7 +72,7 @@ def ranks(store: Path, shown: Shown | None, given: Sequence[Any], who: str) -> N
 async def answers(observer: Observer, question: Question) -> Shown:
     """Return different answers to a question, in chance's order. Raises DataError when all are the same."""
 
-    async def one() -> tuple[str, dict[str, str]]:
+    async def one() -> tuple[str, dict[str, Any]]:
         seeded = replace(question, sampling=replace(question.sampling, seed=secrets.randbits(62)))
         asked, pieces = await observer.ask(seeded, "page")
         async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
