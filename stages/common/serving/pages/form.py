@@ -12,7 +12,11 @@ HELP = (
     "Click, or use keys: a digit ranks the first answer without a rank, a letter marks the answer to rank next, "
     "Enter saves. 1 is the best; equal ranks are ties."
 )
-CSS = ".ranked[data-marked] { outline: 2px solid var(--color-accent); }"
+CSS = """
+.answers { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); }
+.ranked[data-marked] { outline: 2px solid var(--color-accent); }
+"""
+"""Every answer gets the same room."""
 AT_FIRST = list(MARKS[:2])
 """What is ticked to begin with: most answers answer and are truthful, and a tick less is a click less."""
 
@@ -38,14 +42,14 @@ def build(answers: int, with_marks: bool, save: str) -> Form:
 
     form = Form([], [], [], [], None)
     with gradio.Column(elem_classes="ranking"):
-        with gradio.Row():
+        with gradio.Row(elem_classes="answers"):
             for letter in letters(answers):
-                with gradio.Column(visible=False, min_width=240, elem_classes="ranked") as card:
+                with gradio.Column(visible=False, min_width=200, elem_classes="ranked") as card:
                     form.cards.append(card)
                     form.texts.append(gradio.Textbox(label=letter, interactive=False, lines=3, max_lines=20))
                     form.ranks.append(gradio.Radio([1], label=f"Rank of {letter}", interactive=True))
                     if with_marks:
-                        form.marks.append(gradio.CheckboxGroup(list(MARKS), label=f"{letter} is / does"))
+                        form.marks.append(gradio.CheckboxGroup(list(MARKS), label=f"What holds of {letter}"))
         gradio.Markdown(HELP)
         button = gradio.Button(save, variant="primary", interactive=False, elem_classes="save")
     return form._replace(save=button)

@@ -1,4 +1,4 @@
-"""People in a browser: they rank and mend answers of the chat and annotate a round to its end; both come back as data."""
+"""People in a browser: they rank and mend answers of the chat, annotate a round to its end; both come back as data."""
 
 import json
 import re
@@ -58,8 +58,8 @@ def work(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(champions: Champions, work: Path) -> Iterator[str]:
-    folders = {"samples": work / "samples", "annotations": work / "annotations"}
-    with served(champions, work / "feedback/page.jsonl", **folders) as address:
+    store, folder = work / "feedback/page.jsonl", work / "annotations"
+    with served(champions, store, samples=work / "samples", annotations=folder) as address:
         yield address
 
 
@@ -113,6 +113,10 @@ def test_answers_of_the_chat_are_ranked_by_keys_and_mended_and_come_back(
     assert conversation["messages"][-1]["content"] == edited.better
 
 
+def lines(file: Path) -> int:
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
+
+
 def annotate(page: "Page", who: str, work: Path, order: list[str]) -> None:
     """Rank all of the round in this order of answers, by keys."""
     expect, file = playwright.expect, work / "annotations/r1.jsonl"
@@ -129,9 +133,9 @@ def annotate(page: "Page", who: str, work: Path, order: list[str]) -> None:
             page.locator(".ranked").first.get_by_label("rude").check()
             browser.picture(page, f"annotating-{who}")
         page.locator("#progress").click()
-        before = len(file.read_text().splitlines()) if file.exists() else 0
+        before = lines(file)
         page.keyboard.press("Enter")
-        until(lambda before=before: file.exists() and len(file.read_text().splitlines()) > before)
+        until(lambda: lines(file) > before)  # noqa: B023  # it is called before `before` changes
     expect(page.locator("#progress")).to_contain_text("by you 3.", timeout=15_000)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value(re.compile("Nothing is left"))
 
@@ -154,10 +158,9 @@ def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path
         page.get_by_role("button", name="Save answer and next").click()
         expect(page.get_by_label("Prompt to answer")).not_to_have_value(asked, timeout=10_000)
         expect(page.locator("#progress")).to_contain_text("Answers written: 1, by you 1.")
-    lines = list(annotations.read(file))
-    orders = {tuple(line.responses) for line in lines}
-    assert len(orders) > 1, "answers are shuffled"
-    assert sum("rude" in marks for line in lines for marks in line.marks or []) == 2
+    kept = list(annotations.read(file))
+    assert len({tuple(line.responses) for line in kept}) > 1, "answers are shuffled"
+    assert sum("rude" in marks for line in kept for marks in line.marks or []) == 2
     report = rank.rank(settings, work / "samples/r1", work / "comparisons", file, None)
     assert report["human"]["ranked"] == {"ada": 3, "bob": 3}
     assert report["human"]["marks"]["answers"] == 24 and report["human"]["marks"]["rude"] == 2
