@@ -33,7 +33,7 @@ def opened(url: str, ready: str = "Settings") -> Iterator["Page"]:
         )
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.goto(url)
-        expect(page.get_by_text(ready).first).to_be_visible(timeout=30_000)
+        expect(page.get_by_text(ready).first).to_be_visible(timeout=120_000)
         yield page
         browser.close()
 

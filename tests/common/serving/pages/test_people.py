@@ -29,7 +29,7 @@ ANSWERS = ["It is <b>Paris</b>.", "Rome.", "I do not know.", "Go away."]
 """From the best to the worst."""
 
 
-def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it never came"
@@ -75,19 +75,19 @@ def test_answers_of_the_chat_are_ranked_by_keys_and_mended_and_come_back(
         box = page.locator("#message textarea")
         box.fill("What is the capital of land 3?")
         box.press("Enter")
-        expect(page.locator("#counts")).to_contain_text("written, version 1", timeout=20_000)
-        expect(page.get_by_test_id("stop-button")).to_have_count(0, timeout=20_000)
+        expect(page.locator("#counts")).to_contain_text("written, version 1", timeout=60_000)
+        expect(page.get_by_test_id("stop-button")).to_have_count(0, timeout=60_000)
         page.get_by_text("Improve the last answer").click()
         page.get_by_role("button", name="Begin with the answer").click()
         better = page.get_by_label("How it should have been answered")
-        expect(better).not_to_have_value("", timeout=10_000)
+        expect(better).not_to_have_value("", timeout=60_000)
         better.fill("The capital of land 3 is <script>window.hacked=1</script> town 21.")
         page.get_by_role("button", name="Keep the better answer").click()
-        expect(page.locator("#edit-kept")).to_contain_text("Kept", timeout=10_000)
+        expect(page.locator("#edit-kept")).to_contain_text("Kept", timeout=60_000)
         page.get_by_text("Rank answers to the last message").click()
         page.get_by_role("button", name="Ask for four answers").click()
-        expect(page.get_by_label("A", exact=True)).not_to_have_value("", timeout=20_000)
-        expect(page.locator(".ranked:visible")).to_have_count(4)
+        expect(page.get_by_label("A", exact=True)).not_to_have_value("", timeout=60_000)
+        expect(page.locator(".ranked:visible")).to_have_count(4, timeout=60_000)
         page.locator("#version").click()
         for key in "3124":
             page.keyboard.press(key)
@@ -95,7 +95,7 @@ def test_answers_of_the_chat_are_ranked_by_keys_and_mended_and_come_back(
         page.keyboard.press("2")
         browser.picture(page, "ranking-four-answers")
         page.keyboard.press("Enter")
-        expect(page.locator("#ranks-kept")).to_contain_text("Kept", timeout=10_000)
+        expect(page.locator("#ranks-kept")).to_contain_text("Kept", timeout=60_000)
         assert page.evaluate("window.hacked") is None
     edited, ranked = said(store)
     assert isinstance(edited, Edit) and isinstance(ranked, Ordered)
@@ -123,8 +123,8 @@ def annotate(page: "Page", who: str, work: Path, order: list[str]) -> None:
     page.get_by_label("Your name").fill(who)
     page.get_by_role("button", name="Begin").click()
     for number in range(3):
-        expect(page.locator("#progress")).to_contain_text(f"by you {number}.", timeout=15_000)
-        expect(page.locator(".ranked:visible")).to_have_count(4)
+        expect(page.locator("#progress")).to_contain_text(f"by you {number}.", timeout=60_000)
+        expect(page.locator(".ranked:visible")).to_have_count(4, timeout=60_000)
         page.locator("#progress").click()
         for letter in "ABCD":
             shown = page.get_by_label(letter, exact=True).input_value()
@@ -136,8 +136,8 @@ def annotate(page: "Page", who: str, work: Path, order: list[str]) -> None:
         before = lines(file)
         page.keyboard.press("Enter")
         until(lambda: lines(file) > before)  # noqa: B023  # it is called before `before` changes
-    expect(page.locator("#progress")).to_contain_text("by you 3.", timeout=15_000)
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value(re.compile("Nothing is left"))
+    expect(page.locator("#progress")).to_contain_text("by you 3.", timeout=60_000)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(re.compile("Nothing is left"), timeout=60_000)
 
 
 def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path
     settings = rank.Params(annotators=["human"])
     with browser.opened(f"{url}/annotate", "Annotate") as page:
         page.get_by_role("button", name="Begin").click()
-        expect(page.get_by_text("a name has 1 to 40 letters").first).to_be_visible(timeout=10_000)
+        expect(page.get_by_text("a name has 1 to 40 letters").first).to_be_visible(timeout=60_000)
         annotate(page, "ada", work, ANSWERS)
         annotate(page, "bob", work, [ANSWERS[1], ANSWERS[0], *ANSWERS[2:]])
         expect(page.locator("#progress")).to_contain_text("3 of 3 prompts ranked, the round waits for 3")
@@ -156,7 +156,7 @@ def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path
         page.get_by_label("Your answer").fill("Paris, I should say.")
         browser.picture(page, "writing-an-answer")
         page.get_by_role("button", name="Save answer and next").click()
-        expect(page.get_by_label("Prompt to answer")).not_to_have_value(asked, timeout=10_000)
+        expect(page.get_by_label("Prompt to answer")).not_to_have_value(asked, timeout=60_000)
         expect(page.locator("#progress")).to_contain_text("Answers written: 1, by you 1.")
     kept = list(annotations.read(file))
     assert len({tuple(line.responses) for line in kept}) > 1, "answers are shuffled"
