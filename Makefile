@@ -32,7 +32,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env doctor demo flow round up down serve review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env doctor demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -76,6 +76,9 @@ down: env ## stop what `make up` started
 
 serve: env ## the chat with the champion
 	@$(BIN)/python -m stages.deploy serve
+
+feedback: env ## what people said on the pages as raw data under DVC, which the next `dvc repro` reads
+	@$(BIN)/python -m flows.feedback
 
 review: env ## ask in Prefect's page whether the version that waits becomes champion
 	@$(BIN)/python -m flows.release review

@@ -21,8 +21,10 @@ from stages.common.errors import DataError, ParamsError
 from stages.common.journal import log
 from stages.common.serving import app as serving
 from stages.common.serving.champions import Champions, Question
+from stages.common.serving.pages import turns
 from stages.common.serving.requests import pieces
 from stages.common.serving.tools import Name, Tools
+from stages.common.worth import Wanted
 
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
@@ -49,7 +51,7 @@ class Params(params.StageParams):
     poll_seconds: float = Field(default=5.0, gt=0)
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
-    """Where likes and dislikes go."""
+    """Where likes, edits and ranks of the chat go; beside it, in demonstrations.jsonl, what is written on /annotate."""
     tools: list[Name] = ["calculator", "search"]
     """What the server can do for a model that calls it, when a request or the page asks for that."""
     tool_rounds: int = Field(default=4, ge=1, le=16)
@@ -172,7 +174,7 @@ def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], f
     """Return the canned prompts with their greedy answers, and the longest wait for a first token, in seconds."""
     rows, longest = [], 0.0
     for prompt in settings.canned:
-        messages = chat_page.conversation(prompt, [], settings.system_prompt)
+        messages = turns.conversation(prompt, [], settings.system_prompt)
         started, text, waited = time.monotonic(), "", None
         for piece in pieces(champions.ask, Question(messages, settings.max_new_tokens))[1]:
             waited = waited or time.monotonic() - started
@@ -203,6 +205,7 @@ def page(settings: Params) -> chat_page.Page:
         feedback=Path(settings.feedback),
         tools=Tools(settings.tools, Path(settings.documents)),
         tool_rounds=settings.tool_rounds,
+        wanted=Wanted.of_params(),
     )
 
 

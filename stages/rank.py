@@ -9,7 +9,6 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,29 +19,24 @@ from stages.common import annotations, indicators, journal, models, params, proc
 from stages.common import samples as drawn
 from stages.common.errors import DataError, ParamsError, TryAgainError
 from stages.common.figures import bars
-from stages.common.indicators import WEIGHTS, Indicator
+from stages.common.indicators import Indicator
 from stages.common.judge import Judge, JudgeParams
 from stages.common.records import SPLITS, Record
 from stages.common.samples import Sample
 from stages.common.shards import Shards, write_json
+from stages.common.worth import Wanted, judge, worthwhile
 
 Annotator = Literal["rules", "judge", "human", "reward"]
 Ranks = Sequence[list[int] | None]
 
 
-class Params(params.StageParams):
-    """Section `rank` of params.yaml."""
+class Params(Wanted):
+    """Section `rank` of params.yaml; which samples are ranked at all is said in stages/common/worth.py."""
 
     annotators: Annotated[list[Annotator], Field(min_length=1)] = ["rules"]
     """The first one ranks; the others are compared with it and with each other."""
-    weights: dict[Indicator, float] = {}
-    """Weights of the rules' indicators, where they differ from stages/common/indicators.py."""
-    least_best: float | None = None
-    """Samples whose best answer scores less than this by the rules are left out: they teach the lesser mistake."""
     judge: JudgeParams = JudgeParams()
     """The endpoint that `judge` asks."""
-    human_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the samples that people must have ranked before the round goes on; the others are left out."""
 
 
 def main(
@@ -73,7 +67,7 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
     """Rank the samples, write the comparisons and return the report."""
     found = {split: list(drawn.read(samples, split)) for split in SPLITS}
     several = [sample for split in SPLITS for sample in found[split] if len(sample.responses) > 1]
-    weights = WEIGHTS | settings.weights
+    weights = settings.all_weights
     judged = {id(sample): judge(sample) for sample in several}
     everything = [sample for sample in several if worthwhile(judged[id(sample)], weights, settings.least_best)]
     if not everything:
@@ -86,7 +80,7 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
     counts = write(found, ranked, first, out)
     counts["none_good"] = len(several) - len(everything)
     counts["not_ranked"] -= counts["none_good"]
-    return {"comparisons": counts, "agreement": agreement(rankings)} | facts
+    return {"comparisons": counts, "agreement": ranking.agreement(rankings)} | facts
 
 
 def annotate(
@@ -130,22 +124,6 @@ def by_rules(
     return ranks, {"indicators": dict(sorted(counts.items())), "answers": sum(map(len, judged))}
 
 
-def judge(sample: Sample) -> list[list[Indicator]]:
-    """Return the indicators of each answer."""
-    reference, category = sample.record["reference"], sample.record["category"]
-    return [
-        indicators.judge(sample.question, answer, reference, category, cut)
-        for answer, cut in zip(sample.responses, sample.cut, strict=True)
-    ]
-
-
-def worthwhile(
-    judged: Sequence[Sequence[Indicator]], weights: Mapping[Indicator, float], least_best: float | None
-) -> bool:
-    """Whether the best answer is as good as `least_best` asks."""
-    return least_best is None or max(indicators.score(names, weights) for names in judged) >= least_best
-
-
 def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:
     """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the samples has some."""
     result = annotations.merged(file, samples)
@@ -158,10 +136,11 @@ def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:
 
 
 def people_agree(samples: Sequence[Sample], file: Path) -> dict[str, Any]:
-    """Return how many samples each person ranked, and their agreement on those they share."""
+    """Return how many samples each person ranked, their agreement on those they share, and what they marked."""
     people = annotations.by_annotator(file, samples)
     orders = {name: [given.get(sample.record["id"]) for sample in samples] for name, given in people.items()}
-    return {"ranked": {name: len(given) for name, given in people.items()}, "agreement": agreement(orders)}
+    facts: dict[str, Any] = {"ranked": {name: len(given) for name, given in people.items()}}
+    return facts | {"agreement": ranking.agreement(orders), "marks": annotations.marks(file, samples)}
 
 
 def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:
@@ -170,16 +149,6 @@ def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:
     texts = [response for sample in samples for response in sample.responses]
     scores = iter(scoring.score(scoring.load(folder), models.load_tokenizer(folder), prompts, texts))
     return [indicators.ranks([next(scores) for _ in sample.responses]) for sample in samples]
-
-
-def agreement(rankings: Mapping[str, Ranks]) -> dict[str, dict[str, float]]:
-    """Return Kendall's tau-b of every two annotators, averaged over the prompts both have ranked."""
-    result = {}
-    for one, other in combinations(rankings, 2):
-        both = [pair for pair in zip(rankings[one], rankings[other], strict=True) if pair[0] and pair[1]]
-        if cell := ranking.mean_tau((first, second) for first, second in both if first and second):
-            result[f"{one}-{other}"] = {name: float(f"{value:.6g}") for name, value in cell.items()}
-    return result
 
 
 def write(

@@ -119,4 +119,9 @@ class Life(TrainerCallback):
         self.shown_at = time.monotonic()
         done = max(1, state.global_step - self.start_step)
         remaining = (self.shown_at - self.started) / done * (state.max_steps - state.global_step)
-        log.info("step %d/%d, %s, ETA %s", state.global_step, state.max_steps, facts, training.elapsed(remaining))
+        log.info("step %d/%d, %s, ETA %s", state.global_step, state.max_steps, facts, elapsed(remaining))
+
+
+def elapsed(seconds: float) -> str:
+    """Return seconds as `m:ss` or `h:mm:ss`."""
+    return time.strftime("%-H:%M:%S" if seconds >= 3600 else "%-M:%S", time.gmtime(seconds))

@@ -1,8 +1,6 @@
-"""The chat as a Gradio page: streaming, every way to decode, token counts, a library of prompts, likes kept on disk."""
+"""The chat as a Gradio page: streaming, every way to decode, token counts, a library of prompts; and /annotate."""
 
-import json
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -10,24 +8,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import content
-from stages.common.errors import StageError
-from stages.common.journal import log
-from stages.common.records import Record, message
+from stages.common.errors import DataError
+from stages.common.records import Record
 from stages.common.sampling import Sampling
-from stages.common.serving import calling, feedback
+from stages.common.serving import calling
+from stages.common.serving.answered import Answered
 from stages.common.serving.api_types import BEAMS_AT_MOST, CHARACTERS_AT_MOST
 from stages.common.serving.calling import Ran, Step, Talk
 from stages.common.serving.champions import Asked, Question
 from stages.common.serving.library import LIBRARY
 from stages.common.serving.observing import Observer
+from stages.common.serving.pages import annotate, failures, form, improve
+from stages.common.serving.pages.turns import conversation, turns
 from stages.common.serving.tools import Tools
+from stages.common.worth import Wanted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 SAMPLING, GREEDY, BEAM = "sampling", "greedy", "beam search"
-ANSWERS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,49 +38,43 @@ class Page:
     max_new_tokens: int
     examples: tuple[str, ...]
     feedback: Path
-    """The store of likes and dislikes."""
+    """The store of what people say of answers."""
+    samples: Path = Path("data/samples")
+    """The answers of each round, for people to rank, as dvc.yaml lays them out; below, where their ranks go."""
+    annotations: Path = Path("data/annotations")
+    wanted: Wanted = field(default_factory=Wanted)
+    """Which of the samples are to be ranked."""
     tools: Tools = field(default_factory=lambda: Tools((), Path()))
     """What the model may have done for it, where one asks for that."""
     tool_rounds: int = 4
     """How often, for one answer."""
 
 
-class Answered:
-    """Which champion gave an answer: a like may come when another has taken over."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[str, dict[str, str]]] = OrderedDict()
-
-    def note(self, text: str, facts: dict[str, str]) -> None:
-        """Remember who said this."""
-        self._known[content.key(text)] = text, facts
-        while len(self._known) > ANSWERS_REMEMBERED:
-            self._known.popitem(last=False)
-
-    def by(self, text: str) -> tuple[str, dict[str, str]] | None:
-        """Return what was said and by whom, however the page has laid it out since; None: not said here."""
-        return self._known.get(content.key(text))
-
-
 def mount(app: "FastAPI", observer: Observer, page: Page) -> None:
     """Add the page to `app` at `/`."""
+    import warnings
+
     import gradio
 
-    gradio.mount_gradio_app(
-        app,
-        _blocks(observer, page),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        show_error=True,
-        max_file_size="1kb",
-        app_kwargs={"openapi_url": None},
-        # its default theme fetches fonts from another site
-        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SSR mode")  # said of every app of two pages, also of one without it
+        gradio.mount_gradio_app(
+            app,
+            _blocks(observer, page),
+            path="/",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            show_error=True,
+            max_file_size="1kb",
+            app_kwargs={"openapi_url": None},
+            # its default theme fetches fonts from another site
+            theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css=form.CSS,
+            js=form.KEYS.read_text(encoding="utf-8"),
+        )
 
 
 def _blocks(observer: Observer, page: Page) -> Any:
@@ -93,28 +86,24 @@ def _blocks(observer: Observer, page: Page) -> Any:
         """Answer the last message of a conversation; beside it, what it took."""
         said, asked = "", None
         ran: list[Ran] = []
-        try:
+        with failures.shown("an answer"):
             question, run = _question(page, text, history, *settings), partial(page.tools.run, allowed=settings[-1])
-            asked, pieces = await calling.ask(observer, question, "page", run, page.tool_rounds)
-            async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
-                async for piece in open_pieces:
-                    said += piece.text
-                    ran += piece.ran if isinstance(piece, Step) else ()
-                    yield said, _counts(asked, piece.tokens, ran)
-        except StageError as error:
-            what = f"{error.what}; {error.remedy}" if error.remedy else error.what
-            raise gradio.Error(what, print_exception=False) from error
-        except Exception as error:  # the boundary: the page says no more than that it failed
-            log.error("an answer failed: %s", type(error).__name__)
-            log.debug("traceback", exc_info=error)
-            raise gradio.Error("the server failed; its log says why", print_exception=False) from error
-        finally:
-            if asked:
-                answered.note(said, asked.champion.facts())
+            try:
+                asked, pieces = await calling.ask(observer, question, "page", run, page.tool_rounds)
+                async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+                    async for piece in open_pieces:
+                        said += piece.text
+                        ran += piece.ran if isinstance(piece, Step) else ()
+                        yield said, _counts(asked, piece.tokens, ran)
+            finally:
+                if asked:
+                    answered.note(question.messages, said, asked.champion.facts())
 
-    def like(data: gradio.LikeData, history: list[Record]) -> None:
+    def like(data: gradio.LikeData, history: list[Record], request: gradio.Request) -> None:
         """Keep a like or dislike of an answer that was given here."""
-        _keep(page, answered, history, data.index, data.liked)
+        who = improve.visit(request.session_hash)
+        with failures.shown("keeping a like"):
+            improve.opinion(page.feedback, answered, turns(history), data.index, data.liked, who)
 
     def champion() -> str:
         facts = observer.champions.current.facts()
@@ -155,10 +144,21 @@ def _blocks(observer: Observer, page: Page) -> Any:
             api_name="chat",
         )
         counts.render()
+        improve.add(
+            observer,
+            page.feedback,
+            answered,
+            chat.chatbot,
+            [system, *others],
+            turns,
+            lambda history, settings: _of_last_message(page, history, settings),
+        )
         library = gradio.Dropdown([one.name for one in LIBRARY], value=None, label="Prompt library")
         library.input(_from_library, library, [chat.textbox, system], api_visibility="private")
         chat.chatbot.like(like, chat.chatbot, None, api_visibility="private")
         blocks.load(champion, None, version, api_visibility="private")
+    with blocks.route("Annotate", "/annotate"):
+        annotate.add(blocks, annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted))
     champions = observer.champions
     blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)
     return blocks
@@ -232,27 +232,11 @@ def _from_library(name: str) -> tuple[str, str]:
     return found.text, found.system
 
 
-def _keep(page: Page, answered: Answered, history: list[Record], index: Any, liked: Any) -> None:
-    """Write a like down. What was not answered here is not kept: the history comes from the client."""
-    turns = conversation("", history, "")[:-1]
-    if not isinstance(index, int) or not 0 < index < len(turns) or turns[index]["role"] != "assistant":
-        return
-    known = answered.by(turns[index]["content"])
-    if known is None:
-        log.warning("a like of an answer that was not given here is not kept")
-        return
-    response, facts = known
-    is_liked = liked in (True, "Like")
-    before = feedback.turns(turns[:index])
-    feedback.append(page.feedback, feedback.Opinion(messages=before, response=response, liked=is_liked, **facts))
-    log.debug(json.dumps({"event": "feedback", "liked": is_liked, "version": facts["version"]}))
-
-
-def conversation(text: str, history: list[Record], system_prompt: str) -> list[Record]:
-    """Return the page's history and the new text as messages; Gradio's parts of a message become one text."""
-    turns = [message("system", system_prompt)] if system_prompt.strip() else []
-    for turn in history:
-        parts = turn["content"] if isinstance(turn["content"], list) else [turn["content"]]
-        texts = [part if isinstance(part, str) else str(part.get("text", "")) for part in parts]
-        turns.append(message(turn["role"], "\n".join(texts)))
-    return [*turns, message("user", text)]
+def _of_last_message(page: Page, history: list[Record], settings: Sequence[Any]) -> Question:
+    """Return the last message of the page, to be answered by chance whatever the settings. Raises DataError."""
+    last = next((at for at in reversed(range(len(history))) if history[at]["role"] == "user"), None)
+    if last is None:
+        raise DataError("there is no message yet", remedy="ask something first")
+    system, _, *others, _ = settings
+    text = conversation("", history, "")[last]["content"]
+    return _question(page, text, history[:last], system, SAMPLING, *others)

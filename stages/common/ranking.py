@@ -1,7 +1,8 @@
 """K ranked answers to one prompt: the loss a reward model learns from, and how well its scores agree with the ranks."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages.common.errors import DataError
@@ -98,6 +99,16 @@ def mean_tau(orders: Iterable[tuple[Sequence[float], Sequence[float]]]) -> dict[
         return {}
     low, high = bootstrap_ratio(taus, [1.0] * len(taus))
     return {"value": sum(taus) / len(taus), "low": low, "high": high, "prompts": len(taus)}
+
+
+def agreement(rankings: Mapping[str, Sequence[Sequence[int] | None]]) -> dict[str, dict[str, float]]:
+    """Return of every two annotators `mean_tau` on the prompts both have ranked (None: has not), to six digits."""
+    result = {}
+    for one, other in combinations(rankings, 2):
+        both = [pair for pair in zip(rankings[one], rankings[other], strict=True) if pair[0] and pair[1]]
+        if cell := mean_tau((first, second) for first, second in both if first and second):
+            result[f"{one}-{other}"] = {name: float(f"{value:.6g}") for name, value in cell.items()}
+    return result
 
 
 def calibration(rows: Iterable[Scored], bins: int = CALIBRATION_BINS) -> dict[str, Any]:

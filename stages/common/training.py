@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import shutil
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,8 +244,3 @@ def copy_model(kept: Path, out: Path) -> None:
     disk_room.check(out, disk_room.size(kept))
     shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
     crash.point("publish:model")
-
-
-def elapsed(seconds: float) -> str:
-    """Return seconds as `m:ss` or `h:mm:ss`."""
-    return time.strftime("%-H:%M:%S" if seconds >= 3600 else "%-M:%S", time.gmtime(seconds))

@@ -3,12 +3,12 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from stages.common.errors import DataError
 from stages.common.records import Record
@@ -17,55 +17,125 @@ BYTES_AT_MOST = 1 << 30
 """Beyond, nothing is taken: a page that is open to many must not fill the disk."""
 
 
-class Opinion(BaseModel):
-    """One line: an answer to a conversation, and whether somebody liked it."""
+class Said(BaseModel):
+    """What every line has."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     messages: list[dict[str, str]]
     """The conversation before the answer, each with role and content."""
-    response: str
-    liked: bool
+    annotator: str = "page"
+    """Who said it: a name, or of the chat page one visit."""
+
+
+class Model(BaseModel):
+    """Which model had answered."""
+
     model: str
     version: str
     weights_sha256: str
-    annotator: str = "page"
 
 
-def append(file: Path, opinion: Opinion) -> None:
+class Opinion(Said, Model):
+    """An answer, and whether somebody liked it."""
+
+    kind: Literal["opinion"] = "opinion"
+    response: str
+    liked: bool | None
+    """None takes back what the same visitor said before."""
+
+
+class Edit(Said, Model):
+    """An answer, and how somebody would rather have it."""
+
+    kind: Literal["edit"] = "edit"
+    response: str
+    better: str
+
+
+class Ordered(Said, Model):
+    """Several answers to one conversation, and somebody's ranks of them."""
+
+    kind: Literal["ranking"] = "ranking"
+    responses: list[str]
+    ranks: list[Annotated[int, Field(ge=1)]]
+    """Of each answer; 1 is the best, ties are allowed."""
+
+    @model_validator(mode="after")
+    def _one_rank_each(self) -> "Ordered":
+        if len(self.ranks) != len(self.responses):
+            raise ValueError(f"{len(self.responses)} responses, {len(self.ranks)} ranks")
+        return self
+
+
+class Demonstration(Said):
+    """An answer that a person has written."""
+
+    kind: Literal["demonstration"] = "demonstration"
+    response: str
+
+
+Line = Opinion | Edit | Ordered | Demonstration
+
+
+def _kind(value: Any) -> Any:
+    """Return a line's kind; the first stores held opinions alone and did not say so."""
+    return value.get("kind", "opinion") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+LINE: TypeAdapter[Line] = TypeAdapter(
+    Annotated[
+        Annotated[Opinion, Tag("opinion")]
+        | Annotated[Edit, Tag("edit")]
+        | Annotated[Ordered, Tag("ranking")]
+        | Annotated[Demonstration, Tag("demonstration")],
+        Discriminator(_kind),
+    ]
+)
+
+
+def append(file: Path, line: BaseModel) -> None:
     """Add a line and wait until the disk has it; several processes may write. Raises DataError when it is full."""
-    line = (json.dumps(opinion.model_dump(), ensure_ascii=False) + "\n").encode()
+    data = (json.dumps(line.model_dump(), ensure_ascii=False) + "\n").encode()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         size = handle.seek(0, os.SEEK_END)
-        if size + len(line) > BYTES_AT_MOST:
-            raise DataError("the store of feedback is full", where=file, remedy="move it elsewhere")
+        if size + len(data) > BYTES_AT_MOST:
+            raise DataError("the store of feedback is full", where=file, remedy="begin another beside it: rename it")
         if size and not _ends_whole(file):
-            line = b"\n" + line  # a machine that died here left half a line
-        handle.write(line)
+            data = b"\n" + data  # a machine that died here left half a line
+        handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
 
 
-def read(file: Path) -> Iterator[Opinion]:
-    """Yield the opinions; a store that does not exist yet has none. Raises DataError with file and line."""
+def entries(file: Path) -> Iterator[tuple[int, Line | str]]:
+    """Yield each line's number with what it says, or with what is wrong with it; a store not begun yet has none."""
     if not file.exists():
         return
-    with file.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.strip():
+    with file.open("rb") as handle:
+        for number, text in enumerate(handle, 1):
+            if not text.strip():
                 continue
             try:
-                content: Any = json.loads(line)
-                yield Opinion.model_validate(content)
-            except (ValidationError, ValueError) as error:
-                what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-                raise DataError(f"not an opinion: {what}", where=f"{file}:{number}", remedy="take it out") from error
+                yield number, LINE.validate_python(json.loads(text))
+            except ValidationError as error:
+                yield number, str(error.errors()[0]["msg"])
+            except (ValueError, RecursionError) as error:
+                yield number, str(error)
 
 
-def turns(messages: list[Record]) -> list[dict[str, str]]:
+def read(file: Path) -> Iterator[Line]:
+    """Yield the lines. Raises DataError with file and line."""
+    for number, line in entries(file):
+        if isinstance(line, str):
+            raise DataError(f"not an opinion: {line}", where=f"{file}:{number}", remedy="take it out")
+        yield line
+
+
+def turns(messages: Sequence[Record]) -> list[dict[str, str]]:
     """Return role and content of each message."""
     return [{"role": one["role"], "content": one["content"]} for one in messages]
 

@@ -1,7 +1,5 @@
 """A person at the page, in a browser: chats, stops, likes, picks a prompt, meets a new champion; HTML stays text."""
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from stages.common import registry
 from stages.common.serving import feedback
 from stages.common.serving.champions import Champions
 from stages.common.serving.text import Text
+from tests.common.serving import browser
 from tests.common.serving.conftest import Registered, served
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
@@ -20,13 +19,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip insta
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = os.environ.get("LATHE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-SCREENSHOTS = Path(os.environ.get("LATHE_SCREENSHOTS", "tests/artifacts")).absolute()
-pytestmark = [
-    pytest.mark.ui,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: install it, or name it in LATHE_CHROMIUM"),
-]
+pytestmark = [pytest.mark.ui, pytest.mark.slow, browser.needs_chromium]
 
 
 @pytest.fixture
@@ -37,22 +30,8 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def page(champions: Champions, store: Path) -> Iterator["Page"]:
     """The chat, opened in a browser that may reach nothing but this machine."""
-    with served(champions, store) as url, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-background-networking",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            ],
-        )
-        opened = browser.new_page(viewport={"width": 1200, "height": 1000})
-        opened.goto(url)
-        playwright.expect(
-            opened.get_by_role("textbox", name="System prompt").or_(opened.get_by_text("Settings")).first
-        ).to_be_visible(timeout=30_000)
+    with served(champions, store) as url, browser.opened(url) as opened:
         yield opened
-        browser.close()
 
 
 def say(page: "Page", text: str) -> None:
@@ -61,31 +40,26 @@ def say(page: "Page", text: str) -> None:
     box.press("Enter")
 
 
-def picture(page: "Page", name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
-
-
 def test_chat_like_and_a_new_champion(page: "Page", champions: Champions, registered: Registered, store: Path) -> None:
     expect = playwright.expect
     say(page, "What is the capital of land 3?")
     expect(page.locator("#counts")).to_contain_text("written, version 1", timeout=20_000)
     page.wait_for_function("!document.querySelector('#counts').textContent.includes(' 1 written')")
     time.sleep(1)
-    picture(page, "chat")
+    browser.picture(page, "chat")
     page.get_by_label("Like", exact=True).first.click()
     end = time.monotonic() + 10
     while not store.exists():
         assert time.monotonic() < end
         time.sleep(0.1)
     (opinion,) = feedback.read(store)
-    assert opinion.liked and opinion.version == "1"
+    assert isinstance(opinion, feedback.Opinion) and opinion.liked and opinion.version == "1"
     assert opinion.messages[-1] == {"role": "user", "content": "What is the capital of land 3?"}
     registry.point(registered.client, registry.CHAMPION, registered.versions[1])
     assert champions.look()
     say(page, "And of land 4?")
     expect(page.locator("#counts")).to_contain_text("written, version 2", timeout=20_000)
-    picture(page, "swapped")
+    browser.picture(page, "swapped")
     page.reload()
     expect(page.locator("#version")).to_contain_text("Version 2 of lathe", timeout=20_000)
 
@@ -101,7 +75,7 @@ def test_stop_ends_the_answer(page: "Page", champions: Champions) -> None:
         while engine.load() != (0, 0):
             assert time.monotonic() < end, "the model goes on"
             time.sleep(0.05)
-        picture(page, "stopped")
+        browser.picture(page, "stopped")
     finally:
         hook.remove()
 
@@ -115,7 +89,7 @@ def test_a_prompt_of_the_library_fills_message_and_system_prompt(page: "Page") -
     playwright.expect(page.get_by_label("System prompt")).to_have_value(
         "You translate what you are given into Chinese, and add nothing."
     )
-    picture(page, "library")
+    browser.picture(page, "library")
 
 
 def test_html_in_an_answer_runs_nothing_and_fetches_nothing(page: "Page", monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,4 +113,4 @@ def test_html_in_an_answer_runs_nothing_and_fetches_nothing(page: "Page", monkey
     assert page.locator("[data-testid=bot] iframe, [data-testid=bot] script").count() == 0
     reached = [url for url in asked if ":9/" in url and url not in failed]
     assert not reached, "a picture of the answer was fetched from elsewhere"
-    picture(page, "html")
+    browser.picture(page, "html")

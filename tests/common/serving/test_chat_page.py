@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from stages.common import chat_page
-from stages.common.chat_page import Answered, Page
+from stages.common.chat_page import Page
+from stages.common.errors import DataError
 from stages.common.records import Record, message
-from stages.common.serving import feedback
 from stages.common.serving.champions import Champions
 from stages.common.serving.library import LIBRARY
+from stages.common.serving.pages.turns import conversation
 
 DEFAULTS: dict[str, Any] = {
     "system": "",
@@ -112,42 +113,32 @@ def test_the_page_loads_and_fetches_nothing_from_elsewhere(url: str) -> None:
     assert "//fonts" not in httpx.get(f"{url}/theme.css").text
 
 
-def test_a_like_is_kept_with_who_said_it_and_a_foreign_one_is_not(tmp_path: Path) -> None:
-    page, answered = Page("", 0.0, 64, (), tmp_path / "page.jsonl"), Answered()
-    answered.note("town 3", {"model": "lathe", "version": "7", "weights_sha256": "f" * 64})
-    history: list[Record] = [
-        {"role": "user", "content": [{"type": "text", "text": "Where?"}], "metadata": None},
-        {"role": "assistant", "content": "  town\n3"},
-        {"role": "user", "content": "And then?"},
-        {"role": "assistant", "content": "never said here"},
-    ]
-    for index, liked in (
-        (1, "Like"),
-        (1, False),
-        (3, True),
-        (0, True),
-        (9, True),
-        (-1, True),
-        ("1", True),
-        ([0, 1], True),
-    ):
-        chat_page._keep(page, answered, history, index, liked)
-    kept = list(feedback.read(page.feedback))
-    assert [(one.response, one.liked, one.version) for one in kept] == [("town 3", True, "7"), ("town 3", False, "7")]
-    assert kept[0].messages == [{"role": "user", "content": "Where?"}]
-
-
 def test_the_page_s_history_becomes_messages() -> None:
     history: list[Record] = [
         {"role": "user", "content": [{"type": "text", "text": "hello"}], "metadata": None},
         {"role": "assistant", "content": "hi"},
     ]
-    assert chat_page.conversation("bye", history, "  ") == [
+    assert conversation("bye", history, "  ") == [
         message("user", "hello"),
         message("assistant", "hi"),
         message("user", "bye"),
     ]
-    assert chat_page.conversation("bye", [], "Be kind.")[0] == message("system", "Be kind.")
+    assert conversation("bye", [], "Be kind.")[0] == message("system", "Be kind.")
+
+
+def test_more_answers_are_to_the_last_message_and_by_chance() -> None:
+    page = Page("", 0.0, 64, (), Path("unused"))
+    history: list[Record] = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "answer"},
+        {"role": "user", "content": [{"type": "text", "text": "two"}]},
+        {"role": "assistant", "content": "another"},
+    ]
+    asked = chat_page._of_last_message(page, history, settings(system="Be kind.", decoding="greedy", temperature=0.5))
+    assert [turn["content"] for turn in asked.messages] == ["Be kind.", "one", "answer", "two"]
+    assert (asked.sampling.temperature, asked.beams) == (0.5, 1)
+    with pytest.raises(DataError, match="there is no message yet"):
+        chat_page._of_last_message(page, [], settings())
 
 
 def test_the_library_fills_message_and_system_prompt() -> None:

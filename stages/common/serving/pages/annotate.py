@@ -1,0 +1,192 @@
+"""/annotate: people rank the answers of a round, as `rank` with annotator `human` waits for, and write answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stages.common import annotating
+from stages.common.annotating import ANSWERS_AT_MOST, Round
+from stages.common.errors import DataError
+from stages.common.records import Record
+from stages.common.serving import feedback
+from stages.common.serving.api_types import CHARACTERS_AT_MOST
+from stages.common.serving.pages import failures, form
+from stages.common.worth import Wanted
+
+DEMONSTRATIONS = "demonstrations.jsonl"
+NOTHING_LEFT = "Nothing is left for you here. Thank you."
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Who sits here, at which round, and what is before them; kept on the server's side."""
+
+    round: str
+    who: str
+    to_rank: str = ""
+    to_write: str = ""
+    ranked: str = ""
+    """The prompt ranked last, for who wants it back."""
+    skipped: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where the page reads and writes."""
+
+    samples: Path
+    annotations: Path
+    store: Path
+    wanted: Wanted
+
+    @property
+    def demonstrations(self) -> Path:
+        """The store of what people write here: apart, so that it stays quick to read."""
+        return self.store.with_name(DEMONSTRATIONS)
+
+    def round(self, name: str) -> Round:
+        """Return a round. Raises DataError."""
+        return annotating.load(self.samples, self.annotations, name, self.wanted)
+
+    def sit(self, name: Any, who: Any) -> Seat:
+        """Return the seat of a person who begins. Raises DataError for no such round, or no name."""
+        seat = Seat(self.round(str(name or "")).name, annotating.person(str(who or "")))
+        return self.next_to_write(self.next_to_rank(seat))
+
+    def next_to_rank(self, seat: Seat) -> Seat:
+        """Return the seat with the next answers to rank on it."""
+        of = self.round(seat.round)
+        return replace(seat, to_rank=annotating.to_rank(of, annotating.given(of), seat.who, seat.skipped))
+
+    def next_to_write(self, seat: Seat) -> Seat:
+        """Return the seat with the next prompt to answer on it."""
+        of = self.round(seat.round)
+        written = annotating.written(self.demonstrations, of)
+        return replace(seat, to_write=annotating.to_write(of, written, seat.who, seat.skipped))
+
+    def rank(self, seat: Seat | None, given: Sequence[Any]) -> Seat:
+        """Keep the ranks, then the marks, of the answers before a person, and bring the next. Raises DataError."""
+        seat = _seated(seat)
+        of = self.round(seat.round)
+        ranks, marks = given[:ANSWERS_AT_MOST], [one or [] for one in given[ANSWERS_AT_MOST:]]
+        feedback.append(of.file, annotating.save(of, seat.who, seat.to_rank, ranks, marks))
+        return self.next_to_rank(replace(seat, ranked=seat.to_rank))
+
+    def write(self, seat: Seat | None, answer: str) -> Seat:
+        """Keep an answer that a person wrote, and bring the next prompt. Raises DataError."""
+        seat = _seated(seat)
+        line = annotating.demonstration(self.round(seat.round), seat.who, seat.to_write, answer)
+        feedback.append(self.demonstrations, line)
+        return self.next_to_write(seat)
+
+    def skip_to_rank(self, seat: Seat | None) -> Seat:
+        """Put the prompt whose answers are to be ranked at the end. Raises DataError."""
+        seat = _seated(seat)
+        return self.next_to_rank(replace(seat, skipped=seat.skipped | {seat.to_rank}))
+
+    def skip_to_write(self, seat: Seat | None) -> Seat:
+        """Put the prompt that is to be answered at the end. Raises DataError."""
+        seat = _seated(seat)
+        return self.next_to_write(replace(seat, skipped=seat.skipped | {seat.to_write}))
+
+    def back(self, seat: Seat | None) -> Seat:
+        """Bring back what was ranked last. Raises DataError."""
+        seat = _seated(seat)
+        if not seat.ranked:
+            raise DataError("nothing was ranked before", where=seat.who)
+        return replace(seat, to_rank=seat.ranked)
+
+    def progress(self, seat: Seat) -> str:
+        """Return how far the round is, and how this person agrees with each other one."""
+        of = self.round(seat.round)
+        given, written = annotating.given(of), annotating.written(self.demonstrations, of)
+        done = len({id for one in given.values() for id in one})
+        lines = [
+            f"**{done:,} of {len(of.samples):,}** prompts ranked, the round waits for {of.needed:,}; by you "
+            f"{len(given.get(seat.who, {})):,}. Answers written: {sum(map(len, written.values())):,}, by you "
+            f"{len(written.get(seat.who, {})):,}."
+        ]
+        for other, cell in annotating.agreement(given, of, seat.who).items():
+            interval = f"[{cell['low']:.2f}, {cell['high']:.2f}]"
+            lines.append(
+                f"Agreement with {other}: Kendall's τ {cell['value']:.2f} {interval} on {cell['prompts']:.0f} prompts."
+            )
+        return "\n\n".join(lines)
+
+    def ranking(self, seat: Seat) -> tuple[str, list[str]]:
+        """Return the prompt to rank answers to as text, and the answers in their order for this person."""
+        if not seat.to_rank:
+            return NOTHING_LEFT, []
+        sample = self.round(seat.round).samples[seat.to_rank]
+        return _text(sample.record["messages"]), annotating.blind(seat.who, sample)
+
+    def question(self, seat: Seat) -> str:
+        """Return the prompt to answer as text."""
+        return _text(self.round(seat.round).prompts[seat.to_write]) if seat.to_write else NOTHING_LEFT
+
+
+def add(blocks: Any, desk: Desk) -> None:
+    """Add the page to `blocks`, which are open."""
+    import gradio
+
+    gradio.Markdown("# Annotate")
+    with gradio.Row():
+        name = gradio.Dropdown([], label="Round", interactive=True)
+        who = gradio.Textbox(label="Your name", max_length=40)
+        begin = gradio.Button("Begin", variant="primary")
+    seat, progress = gradio.State(None), gradio.Markdown("", elem_id="progress")
+    with gradio.Tab("Rank answers"):
+        asked = gradio.Textbox(label="Prompt", interactive=False, lines=2, max_lines=20)
+        ranking = form.build(ANSWERS_AT_MOST, True, "Save and next")
+        with gradio.Row():
+            back, later = gradio.Button("Back to the last one"), gradio.Button("Skip")
+    with gradio.Tab("Write answers"):
+        question = gradio.Textbox(label="Prompt to answer", interactive=False, lines=2, max_lines=20)
+        answer = gradio.Textbox(label="Your answer", lines=4, max_length=CHARACTERS_AT_MOST)
+        with gradio.Row():
+            keep, leave = gradio.Button("Save answer and next", variant="primary"), gradio.Button("Skip prompt")
+
+    outputs = [seat, progress, asked, *ranking.outputs, question, answer]
+
+    def does(action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
+        def handler(*given: Any) -> dict[Any, Any]:
+            """Do it, and show what is next; what the person was about to say elsewhere on the page stays."""
+            with failures.shown("annotating"):
+                before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
+                shown: dict[Any, Any] = {seat: sits, progress: desk.progress(sits)}
+                if before is None or before.to_rank != sits.to_rank:
+                    text, responses = desk.ranking(sits)
+                    updates = form.showing(responses, ANSWERS_AT_MOST, True)
+                    shown |= {asked: text} | dict(zip(ranking.outputs, updates, strict=True))
+                if before is None or before.to_write != sits.to_write:
+                    shown |= {question: desk.question(sits), answer: ""}
+                return shown
+
+        return handler
+
+    def rounds() -> Any:
+        found = annotating.rounds(desk.samples)
+        return gradio.Dropdown(choices=found, value=found[-1] if found else None)
+
+    ranks = [seat, *ranking.ranks, *ranking.marks]
+    gradio.on([begin.click, who.submit], does(desk.sit), [name, who], outputs, api_visibility="private")
+    ranking.save.click(does(lambda sits, *given: desk.rank(sits, given)), ranks, outputs, api_visibility="private")
+    back.click(does(desk.back), seat, outputs, api_visibility="private")
+    later.click(does(desk.skip_to_rank), seat, outputs, api_visibility="private")
+    keep.click(does(desk.write), [seat, answer], outputs, api_visibility="private")
+    leave.click(does(desk.skip_to_write), seat, outputs, api_visibility="private")
+    blocks.load(rounds, None, name, api_visibility="private")
+
+
+def _seated(seat: Seat | None) -> Seat:
+    if seat is None:
+        raise DataError("say who you are first", remedy="give your name, and begin")
+    return seat
+
+
+def _text(messages: Sequence[Record]) -> str:
+    """Return a conversation as plain text; of a single question only that."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{one['role'].capitalize()}: {one['content']}" for one in messages)

@@ -1,0 +1,140 @@
+"""Below the chat: an answer as it should have been, and four answers to the last message to be ranked."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stages.common import content
+from stages.common.errors import DataError
+from stages.common.journal import log
+from stages.common.records import Record
+from stages.common.serving import feedback
+from stages.common.serving.answered import Answered
+from stages.common.serving.api_types import CHARACTERS_AT_MOST
+from stages.common.serving.champions import Question
+from stages.common.serving.feedback import Edit, Opinion, Ordered
+from stages.common.serving.observing import Observer
+from stages.common.serving.pages import failures, form
+
+ANSWERS = 4
+THANKS = "Kept, thank you."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The answers that wait for their ranks, on the server's side."""
+
+    messages: list[dict[str, str]]
+    responses: list[str]
+    facts: dict[str, Any]
+
+
+def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any, liked: Any, who: str) -> None:
+    """Keep a like or dislike, or that it was taken back (""). What was not answered here is not kept."""
+    answer = answered.find(turns, index)
+    if answer is None:
+        log.warning("a like of an answer that was not given here is not kept")
+        return
+    said = None if liked == "" else liked in (True, "Like")
+    line = Opinion(messages=answer.messages, response=answer.text, liked=said, annotator=who, **answer.facts)
+    feedback.append(store, line)
+    log.debug(json.dumps({"event": "feedback", "liked": said, "version": answer.facts["version"]}))
+
+
+def edit(store: Path, answered: Answered, turns: Sequence[Record], better: str, who: str) -> None:
+    """Keep the last answer with a better one. Raises DataError for none, the same, or an answer not given here."""
+    answer = answered.find(turns, len(turns) - 1)
+    if answer is None:
+        raise DataError("the last turn is no answer that was given here", remedy="ask first")
+    if not better.strip() or len(better) > CHARACTERS_AT_MOST or content.key(better) == content.key(answer.text):
+        raise DataError("that is no other answer", remedy="write how it should have been answered")
+    line = Edit(messages=answer.messages, response=answer.text, better=better.strip(), annotator=who, **answer.facts)
+    feedback.append(store, line)
+
+
+def ranks(store: Path, shown: Shown | None, given: Sequence[Any], who: str) -> None:
+    """Keep the ranks of the answers shown. Raises DataError when there are none, or one has no rank."""
+    if shown is None:
+        raise DataError("there is nothing to rank", remedy="ask for answers first")
+    count = len(shown.responses)
+    found = [rank for rank in given[:count] if type(rank) is int and 1 <= rank <= count]
+    if len(found) < count:
+        raise DataError(f"every answer needs a rank from 1 to {count}; ties are allowed")
+    line = Ordered(messages=shown.messages, responses=shown.responses, ranks=found, annotator=who, **shown.facts)
+    feedback.append(store, line)
+
+
+async def answers(observer: Observer, question: Question) -> Shown:
+    """Return different answers to a question, in chance's order. Raises DataError when all are the same."""
+
+    async def one() -> tuple[str, dict[str, Any]]:
+        seeded = replace(question, sampling=replace(question.sampling, seed=secrets.randbits(62)))
+        asked, pieces = await observer.ask(seeded, "page")
+        async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+            return "".join([piece.text async for piece in open_pieces]), asked.champion.facts()
+
+    given = await asyncio.gather(*(one() for _ in range(ANSWERS)))
+    different = list({content.key(text): text for text, _ in given}.values())
+    if len(different) < 2:
+        raise DataError("all answers are the same", remedy="raise the temperature, or ask something else")
+    return Shown(feedback.turns(question.messages), different, given[0][1])
+
+
+def add(
+    observer: Observer,
+    store: Path,
+    answered: Answered,
+    chatbot: Any,
+    settings: Sequence[Any],
+    turns: Callable[[list[Record]], list[Record]],
+    question: Callable[[list[Record], Sequence[Any]], Question],
+) -> None:
+    """Add both sections below `chatbot`; `turns` and `question` read the page's history and its settings."""
+    import gradio
+
+    with gradio.Accordion("Improve the last answer", open=False):
+        better = gradio.Textbox(label="How it should have been answered", lines=4, max_length=CHARACTERS_AT_MOST)
+        with gradio.Row():
+            take, save = gradio.Button("Begin with the answer"), gradio.Button("Keep the better answer")
+        kept = gradio.Markdown("", elem_id="edit-kept")
+
+    def last(history: list[Record]) -> str:
+        with failures.shown("taking the last answer"):
+            answer = answered.find(turns(history), len(history) - 1)
+            return answer.text if answer else ""
+
+    def keep(history: list[Record], text: str, request: gradio.Request) -> str:
+        with failures.shown("keeping an edit"):
+            edit(store, answered, turns(history), text, visit(request.session_hash))
+        return THANKS
+
+    take.click(last, chatbot, better, api_visibility="private")
+    save.click(keep, [chatbot, better], kept, api_visibility="private")
+    with gradio.Accordion("Rank answers to the last message", open=False):
+        more = gradio.Button("Ask for four answers")
+        ranking, held = form.build(ANSWERS, False, "Keep the ranks"), gradio.State(None, time_to_live=3600)
+        ranked = gradio.Markdown("", elem_id="ranks-kept")
+
+    async def show(history: list[Record], *given: Any) -> list[Any]:
+        with failures.shown("answering four times"):
+            shown = await answers(observer, question(history, given))
+        return [shown, "", *form.showing(shown.responses, ANSWERS, False)]
+
+    def keep_ranks(shown: Shown | None, request: gradio.Request, *given: Any) -> list[Any]:
+        with failures.shown("keeping ranks"):
+            ranks(store, shown, given, visit(request.session_hash))
+        return [None, THANKS, *form.showing([], ANSWERS, False)]
+
+    outputs = [held, ranked, *ranking.outputs]
+    more.click(show, [chatbot, *settings], outputs, api_visibility="private")
+    ranking.save.click(keep_ranks, [held, *ranking.ranks], outputs, api_visibility="private")
+
+
+def visit(session: str | None) -> str:
+    """Return a name for one visit of the page that says nothing of the visitor."""
+    return f"visit-{content.digest(session).hex()[:12]}"
