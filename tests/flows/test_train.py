@@ -22,6 +22,15 @@ TRIES_AGAIN = """
         Path("tried").touch()
         raise errors.TryAgainError("disk full")
     Path("upper.txt").write_text("B")"""
+PREEMPTED = """
+    if not Path("tried").exists():
+        Path("tried").touch()
+        with process.graceful_stop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not process.stop_requested():
+                time.sleep(0.01)
+        raise errors.StopRequested
+    Path("upper.txt").write_text("B")"""
 SLEEPS = """
     Path("started").touch()
     try:
@@ -33,7 +42,7 @@ SLEEPS = """
 
 def upper(repository: Path, body: str) -> None:
     (repository / "upper.py").write_text(
-        "import time\nfrom pathlib import Path\nfrom stages.common import errors, process\n\n"
+        "import os\nimport signal\nimport time\nfrom pathlib import Path\nfrom stages.common import errors, process\n\n"
         f"def main() -> None:\n    {body.strip()}\n\nprocess.run('upper', main)\n"
     )
 
@@ -127,11 +136,14 @@ def test_a_failing_stage_stops_its_descendants_alone_and_the_flow_says_its_line(
     assert (repository / "count_raw.txt").exists() and not (repository / "count_upper.txt").exists()
 
 
-def test_a_stage_that_says_try_again_is_tried_again(repository: Path, prefect_url: str) -> None:
-    upper(repository, TRIES_AGAIN)
+@pytest.mark.parametrize(("body", "says"), [(TRIES_AGAIN, "disk full"), (PREEMPTED, "stopped on request")])
+def test_a_stage_that_says_try_again_or_was_stopped_from_outside_is_tried_again(
+    repository: Path, prefect_url: str, body: str, says: str
+) -> None:
+    upper(repository, body)
     done = in_python(repository, prefect_url, "train.RETRY_SECONDS = 0; train.main()")
     assert done.returncode == 0, done.stderr
-    assert "disk full" in done.stderr and "Retry 1/2" in done.stderr
+    assert says in done.stderr and "Retry 1/2" in done.stderr
     assert (repository / "tried").exists() and (repository / "upper.txt").read_text() == "B"
 
 
