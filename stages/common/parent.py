@@ -34,9 +34,19 @@ def die_with_parent() -> None:
 def _watch() -> None:
     """Send this process SIGTERM once one of the processes between it and DVC, or DVC itself, has ended."""
     above = _up_to_dvc()
-    while all(process.is_running() for process in above):
+    while all(_alive(process) for process in above):
         time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _alive(process: "psutil.Process") -> bool:
+    """Whether a process runs; one that has ended and is not yet asked for its exit code does not."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _up_to_dvc() -> list["psutil.Process"]:
