@@ -74,7 +74,7 @@ def test_it_ends_with_a_champion_that_answers(done: Path) -> None:
         for file in (done / "reports/evaluate").glob("*/metrics.json")
     }
     assert set(evaluated) == {"pretrain", "sft_best", "dpo", "orpo", "ppo_r1"}
-    assert promotion["candidate"] == min(evaluated, key=evaluated.__getitem__)
+    assert evaluated[promotion["candidate"]] == min(evaluated.values())
     asked = json.loads((done / "reports/deploy.json").read_text(encoding="utf-8"))
     assert len(asked["answers"]) == len(params.read_yaml(done / "params.yaml")["deploy"]["canned"])
 

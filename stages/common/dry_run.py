@@ -4,6 +4,7 @@ A dispatch mode counts the bytes that are alive, forward and backward. So the fi
 attention and checkpointing that transformers runs.
 """
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -61,7 +62,9 @@ def adapted(model: Any, adapters: Any) -> Any:
         return model
     from peft import get_peft_model
 
-    return get_peft_model(model, adapters, low_cpu_mem_usage=True)
+    own = copy.copy(adapters)
+    own.task_type = "SEQ_CLS" if model.get_output_embeddings() is None else "CAUSAL_LM"
+    return get_peft_model(model, own, low_cpu_mem_usage=True)
 
 
 def fake(value: "torch.Tensor") -> "torch.Tensor":

@@ -117,12 +117,10 @@ def _attend(
     window = named.get("sliding_window")
     if window and any(length > window for _, length in packed_blocks):
         raise ValueError(f"packed rows must not be longer than the sliding window of {window} tokens")
-    parts, start = [], 0
-    for rows, length in packed_blocks:
-        block = [
-            states[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
-            for states in (query, key, value)
-        ]
-        parts.append(sdpa_attention_forward(module, *block, None, **named)[0].flatten(0, 1))
-        start += rows * length
+    sizes = [rows * length for rows, length in packed_blocks]
+    taken = zip(*(states[0].split(sizes, dim=1) for states in (query, key, value)), strict=True)  # back in one piece
+    parts = []
+    for (rows, length), block in zip(packed_blocks, taken, strict=True):
+        apart = [states.unflatten(1, (rows, length)).transpose(0, 1) for states in block]
+        parts.append(sdpa_attention_forward(module, *apart, None, **named)[0].flatten(0, 1))
     return torch.cat(parts)[None], None
