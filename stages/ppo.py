@@ -147,8 +147,8 @@ def build_trainer(
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
     reference = None if settings.lora else models.load(model)
-    if reference is not None:
-        packed.enable(reference)
+    for one in (scorer, *([] if reference is None else [reference])):
+        packed.enable(one)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
     critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
     arguments = training.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)

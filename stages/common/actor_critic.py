@@ -35,7 +35,6 @@ class Read(NamedTuple):
 def states(model: Any, episodes: Episodes, groups: Sequence[Sequence[int]]) -> torch.Tensor:
     """Return the last hidden states [n, d] where the answer tokens are chosen, row after row of each group."""
     rows = [[*prompt, *answer][:-1] for prompt, answer in zip(*episodes, strict=True)]
-    hidden = packed.read(model, rows, groups)
     places: list[int] = []
     start = 0
     for group in groups:
@@ -44,7 +43,7 @@ def states(model: Any, episodes: Episodes, groups: Sequence[Sequence[int]]) -> t
             end = start + len(rows[row])
             places += range(end - len(episodes.answers[row]), end)
             start += width
-    return hidden[torch.tensor(places, device=hidden.device)]
+    return packed.read(model, rows, groups, places)
 
 
 def chosen(episodes: Episodes, groups: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:

@@ -84,15 +84,20 @@ def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_si
 def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> list[float]:
     """Return the scores of whole token sequences, each at its last token. Raises DataError for a NaN."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
-    tensors = [torch.tensor(row) for row in rows]
-    ids = pad_sequence(tensors, batch_first=True).to(model.device)
-    mask = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True).to(model.device)
-    head = model.get_submodule("score")
+    from stages.common import packed
+
+    groups = packed.groups(model, [len(row) for row in rows])
+    order, ends, start = [row for group in groups for row in group], [], 0
+    for group in groups:
+        width = max(len(rows[row]) for row in group)
+        ends += [start + at * width + len(rows[row]) - 1 for at, row in enumerate(group)]
+        start += width * len(group)
     with torch.inference_mode():
-        hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        values = head(hidden[torch.arange(len(rows)), mask.sum(dim=1) - 1])[:, 0]
+        hidden = packed.read(model, rows, groups, ends)
+        found = model.get_submodule("score")(hidden)[:, 0]
+        values = torch.empty_like(found)
+        values[order] = found
     if not bool(torch.isfinite(values).all()):
         raise DataError("the reward model gives a score that is not a number", remedy="run `dvc repro -f reward`")
     return [float(value) - float(getattr(model.config, "reward_offset", 0.0)) for value in values]
