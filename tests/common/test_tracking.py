@@ -259,17 +259,6 @@ def test_a_killed_run_is_replayed_whole_and_marked(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_four_processes_may_touch_a_fresh_store_at_once(project: Path) -> None:
-    processes = [script("run.metrics({'loss': 1.0}, step=1)") for _ in range(4)]
-    for process in processes:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors
-    assert not list(spool.FOLDER.glob("*.jsonl"))
-    assert rows("select status, count(*) from runs group by status") == [("FINISHED", 4)]
-    assert len(rows("select name from experiments")) == 2, "the default one and ours"
-
-
-@pytest.mark.slow
 @pytest.mark.fault
 def test_a_server_killed_in_the_middle_gets_every_point_exactly_once(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,0 +1,150 @@
+"""A store that fails as HTTP servers do, and one that eight processes touch first: nothing twice, nothing lost."""
+
+import http.client
+import http.server
+import logging
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.common import forwarder, spool, tracking
+from tests import preloaded
+from tests.counts import times, told
+from tests.mlflow_server import free_port, server
+
+AT_ONCE = 8
+FAULTS = ("500", "500 after it was done", "no answer", "no answer after it was done", "a hung-up line")
+TIMEOUT_SECONDS = 1
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(3600)]
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Hands requests on to the server at `port`; while `share` is above 0, that share of them meets a fault."""
+
+    port, share = 0, 0.0
+    chance = random.Random(1)
+    met: Counter[str] = Counter()
+
+    def answer(self) -> None:
+        fault = self.chance.choice(FAULTS) if self.chance.random() < self.share else "none"
+        self.met[fault] += 1
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, content = 500, b"{}"
+        if fault in ("none", "500 after it was done", "no answer after it was done"):
+            status, content = self.handed_on(body)
+        if fault.startswith("no answer"):
+            time.sleep(2 * TIMEOUT_SECONDS)
+        if fault.startswith("no answer") or fault == "a hung-up line":
+            self.close_connection = True
+            return
+        self.send_response(500 if fault.startswith("500") else status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = answer
+
+    def handed_on(self, body: bytes) -> tuple[int, bytes]:
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        line.request(self.command, self.path, body, headers)
+        answer = line.getresponse()
+        return answer.status, answer.read()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def proxy(port: int) -> Iterator[str]:
+    Proxy.port = port
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_address[1]}"
+        web.shutdown()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def rows(query: str, database: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(database) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_server_that_fails_and_hangs_has_every_point_exactly_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logging.getLogger("lathe").propagate = True
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_SECONDS))
+    monkeypatch.setattr(forwarder, "RETRY_SECONDS", 0.2)
+    port, seconds = free_port(), times(10, 60)
+    with told(capsys, "a tracking server that fails") as counts, server(port), proxy(port) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setattr(Proxy, "share", 0.5)
+        steps, slowest, end = 0, 0.0, time.monotonic() + seconds
+        with tracking.start("sft", params={"sft": {"a": 1}}, inputs={"raw": project}) as tracked:
+            while time.monotonic() < end:
+                before = time.monotonic()
+                tracked.metrics({"loss": steps / 7, "lr": 0.1}, step=steps)
+                slowest, steps = max(slowest, time.monotonic() - before), steps + 1
+                time.sleep(0.005)
+            tracked.table("answers", [{"a": 1}])
+            tracked.checkpoint("c", Path("models/c"), steps, {"eval_loss": 1.0}, "aa")
+        monkeypatch.setattr(Proxy, "share", 0.0)
+        forwarder.replay(tracking.Sender())
+        assert not list(spool.FOLDER.glob("*.jsonl"))
+        counts |= {"points": 2 * steps, **{name: count for name, count in Proxy.met.items() if name != "none"}}
+    points = "select key, step, count(*) from metrics where key in ('loss', 'lr') group by key, step order by key, step"
+    assert rows(points, "server.db") == [(key, step, 1) for key in ("loss", "lr") for step in range(steps)]
+    assert rows("select name, status from runs", "server.db") == [("sft", "FINISHED")]
+    assert len(rows("select * from logged_models", "server.db")) == 1
+    assert len(rows("select * from inputs where destination_type = 'RUN'", "server.db")) == 1
+    assert set(Proxy.met) >= {"500", "none"} and sum(Proxy.met.values()) - Proxy.met["none"] >= 5
+    assert slowest < 1, "training waited for the store"
+    assert caplog.text.count("tracking waits in") == 1
+
+
+def test_eight_processes_may_touch_a_fresh_store_at_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = times(1, 20)
+    with told(capsys, f"{AT_ONCE} processes at a fresh store") as counts:
+        for turn in range(turns):
+            folder = project / str(turn)
+            folder.mkdir()
+            made = [preloaded.context().Process(target=log_one, args=(str(folder), n)) for n in range(AT_ONCE)]
+            for process in made:
+                process.start()
+            assert [preloaded.ended(process) for process in made] == [0] * AT_ONCE, (folder / "said").read_text()
+            database = str(folder / "mlflow.db")
+            assert rows("select status, count(*) from runs group by status", database) == [("FINISHED", AT_ONCE)]
+            assert rows("select step, count(*) from metrics where key = 'loss' group by step", database) == [
+                (number, 1) for number in range(AT_ONCE)
+            ]
+            assert len(rows("select name from experiments", database)) == 2, "the default one and ours"
+            assert not list((folder / spool.FOLDER).glob("*.jsonl"))
+        counts |= {"turns": turns}
+
+
+def log_one(folder: str, number: int) -> None:
+    os.chdir(folder)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    with open("said", "a") as said:
+        os.dup2(said.fileno(), 2)
+    tracking.CLOSE_SECONDS = 240.0
+    with tracking.start("sft") as tracked:
+        tracked.metrics({"loss": 1.0}, step=number)
