@@ -18,6 +18,8 @@ from stages.common import errors, journal
 LOGS = Path("logs/flow")
 RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
 State = Literal["ran", "restored", "cached"]
+BLOCKED = "is busy, it is being blocked by"
+"""What DVC says of a path that another DVC holds; the entry of one that was killed stands until its process is gone."""
 HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
 
 
@@ -92,12 +94,17 @@ def state(said: str) -> State:
 def failure(name: str, said: str, code: int, started: float) -> StageFailed:
     """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's exit code.
 
-    A launcher between DVC and the stage has an exit code of its own: what the stage wrote down goes before.
+    A launcher between DVC and the stage has an exit code of its own: what the stage wrote down goes before. A path that
+    another DVC holds is no failure but a reason to try again.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     own = [line for line in lines if re.match(r"lathe: \S+ (failed|stopped) \(\d+\): ", line)]
     dvcs = [line for line in lines if line.startswith("ERROR: ")]
     exits = re.findall(r"exited with (-?\d+)", dvcs[-1]) if dvcs else []
+    if not own and dvcs and BLOCKED in dvcs[-1]:
+        what = f"another DVC works on what this stage needs: {dvcs[-1].removeprefix('ERROR: ').rstrip(':')}"
+        again = f"lathe: {name} failed ({errors.EXIT_AGAIN}): {what}; then continue with: dvc repro {name}"
+        return StageFailed(again, errors.EXIT_AGAIN)
     line = (own or [f"lathe: {name} failed: {(dvcs or lines or ['without a word'])[-1]}"])[-1]
     facts = journal.execution(name)
     if facts.exists() and facts.stat().st_mtime >= started:

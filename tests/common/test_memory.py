@@ -114,6 +114,16 @@ def test_ties_count_once_and_adapters_alone_have_gradients() -> None:
     assert few.gradients == 4 * 4 * 8 * (256 + 256) and few.parameters == whole.parameters + few.gradients
 
 
+def test_adapters_of_ppos_two_models_are_counted() -> None:
+    from peft import LoraConfig
+
+    adapters = LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    both = memory.estimate(job(1, 16, adapters=adapters, actor_critic=True))
+    alone = memory.estimate(job(1, 16, adapters=adapters))
+    # the value model's adapters, and its head, which peft trains whole
+    assert both.gradients > 2 * alone.gradients and adapters.task_type == "CAUSAL_LM"
+
+
 def test_processes_share_what_the_zero_stage_splits() -> None:
     alone, *zero = (
         memory.estimate(job(1, 16, processes=count, zero=stage)) for count, stage in [(1, 0), (2, 1), (2, 2), (2, 3)]

@@ -24,6 +24,12 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (f"step 3\n{DVCS}\n", f"lathe: sft failed: {DVCS}", 137),
         ("Segmentation fault\n", "lathe: sft failed: Segmentation fault", 1),
         ("", "lathe: sft failed: without a word", 1),
+        (
+            "ERROR: failed to reproduce 'sft': '/p/raw' is busy, it is being blocked by:\n  (PID 7): dvc repro upper\n",
+            "lathe: sft failed (75): another DVC works on what this stage needs: failed to reproduce 'sft': '/p/raw' "
+            "is busy, it is being blocked by; then continue with: dvc repro sft",
+            75,
+        ),
     ],
 )
 def test_a_failure_is_the_stages_line_or_dvcs_or_the_last(said: str, line: str, code: int) -> None:
