@@ -12,6 +12,7 @@ BENCH ?=
 ID ?=
 UNTIL ?=
 COUNT ?= 1
+WORKERS ?= 2
 FULL ?=
 VERSION ?=
 comma := ,
@@ -116,8 +117,8 @@ profile: ## take a complete params.yaml (PROFILE=own-text, a file of infra/profi
 		mkdir -p .lathe && cp params.yaml .lathe/params.before.yaml && cp "infra/profiles/$(PROFILE).yaml" params.yaml && \
 		echo "lathe: params.yaml replaced; the one before: .lathe/params.before.yaml"; }
 
-test: env ## every test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: env ## every test, WORKERS=2 files at a time
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: env ## every test but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -18,7 +18,7 @@ from stages.common.serving.calling import Ran, Step, Talk
 from stages.common.serving.champions import Asked, Question
 from stages.common.serving.library import LIBRARY
 from stages.common.serving.observing import Observer
-from stages.common.serving.pages import annotate, failures, form, improve
+from stages.common.serving.pages import AT_ONCE, annotate, failures, form, improve
 from stages.common.serving.pages.turns import conversation, turns
 from stages.common.serving.tools import Tools
 from stages.common.worth import Wanted
@@ -99,11 +99,12 @@ def _blocks(observer: Observer, page: Page) -> Any:
                 if asked:
                     answered.note(question.messages, said, asked.champion.facts())
 
-    def like(data: gradio.LikeData, history: list[Record], request: gradio.Request) -> None:
+    def like(data: gradio.LikeData, history: list[Record], request: gradio.Request) -> str:
         """Keep a like or dislike of an answer that was given here."""
         who = improve.visit(request.session_hash)
-        with failures.shown("keeping a like"):
+        with failures.noted("keeping a like") as failed:
             improve.opinion(page.feedback, answered, turns(history), data.index, data.liked, who)
+        return failed.text
 
     def champion() -> str:
         facts = observer.champions.current.facts()
@@ -144,6 +145,7 @@ def _blocks(observer: Observer, page: Page) -> Any:
             api_name="chat",
         )
         counts.render()
+        problem = gradio.Markdown("", elem_id="problem")
         improve.add(
             observer,
             page.feedback,
@@ -154,9 +156,9 @@ def _blocks(observer: Observer, page: Page) -> Any:
             lambda history, settings: _of_last_message(page, history, settings),
         )
         library = gradio.Dropdown([one.name for one in LIBRARY], value=None, label="Prompt library")
-        library.input(_from_library, library, [chat.textbox, system], api_visibility="private")
-        chat.chatbot.like(like, chat.chatbot, None, api_visibility="private")
-        blocks.load(champion, None, version, api_visibility="private")
+        library.input(_from_library, library, [chat.textbox, system], **AT_ONCE)
+        chat.chatbot.like(like, chat.chatbot, problem, **AT_ONCE)
+        blocks.load(champion, None, version, **AT_ONCE)
     with blocks.route("Annotate", "/annotate"):
         annotate.add(blocks, annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted))
     champions = observer.champions

@@ -11,7 +11,7 @@ from stages.common.errors import DataError
 from stages.common.records import Record
 from stages.common.serving import feedback
 from stages.common.serving.api_types import CHARACTERS_AT_MOST
-from stages.common.serving.pages import failures, form
+from stages.common.serving.pages import AT_ONCE, failures, form
 from stages.common.worth import Wanted
 
 DEMONSTRATIONS = "demonstrations.jsonl"
@@ -50,8 +50,12 @@ class Desk:
         return annotating.load(self.samples, self.annotations, name, self.wanted)
 
     def sit(self, name: Any, who: Any) -> Seat:
-        """Return the seat of a person who begins. Raises DataError for no such round, or no name."""
-        seat = Seat(self.round(str(name or "")).name, annotating.person(str(who or "")))
+        """Return the seat of a person who begins, at the newest round if none is said.
+
+        Raises DataError for no such round, or no name.
+        """
+        newest = annotating.rounds(self.samples)[-1:]
+        seat = Seat(self.round(str(name or "".join(newest))).name, annotating.person(str(who or "")))
         return self.next_to_write(self.next_to_rank(seat))
 
     def next_to_rank(self, seat: Seat) -> Seat:
@@ -135,7 +139,8 @@ def add(blocks: Any, desk: Desk) -> None:
         name = gradio.Dropdown([], label="Round", interactive=True)
         who = gradio.Textbox(label="Your name", max_length=40)
         begin = gradio.Button("Begin", variant="primary")
-    seat, progress = gradio.State(None), gradio.Markdown("", elem_id="progress")
+    problem, progress = gradio.Markdown("", elem_id="problem"), gradio.Markdown("", elem_id="progress")
+    seat = gradio.State(None)
     with gradio.Tab("Rank answers"):
         asked = gradio.Textbox(label="Prompt", interactive=False, lines=2, max_lines=20)
         ranking = form.build(ANSWERS_AT_MOST, True, "Save and next")
@@ -147,14 +152,14 @@ def add(blocks: Any, desk: Desk) -> None:
         with gradio.Row():
             keep, leave = gradio.Button("Save answer and next", variant="primary"), gradio.Button("Skip prompt")
 
-    outputs = [seat, progress, asked, *ranking.outputs, question, answer]
+    outputs = [seat, problem, progress, asked, *ranking.outputs, question, answer]
 
     def does(action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
         def handler(*given: Any) -> dict[Any, Any]:
             """Do it, and show what is next; what the person was about to say elsewhere on the page stays."""
-            with failures.shown("annotating"):
+            with failures.noted("annotating") as failed:
                 before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
-                shown: dict[Any, Any] = {seat: sits, progress: desk.progress(sits)}
+                shown: dict[Any, Any] = {seat: sits, problem: "", progress: desk.progress(sits)}
                 if before is None or before.to_rank != sits.to_rank:
                     text, responses = desk.ranking(sits)
                     updates = form.showing(responses, ANSWERS_AT_MOST, True)
@@ -162,6 +167,7 @@ def add(blocks: Any, desk: Desk) -> None:
                 if before is None or before.to_write != sits.to_write:
                     shown |= {question: desk.question(sits), answer: ""}
                 return shown
+            return {problem: f"**{failed.text}**"}
 
         return handler
 
@@ -170,13 +176,13 @@ def add(blocks: Any, desk: Desk) -> None:
         return gradio.Dropdown(choices=found, value=found[-1] if found else None)
 
     ranks = [seat, *ranking.ranks, *ranking.marks]
-    gradio.on([begin.click, who.submit], does(desk.sit), [name, who], outputs, api_visibility="private")
-    ranking.save.click(does(lambda sits, *given: desk.rank(sits, given)), ranks, outputs, api_visibility="private")
-    back.click(does(desk.back), seat, outputs, api_visibility="private")
-    later.click(does(desk.skip_to_rank), seat, outputs, api_visibility="private")
-    keep.click(does(desk.write), [seat, answer], outputs, api_visibility="private")
-    leave.click(does(desk.skip_to_write), seat, outputs, api_visibility="private")
-    blocks.load(rounds, None, name, api_visibility="private")
+    gradio.on([begin.click, who.submit], does(desk.sit), [name, who], outputs, **AT_ONCE)
+    ranking.save.click(does(lambda sits, *given: desk.rank(sits, given)), ranks, outputs, **AT_ONCE)
+    back.click(does(desk.back), seat, outputs, **AT_ONCE)
+    later.click(does(desk.skip_to_rank), seat, outputs, **AT_ONCE)
+    keep.click(does(desk.write), [seat, answer], outputs, **AT_ONCE)
+    leave.click(does(desk.skip_to_write), seat, outputs, **AT_ONCE)
+    blocks.load(rounds, None, name, **AT_ONCE)
 
 
 def _seated(seat: Seat | None) -> Seat:

@@ -19,7 +19,7 @@ from stages.common.serving.api_types import CHARACTERS_AT_MOST
 from stages.common.serving.champions import Question
 from stages.common.serving.feedback import Edit, Opinion, Ordered
 from stages.common.serving.observing import Observer
-from stages.common.serving.pages import failures, form
+from stages.common.serving.pages import AT_ONCE, failures, form
 
 ANSWERS = 4
 THANKS = "Kept, thank you."
@@ -104,35 +104,40 @@ def add(
         kept = gradio.Markdown("", elem_id="edit-kept")
 
     def last(history: list[Record]) -> str:
-        with failures.shown("taking the last answer"):
-            answer = answered.find(turns(history), len(history) - 1)
-            return answer.text if answer else ""
+        answer = answered.find(turns(history), len(history) - 1)
+        return answer.text if answer else ""
 
     def keep(history: list[Record], text: str, request: gradio.Request) -> str:
-        with failures.shown("keeping an edit"):
+        with failures.noted("keeping an edit") as failed:
             edit(store, answered, turns(history), text, visit(request.session_hash))
-        return THANKS
+        return failed.text or THANKS
 
-    take.click(last, chatbot, better, api_visibility="private")
-    save.click(keep, [chatbot, better], kept, api_visibility="private")
+    take.click(last, chatbot, better, **AT_ONCE)
+    save.click(keep, [chatbot, better], kept, **AT_ONCE)
     with gradio.Accordion("Rank answers to the last message", open=False):
         more = gradio.Button("Ask for four answers")
         ranking, held = form.build(ANSWERS, False, "Keep the ranks"), gradio.State(None, time_to_live=3600)
         ranked = gradio.Markdown("", elem_id="ranks-kept")
 
-    async def show(history: list[Record], *given: Any) -> list[Any]:
-        with failures.shown("answering four times"):
-            shown = await answers(observer, question(history, given))
-        return [shown, "", *form.showing(shown.responses, ANSWERS, False)]
-
-    def keep_ranks(shown: Shown | None, request: gradio.Request, *given: Any) -> list[Any]:
-        with failures.shown("keeping ranks"):
-            ranks(store, shown, given, visit(request.session_hash))
-        return [None, THANKS, *form.showing([], ANSWERS, False)]
-
     outputs = [held, ranked, *ranking.outputs]
-    more.click(show, [chatbot, *settings], outputs, api_visibility="private")
-    ranking.save.click(keep_ranks, [held, *ranking.ranks], outputs, api_visibility="private")
+
+    def after(shown: Shown | None, said: str) -> dict[Any, Any]:
+        updates = form.showing(shown.responses if shown else [], ANSWERS, False)
+        return dict(zip(outputs, [shown, said, *updates], strict=True))
+
+    async def show(history: list[Record], *given: Any) -> dict[Any, Any]:
+        with failures.noted("answering four times") as failed:
+            return after(await answers(observer, question(history, given)), "")
+        return {ranked: failed.text}
+
+    def keep_ranks(shown: Shown | None, request: gradio.Request, *given: Any) -> dict[Any, Any]:
+        with failures.noted("keeping ranks") as failed:
+            ranks(store, shown, given, visit(request.session_hash))
+            return after(None, THANKS)
+        return {ranked: failed.text}
+
+    more.click(show, [chatbot, *settings], outputs, **AT_ONCE)
+    ranking.save.click(keep_ranks, [held, *ranking.ranks], outputs, **AT_ONCE)
 
 
 def visit(session: str | None) -> str:

@@ -145,7 +145,7 @@ def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path
     settings = rank.Params(annotators=["human"])
     with browser.opened(f"{url}/annotate", "Annotate") as page:
         page.get_by_role("button", name="Begin").click()
-        expect(page.get_by_text("Error", exact=True).first).to_be_visible(timeout=60_000)  # no name, no seat
+        expect(page.get_by_text("a name has 1 to 40").first).to_be_visible(timeout=60_000)  # no name, no seat
         expect(page.locator("#progress")).not_to_contain_text("ranked")
         annotate(page, "ada", work, ANSWERS)
         annotate(page, "bob", work, [ANSWERS[1], ANSWERS[0], *ANSWERS[2:]])
