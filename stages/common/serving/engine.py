@@ -195,8 +195,7 @@ class Engine:
             finish = "length"
         if finish:
             text += row.text.end()
-        if text or finish:
-            row.deliver(Piece(text, row.count, finish))
+        row.say(text, finish)
         return finish is not None
 
     def _leave(self, over: "torch.Tensor") -> None:

@@ -1,6 +1,7 @@
 """A request to the engine, the pieces of its answer, and how a reader gets them: in a thread or in an event loop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -47,6 +48,8 @@ class Piece:
 
 
 Deliver = Callable[[Piece | Exception], None]
+APART = 0.03
+"""Seconds between two pieces of an answer: handing out each token of a fast model takes longer than making it."""
 
 
 class Ticket:
@@ -57,12 +60,21 @@ class Ticket:
         self.cancelled, self._deliver = False, deliver
         self.token, self.position, self.count = request.prompt[-1], len(request.prompt) - 1, 0
         self.kind = replace(request.sampling, seed=0)  # rows of one kind are chosen for together
+        self._held, self._given = "", float("-inf")
         self.uniform: np.ndarray[Any, Any] | None = None
         self.seen: torch.Tensor | None = None
 
     def cancel(self) -> None:
         """Ask the engine to end this answer."""
         self.cancelled = True
+
+    def say(self, text: str, finish: Finish | None) -> None:
+        """Hand the reader a piece: the first text and the end at once, what is between with what soon follows it."""
+        self._held += text
+        now = time.monotonic()
+        if finish or (self._held and now - self._given >= APART):
+            self.deliver(Piece(self._held, self.count, finish))
+            self._held, self._given = "", now
 
     def deliver(self, event: Piece | Exception) -> None:
         """Hand an event to the reader; one whose event loop is gone does not stop the others."""

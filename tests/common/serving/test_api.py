@@ -48,7 +48,10 @@ def test_a_whole_answer_has_text_usage_and_reason(client: openai.OpenAI, lasting
     assert answer.system_fingerprint and answer.system_fingerprint.startswith("version-1-")
 
 
-def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI, lasting: Champions) -> None:
+def test_a_stream_is_the_same_answer_in_pieces(
+    client: openai.OpenAI, lasting: Champions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.common.serving.requests.APART", 0.0)
     text, tokens, _ = greedy(lasting, 24)
     chunks = list(
         client.chat.completions.create(
