@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 FLOATS = ("F", "BF")
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+BEYOND = 4
+"""A config of so many times the parameters that a folder holds is of another model; a new head adds less."""
 REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
 
 
@@ -71,10 +74,12 @@ def read(
 
     transformers_logging.disable_progress_bar()
     if Path(folder).is_dir():
-        check(Path(folder))
+        shapes = check(Path(folder))
     spoken = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what it would warn of is an error here
     try:
+        if Path(folder).is_dir():
+            _compare(cls, Path(folder), shapes)
         model, loaded = cls.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -83,6 +88,8 @@ def read(
             output_loading_info=True,
             **options,
         )
+    except DataError:
+        raise
     except Exception as error:  # a config that is JSON but no config raises KeyError, TypeError, validation errors, …
         raise DataError(f"cannot load the model: {_first_line(error)}", where=folder, remedy=REMEDY) from error
     finally:
@@ -137,8 +144,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def check(folder: Path) -> None:
-    """Read every tensor's bytes range and type, and the config; raise DataError naming the file that is wrong."""
+def check(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of every tensor, after a look at its bytes range and type, and at the config.
+
+    Raises DataError naming the file that is wrong.
+    """
     from safetensors import SafetensorError, safe_open
 
     weights = sorted(folder.glob("*.safetensors"))
@@ -149,20 +159,39 @@ def check(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"not valid JSON: {error}", where=folder / "config.json", remedy=REMEDY) from error
-    tensors = 0
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in weights:
         try:
             with safe_open(file, framework="pt") as handle:
-                types = {name: handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118  # no dict
+                slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118  # no dict
+                types = {name: one.get_dtype() for name, one in slices.items()}
+                shapes |= {name: tuple(one.get_shape()) for name, one in slices.items()}
         except (SafetensorError, OSError) as error:
             raise DataError(f"not a valid safetensors file: {error}", where=file, remedy=REMEDY) from error
-        tensors += len(types)
         for name, kind in types.items():
             if not kind.startswith(FLOATS):
                 raise DataError(f"{name} is of type {kind}, no weight", where=file, remedy=REMEDY)
     layers = config.get("num_hidden_layers", 0) if isinstance(config, dict) else None
-    if not isinstance(layers, int) or layers > tensors:  # built before it is compared with the files: for ever
-        what = f"no config of these {tensors} tensors (num_hidden_layers: {layers})"
+    if not isinstance(layers, int) or layers > len(shapes):  # built before it is compared with the files: for ever
+        what = f"no config of these {len(shapes)} tensors (num_hidden_layers: {layers})"
+        raise DataError(what, where=folder / "config.json", remedy=REMEDY)
+    return shapes
+
+
+def _compare(cls: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise DataError when the config is of another model than the tensors, before memory is taken for that one."""
+    import torch
+    from transformers import AutoConfig
+
+    with torch.device("meta"), unsplit():
+        planned = cls.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    for name, value in planned.state_dict().items():
+        if name in shapes and shapes[name] != tuple(value.shape):
+            what = f"{name} is {shapes[name]}, by the config {tuple(value.shape)}"
+            raise DataError(what, where=folder / "config.json", remedy=REMEDY)
+    wanted, held = sum(one.numel() for one in planned.parameters()), sum(map(math.prod, shapes.values()))
+    if wanted > BEYOND * held:
+        what = f"a config of {wanted:,} parameters, but the tensors have {held:,}"
         raise DataError(what, where=folder / "config.json", remedy=REMEDY)
 
 
