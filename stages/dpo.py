@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from stages.common import checkpoints, lora, models, params, preferences, process, tracking, training
 
 
-class Params(training.FitParams):
+class Params(lora.AdapterParams):
     """Section `dpo` of params.yaml. `training` goes to TRL's DPOConfig (`beta`, `loss_type`, …)."""
 
     max_tokens: int = 256
@@ -22,8 +22,6 @@ class Params(training.FitParams):
     """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
     most_pairs: PositiveInt | None = None
     """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
-    lora: dict[str, Any] | None = None
-    """peft's LoraConfig under its own names; null trains all weights."""
 
 
 def main(
@@ -73,7 +71,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
         remove_unused_columns=False,  # `length`, for train_sampling_strategy: group_by_length
     )
     tokenizer = models.load_tokenizer(model)
-    policy = models.load(model)
+    policy = lora.base(model, settings, "dpo")
     models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
     choice = preferences.Choice(settings.pairs, settings.most_pairs)
     train, validation = preferences.both_splits(tokenizer, comparisons, choice, settings.max_tokens)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CERTAIN = -1e-7  # the log-probability above which 1 - p is no longer told from 0 in fp32
 
 
-class Params(training.FitParams):
+class Params(lora.AdapterParams):
     """Section `orpo` of params.yaml. `training` goes to transformers' TrainingArguments."""
 
     max_tokens: int = 256
@@ -29,8 +29,6 @@ class Params(training.FitParams):
     """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
     odds_weight: NonNegativeFloat = 0.1
     """Weight of the odds-ratio term beside the likelihood of the better answer (the paper's lambda)."""
-    lora: dict[str, Any] | None = None
-    """peft's LoraConfig under its own names; null trains all weights."""
 
 
 def main(
@@ -115,7 +113,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
-    policy = base_model(model, tokenizer)
+    policy = base_model(model, settings, tokenizer)
     models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
     choice = preferences.Choice(settings.pairs, settings.most_pairs)
     train, validation = preferences.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
@@ -131,9 +129,9 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     return trainer
 
 
-def base_model(folder: Path, tokenizer: Any) -> Any:
+def base_model(folder: Path, settings: Params, tokenizer: Any) -> Any:
     """Return the base model, told where an answer ends."""
-    policy = models.load(folder)
+    policy = lora.base(folder, settings, "orpo")
     policy.generation_config.eos_token_id = chat.end_of_turn(tokenizer)
     policy.generation_config.pad_token_id = tokenizer.pad_token_id
     return policy

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import chat, checkpoints, labels, models, params, process, records, tracking, training
+from stages.common import chat, checkpoints, labels, lora, models, params, process, records, tracking, training
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lathe")
 
 
-class Params(training.FitParams):
+class Params(lora.AdapterParams):
     """Section `sft` of params.yaml. `training` goes to TRL's SFTConfig."""
 
     max_tokens: int = 256
@@ -86,7 +86,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    class AssistantTrainer(training.Resumable, AssistantLoss, SFTTrainer):
+    class AssistantTrainer(training.Resumable, lora.Merged, AssistantLoss, SFTTrainer):
         """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
 
     arguments = training.config(
@@ -94,7 +94,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
-    policy = models.load(model)
+    policy = lora.base(model, settings, "sft")
     models.check_context(policy.config, settings.max_tokens, "sft.max_tokens")
     policy.generation_config.eos_token_id = chat.end_of_turn(tokenizer)
     policy.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -104,6 +104,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
         train_dataset=tokenise(tokenizer, conversations / "train", settings.max_tokens),
         eval_dataset=tokenise(tokenizer, conversations / "validation", settings.max_tokens),
         processing_class=tokenizer,
+        peft_config=lora.config(settings.lora, "sft.lora"),
     )
 
 

@@ -60,6 +60,8 @@ class Job:
     """Whether the products are taken in bf16 under autocast; weights and optimiser states are fp32 either way."""
     adapters: Any = None
     """peft's LoraConfig, or None where all weights are trained."""
+    bits: int = 32
+    """Of a weight in the matrices below adapters."""
     scorer: bool = False
     """Whether the head gives a score."""
     actor_critic: bool = False
@@ -96,7 +98,7 @@ def estimate(job: Job) -> Need:
     """
     with dry_run.without_data():
         trained = dry_run.models(job)
-        sizes = [parameter.numel() * parameter.element_size() for one in trained for parameter in one.parameters()]
+        sizes = [held(one, job.bits) for one in trained]
         learnt = sum(
             parameter.numel() * parameter.element_size()
             for one in trained
@@ -116,6 +118,19 @@ def estimate(job: Job) -> Need:
     return Need(
         parameters + frozen, gradients, optimiser, activations, cache(job.config, job.answers, job.reads.tokens)
     )
+
+
+def held(model: Any, bits: int) -> int:
+    """Return the bytes of a model's weights; those of frozen matrices, the head aside, take `bits` each."""
+    import torch
+
+    whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if bits == 32:
+        return whole
+    matrices = [one.weight for one in model.modules() if type(one) is torch.nn.Linear]
+    head = model.get_output_embeddings().weight
+    frozen = [one for one in matrices if not one.requires_grad and one is not head]
+    return int(whole - sum(one.numel() * one.element_size() for one in frozen) * (1 - bits / 32))
 
 
 def cache(config: Any, rows: int, tokens: int) -> int:

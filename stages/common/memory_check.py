@@ -66,6 +66,7 @@ def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
         optimiser=str(getattr(args.optim, "value", args.optim)),
         bf16=args.bf16,
         adapters=lora.config(section.get("lora"), f"{stage}.lora"),
+        bits=lora.bits(section.get("quantization")),
         scorer=stage == "reward",
         actor_critic=stage == "ppo",
         answers=section.get("rollout_batch_size", 0),

@@ -66,7 +66,7 @@ class Saved:
             weights = {name.removeprefix(POLICY): value for name, value in whole.items() if name.startswith(POLICY)}
             policy.save_pretrained(folder, state_dict=models.tied_once(policy, weights))
         else:
-            lora.merged(policy).save_pretrained(folder)
+            lora.save(policy, folder)
         if self.average is not None:
             self.average.swap()
         self.processing_class.save_pretrained(folder)
