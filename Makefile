@@ -118,7 +118,7 @@ profile: ## take a complete params.yaml (PROFILE=own-text, a file of infra/profi
 		echo "lathe: params.yaml replaced; the one before: .lathe/params.before.yaml"; }
 
 test: env ## every test, WORKERS=2 files at a time
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-fast: env ## every test but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""A small real DVC repository, and one real Prefect server for the whole session."""
+"""A small real DVC repository, and one real Prefect server for the whole package."""
 
 import os
 import shutil
@@ -75,7 +75,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def repository_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
@@ -92,7 +92,7 @@ def repository(repository_template: Path, tmp_path: Path) -> Path:
     return shutil.copytree(repository_template, tmp_path / "repository")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server started the way `make flow` does, with the settings of pyproject.toml."""
     folder, url = tmp_path_factory.mktemp("prefect"), f"http://127.0.0.1:{free_port()}/api"
@@ -103,7 +103,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert background.end(folder / server.RECORD)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """MLflow as `make up` starts it."""
     with attacked.mlflow_as_started(tmp_path_factory.mktemp("mlflow")) as url:

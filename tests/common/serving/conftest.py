@@ -30,7 +30,7 @@ class Registered:
     versions: tuple[Version, Version]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
     """A registry whose versions 1 and 2 have other weights; the working folder is its folder."""
     folder = tmp_path_factory.mktemp("registered")
