@@ -29,6 +29,7 @@ from stages.common.worth import Wanted
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
 TOKEN_CHARACTERS = 16
+TRANSFORMERS = "transformers"
 
 
 class Params(params.StageParams):
@@ -42,6 +43,8 @@ class Params(params.StageParams):
     """Longest answer."""
     temperature: float = Field(default=0.7, ge=0, le=2)
     """The server's temperature unless asked for another; the canned prompts are answered greedily."""
+    backend: str = Field(default=TRANSFORMERS, pattern=r"^(transformers|https?://[^\s/]+(/\S*)?)$")
+    """Who computes in `serve`: `transformers` in the server itself, or the URL of an OpenAI-compatible API (vLLM)."""
     answers_at_once: int = Field(default=32, ge=1)
     """Rows of the batch; more questions wait."""
     waiting: int = Field(default=64, ge=1)
@@ -110,7 +113,8 @@ def serve(
     settings, secret = params.load(Params, "deploy"), token(host, without_token)
     name = registered_name()
     with serving.listening(host, port, SERVE) as listener:
-        champions = Champions(name, settings.answers_at_once, settings.waiting)
+        backend = "" if settings.backend == TRANSFORMERS else settings.backend
+        champions = Champions(name, settings.answers_at_once, settings.waiting, backend=backend)
         hosts = [*serving.LOOPBACK, host, *(allow_host or [])]
         app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute)
         champions.follow(settings.poll_seconds)

@@ -15,7 +15,7 @@ from stages.common.progress import Progress
 from stages.common.sampling import Sampling
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 GREEDY = Sampling()
 
@@ -123,14 +123,23 @@ def until(tokens: list[int], stop: set[int]) -> list[int]:
 
 def context(model: "PreTrainedModel") -> int | None:
     """Return the most tokens a prompt and its answer may have together; None: there is no limit."""
+    return context_of(model.config)
+
+
+def context_of(config: "PretrainedConfig") -> int | None:
+    """Return the same of a model that only its config is known of."""
     # Models without learned or rotary positions have no such key.
-    limit: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    limit: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     return limit
 
 
 def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
     """Return the model's context. Raises DataError for a prompt that is empty, or has no room for an answer in it."""
-    limit = context(model)
+    return fitting(context(model), prompts)
+
+
+def fitting(limit: int | None, prompts: Sequence[Sequence[int]]) -> int | None:
+    """Return the context `limit`. Raises DataError as `check` does."""
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise DataError("it has no tokens", where=f"prompt {number}", remedy="leave it out")

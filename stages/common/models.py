@@ -101,6 +101,16 @@ def read(
     return model
 
 
+def load_config(folder: Path) -> "PretrainedConfig":
+    """Return the config in `folder`. Raises DataError naming it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a config that is JSON but no config raises KeyError, TypeError, validation errors, …
+        raise DataError(f"cannot load the config: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+
+
 def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     """Return the tokenizer in `folder`. Raises DataError naming it."""
     from transformers import AutoTokenizer

@@ -13,7 +13,7 @@ from stages.common.records import message
 from stages.common.sampling import Sampling
 from stages.common.serving import calling, replies
 from stages.common.serving.api_types import ChatRequest
-from stages.common.serving.champions import Question
+from stages.common.serving.champions import Question, fingerprint
 from stages.common.serving.observing import Observer
 from stages.common.serving.replies import Refusal, refused
 from stages.common.serving.tools import Tools
@@ -66,7 +66,7 @@ def add_routes(app: "FastAPI", observer: Observer, bounds: Bounds) -> None:
         if wanted != champions.name:
             return refused(Refusal(404, f"there is no model '{wanted}'", param="model", code="model_not_found"))
         one = {"id": champions.name, "object": "model", "created": began, "owned_by": "lathe"}
-        one |= {"fingerprint": replies.fingerprint(champions.current.facts())}
+        one |= {"fingerprint": fingerprint(champions.current.facts())}
         return JSONResponse(one if "model" in request.path_params else {"object": "list", "data": [one]})
 
     async def unknown(request: Request) -> Any:

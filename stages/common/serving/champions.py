@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stages.common import generation, models, registry, store
+from stages.common import models, registry, store
 from stages.common.errors import DataError, StageError
 from stages.common.generation import GREEDY
 from stages.common.journal import log
@@ -14,6 +14,7 @@ from stages.common.records import Record
 from stages.common.sampling import Sampling
 from stages.common.serving.context import fitted
 from stages.common.serving.engine import Engine
+from stages.common.serving.remote import RemoteEngine
 from stages.common.serving.requests import ClosedError, Deliver, Request, Ticket
 
 if TYPE_CHECKING:
@@ -41,16 +42,22 @@ class Champion:
     """A version in memory, answering."""
 
     version: registry.Version
-    engine: Engine
+    engine: Engine | RemoteEngine
 
     def facts(self) -> dict[str, str]:
         """Return which model this is."""
-        tags = self.version.tags
-        return {
-            "model": self.version.name,
-            "version": self.version.number,
-            "weights_sha256": tags.get("weights_sha256", ""),
-        }
+        return facts(self.version)
+
+
+def facts(version: registry.Version) -> dict[str, str]:
+    """Return which model a version is."""
+    sha256 = version.tags.get("weights_sha256", "")
+    return {"model": version.name, "version": version.number, "weights_sha256": sha256}
+
+
+def fingerprint(facts: dict[str, str]) -> str:
+    """Return which weights answer: the version's number and the beginning of their hash."""
+    return f"version-{facts['version']}-{facts['weights_sha256'][:12]}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,16 @@ class Asked:
 
 @dataclass
 class Champions:
-    """The champion of `name`, followed through the registry; `rows` and `waiting` bound what it answers at once."""
+    """The champion of `name`, followed through the registry; `rows` and `waiting` bound what it answers at once.
+
+    With a `backend`, the URL of an OpenAI-compatible server, the weights are there and only tokens are here.
+    """
 
     name: str
     rows: int = 32
     waiting: int = 64
     client: "MlflowClient" = field(default_factory=store.client)
+    backend: str = ""
 
     def __post_init__(self) -> None:
         version = registry.with_alias(self.client, self.name, registry.CHAMPION)
@@ -84,15 +95,14 @@ class Champions:
         self.swaps = 0
         self._ended = threading.Event()
         self._tried, self._tries = "", 0
-        self._leaving: list[Engine] = []
+        self._leaving: list[Engine | RemoteEngine] = []
 
     def ask(self, question: Question, deliver: Deliver) -> Asked:
         """Ask whoever is champion now. Raises as `context.fitted` and `Engine.submit` do."""
         while True:
             champion = self.current
             engine = champion.engine
-            context = generation.context(engine.model)
-            room = context - question.max_new_tokens if context else None
+            room = engine.context - question.max_new_tokens if engine.context else None
             prompt = fitted(engine.tokenizer, question.messages, room, question.tools)
             request = Request(prompt.tokens, question.max_new_tokens, question.sampling, question.stop, question.beams)
             try:
@@ -158,6 +168,12 @@ class Champions:
     def _load(self, version: registry.Version) -> Champion:
         """Return a version in memory, its files verified before a byte of them is used."""
         folder = registry.fetch(self.client, version)
+        if self.backend:
+            tokenizer, config = models.load_tokenizer(folder), models.load_config(folder)
+            named = fingerprint(facts(version))
+            return Champion(
+                version, RemoteEngine(self.backend, named, folder, tokenizer, config, self.rows, self.waiting)
+            )
         policy = models.load(folder)
         engine = Engine(policy.to(models.device()), models.load_tokenizer(folder), self.rows, self.waiting)
         return Champion(version, engine)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common import chat
+from stages.common import chat, generation
 from stages.common.decoding import survivors
 from stages.common.errors import DataError
-from stages.common.generation import beam, check
+from stages.common.generation import beam
 from stages.common.journal import log
 from stages.common.sampling import Sampling, choose, keys, uniforms
-from stages.common.serving.requests import BusyError, ClosedError, Deliver, Finish, Piece, Request, Ticket
+from stages.common.serving.requests import BusyError, ClosedError, Deliver, Finish, Piece, Request, Ticket, room
 from stages.common.serving.text import Text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Engine:
         self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: int = 32, waiting_at_most: int = 64
     ) -> None:
         self.model, self.tokenizer, self.rows_at_most = model.eval(), tokenizer, rows
-        self.waiting_at_most = waiting_at_most
+        self.waiting_at_most, self.context = waiting_at_most, generation.context(model)
         self._ends = frozenset(chat.stops(tokenizer))
         self._waiting: deque[Ticket] = deque()
         self._rows: list[Ticket] = []
@@ -49,9 +49,7 @@ class Engine:
 
         Raises DataError for a prompt without room for an answer, BusyError, and ClosedError after `close`.
         """
-        context = check(self.model, [request.prompt])
-        room = context - len(request.prompt) if context else request.max_new_tokens
-        ticket = Ticket(request, deliver, Text(self.tokenizer, request.stop), max(1, min(room, request.max_new_tokens)))
+        ticket = Ticket(request, deliver, Text(self.tokenizer, request.stop), room(self.context, request))
         with self._changed:
             if self._closed:
                 raise ClosedError("this model takes no more requests")

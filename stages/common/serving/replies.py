@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from stages.common.errors import StageError
 from stages.common.journal import log
 from stages.common.serving.calling import Call, Ran, Step, Talk
-from stages.common.serving.champions import Asked
+from stages.common.serving.champions import Asked, fingerprint
+from stages.common.serving.remote import BackendError
 from stages.common.serving.requests import BusyError, ClosedError, Piece
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ def about(asked: Asked | Talk) -> dict[str, Any]:
     facts = asked.champion.facts()
     named = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": facts["model"]}
     return named | {"system_fingerprint": fingerprint(facts), "dropped_messages": asked.dropped}
-
-
-def fingerprint(facts: dict[str, str]) -> str:
-    """Return which weights answer: the version's number and the beginning of their hash."""
-    return f"version-{facts['version']}-{facts['weights_sha256'][:12]}"
 
 
 def _usage(asked: Asked | Talk, tokens: int) -> dict[str, int]:
@@ -143,11 +139,13 @@ def refused(error: Exception) -> "Response":
         status, what, code, headers = 429, str(error), "rate_limit_exceeded", {"Retry-After": "2"}
     elif isinstance(error, ClosedError):
         status, what, headers = 503, "the server is ending", {"Retry-After": "5"}
+    elif isinstance(error, BackendError):
+        status, what, headers = 502, error.what, {"Retry-After": "5"}
     elif isinstance(error, StageError):
         status, what = 400, f"{error.what}; {error.remedy}" if error.remedy else error.what
     else:
         log.error("a request failed: %s", type(error).__name__)
         log.debug("traceback", exc_info=error)
-    kinds = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+    kinds = {429: "rate_limit_error", 500: "server_error", 502: "server_error", 503: "server_error"}
     body = {"message": what, "type": kinds.get(status, "invalid_request_error"), "param": param, "code": code}
     return JSONResponse({"error": body}, status, headers)

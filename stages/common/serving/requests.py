@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from stages.common.errors import StageError
-from stages.common.generation import GREEDY
+from stages.common.generation import GREEDY, fitting
 from stages.common.sampling import Sampling
 from stages.common.serving.text import Text
 
@@ -50,6 +50,13 @@ class Piece:
 Deliver = Callable[[Piece | Exception], None]
 APART = 0.03
 """Seconds between two pieces of an answer: handing out each token of a fast model takes longer than making it."""
+
+
+def room(context: int | None, request: Request) -> int:
+    """Return how long the answer may be. Raises DataError for a prompt without room for one."""
+    fitting(context, [request.prompt])
+    left = context - len(request.prompt) if context else request.max_new_tokens
+    return max(1, min(left, request.max_new_tokens))
 
 
 class Ticket:

@@ -11,6 +11,7 @@ import pytest
 from stages.common import chat
 from stages.common.serving.calling import Said
 from stages.common.serving.champions import Champions
+from stages.common.serving.engine import Engine
 from stages.common.serving.tools import Tools
 from tests.common.serving.conftest import served
 
@@ -39,6 +40,7 @@ def url(lasting: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def says(lasting: Champions, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str]], list[str]]:
     """Have the model answer a prompt with what a function makes of it; return the prompts that it then reads."""
     engine = lasting.current.engine
+    assert isinstance(engine, Engine)
 
     def begin(speak: Callable[[str], str]) -> list[str]:
         read: list[str] = []

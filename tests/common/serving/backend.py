@@ -1,0 +1,97 @@
+"""A real HTTP server with OpenAI's completions over a real model, one token an event; it fails as it is told to."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from stages.common import generation
+from stages.common.sampling import Sampling
+
+
+class Backend(ThreadingHTTPServer):
+    """Serves `model` under `names`; `breaks` is how an answer goes wrong: "", "status", "cut", "nonsense"."""
+
+    daemon_threads = True
+
+    def __init__(self, model: Any, tokenizer: Any, stops: list[int], names: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.model, self.tokenizer, self.stops, self.names = model, tokenizer, stops, names
+        self.seen: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.breaks, self.seconds, self.hung_up = "", 0.0, 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET /v1/models, POST /v1/completions."""
+
+    server: Backend
+
+    def do_GET(self) -> None:
+        self._head(200, "application/json")
+        self.wfile.write(json.dumps({"data": [{"id": name} for name in self.server.names]}).encode())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append(body)
+        self.server.keys.add(self.headers.get("Authorization"))
+        if self.server.breaks == "status" or self.path != "/v1/completions" or body["model"] not in self.server.names:
+            return self._head(404, "application/json")
+        ((answer,),) = generation.decode(
+            self.server.model,
+            [body["prompt"]],
+            max_new_tokens=body["max_tokens"],
+            stop=self.server.stops,
+            sampling=Sampling(body["temperature"], body.get("top_p", 1.0), seed=body.get("seed", 0)),
+        )
+        tokens, shown = answer.tokens, ""
+        self._head(200, "text/event-stream")
+        try:
+            for count in range(1, len(tokens) + 1):
+                text = self.server.tokenizer.decode(tokens[:count], skip_special_tokens=True)
+                if self.server.breaks == "cut" and count == 3:
+                    return None
+                self._event({"choices": [{"index": 0, "text": text[len(shown) :], "finish_reason": None}]})
+                shown = text
+                time.sleep(self.server.seconds)
+            if self.server.breaks == "nonsense":
+                self.wfile.write(b"data: {nonsense\n\n")
+            finish = "stop" if len(tokens) < body["max_tokens"] else "length"
+            self._event({"choices": [{"index": 0, "text": "", "finish_reason": finish}]})
+            self._event({"choices": [], "usage": {"completion_tokens": len(tokens) + (finish == "stop")}})
+            self.wfile.write(b"data: [DONE]\n\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.server.hung_up += 1
+        return None
+
+    def _head(self, status: int, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def _event(self, content: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(content)}\n\n".encode())
+        self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(model: Any, tokenizer: Any, stops: list[int], names: list[str]) -> Iterator[Backend]:
+    server = Backend(model, tokenizer, stops, names)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
