@@ -74,3 +74,4 @@ def main(world: Path, out: Path, stages: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute(), sys.argv[3:])
+    process.leave(0)  # as a stage ends: a thread of gloo has aborted a process that ended otherwise

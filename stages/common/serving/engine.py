@@ -32,7 +32,7 @@ class Engine:
         self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: int = 32, waiting_at_most: int = 64
     ) -> None:
         self.model, self.tokenizer, self.rows_at_most = model.eval(), tokenizer, rows
-        self.waiting_at_most, self.context = waiting_at_most, generation.context(model)
+        self.waiting_at_most = waiting_at_most
         self._ends = frozenset(chat.stops(tokenizer))
         self._waiting: deque[Ticket] = deque()
         self._rows: list[Ticket] = []
@@ -43,6 +43,11 @@ class Engine:
         self._new_cache()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+
+    @property
+    def context(self) -> int | None:
+        """Return the most tokens a prompt and its answer may have together; None: there is no limit."""
+        return generation.context(self.model)
 
     def submit(self, request: Request, deliver: Deliver) -> Ticket:
         """Queue a request; `deliver` gets its pieces, or the exception that ended it.

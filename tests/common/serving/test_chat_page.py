@@ -40,9 +40,10 @@ def ask(url: str, text: str, **changes: Any) -> tuple[str, str]:
     return said, counts
 
 
-def test_the_answer_streams_and_its_tokens_are_counted(url: str) -> None:
+def test_the_answer_streams_and_its_tokens_are_counted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio_client import Client
 
+    monkeypatch.setattr("stages.common.serving.requests.APART", 0.0)
     job = Client(url, verbose=False).submit("Where?", *settings(), api_name="/chat")
     said, counts = job.result(timeout=30)
     assert re.fullmatch(r"[1-9]\d* tokens read, [1-9]\d* written, version 1", counts)
