@@ -1,11 +1,14 @@
-"""A store that fails as HTTP servers do, and one that eight processes touch first: nothing twice, nothing lost."""
+"""A store that fails, is killed, or is first touched by eight processes; killed runs: nothing twice, nothing lost."""
 
 import http.client
 import http.server
 import logging
 import os
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,8 +22,9 @@ import pytest
 from stages.common import forwarder, spool, tracking
 from tests import preloaded
 from tests.counts import times, told
-from tests.mlflow_server import free_port, server
+from tests.mlflow_server import free_port, server, wait_for
 
+ROOT = Path(__file__).parents[2]
 AT_ONCE = 8
 FAULTS = ("500", "500 after it was done", "no answer", "no answer after it was done", "a hung-up line")
 TIMEOUT_SECONDS = 1
@@ -82,7 +86,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rows(query: str, database: str) -> list[tuple[Any, ...]]:
+def rows(query: str, database: str | Path = "mlflow.db") -> list[tuple[Any, ...]]:
     with sqlite3.connect(database) as connection:
         return connection.execute(query).fetchall()
 
@@ -148,3 +152,85 @@ def log_one(folder: str, number: int) -> None:
     tracking.CLOSE_SECONDS = 240.0
     with tracking.start("sft") as tracked:
         tracked.metrics({"loss": 1.0}, step=number)
+
+
+def script(body: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start a process that tracks `body` as a run, in the current folder."""
+    lines = "\n    ".join(body.splitlines())
+    code = f"import os, time\nfrom stages.common import tracking\nwith tracking.start('sft') as run:\n    {lines}\n"
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.Popen([sys.executable, "-c", code], env=variables, text=True, stderr=subprocess.PIPE)
+
+
+def test_a_live_process_keeps_its_spool_to_itself(project: Path) -> None:
+    process = script("open('started', 'w').close(); time.sleep(60)", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    try:
+        wait_for(Path("started").exists)
+        assert not list(spool.leftovers())
+    finally:
+        process.kill()
+        process.communicate()
+    (left,) = spool.leftovers()
+    left.remove()
+
+
+def test_a_killed_run_is_replayed_whole_and_marked(project: Path) -> None:
+    body = "for i in range(5000): run.metrics({'loss': i / 7}, step=i)\nopen('done', 'w').close()\ntime.sleep(60)"
+    process = script(body)
+    wait_for(Path("done").exists)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    command = [sys.executable, "-m", "stages.common.tracking", "replay"]
+    for report in ("1 runs sent", "0 runs sent"):
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert report in done.stdout
+    assert rows("select name, status from runs") == [("sft", "KILLED")]
+    assert rows("select value from tags where key = 'error'") == [("the process was killed",)]
+    points = rows("select step, count(*) from metrics where key = 'loss' group by step order by step")
+    assert points == [(step, 1) for step in range(5000)]
+
+
+def test_a_server_killed_in_the_middle_gets_every_point_exactly_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(forwarder, "RETRY_SECONDS", 2.0)
+    database = project / "server.db"
+    total = 0
+    with tracking.start("sft") as tracked:
+
+        def log_for(seconds: float) -> None:
+            nonlocal total
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                tracked.metrics({"loss": total / 7}, step=total)
+                total += 1
+                time.sleep(0.002)
+
+        def arrived() -> int:
+            return int(rows("select count(*) from metrics where key = 'loss'", database)[0][0])
+
+        with server(port):
+            log_for(1)
+            wait_for(lambda: arrived() > 0)
+            log_for(2)
+        log_for(times(2, 60))
+        tracked.table("answers", [{"a": 1}])
+        tracked.checkpoint("c", Path("models/c"), total, {"eval_loss": 1.0}, "aa")
+        before = arrived()
+        with server(port):
+            log_for(1)
+            wait_for(lambda: arrived() > before)
+        log_for(1)
+    left = list(spool.FOLDER.glob("*.jsonl"))
+    assert len(left) == 1, "the server was away when the run ended"
+    with server(port):
+        assert forwarder.replay(tracking.Sender()) == 1
+    points = rows("select step, count(*) from metrics where key = 'loss' group by step order by step", database)
+    assert points == [(step, 1) for step in range(total)]
+    assert rows("select status from runs", database) == [("FINISHED",)]
+    assert len(rows("select * from logged_models", database)) == 1
+    assert list((project / "server-files").rglob("tables/answers.json"))
+    assert caplog.text.count("tracking waits in") == 1
