@@ -16,6 +16,8 @@ from tests.mlflow_server import free_port, server
 def test_a_champion_on_a_server_is_fetched_once_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path)
+    Path("models/sft/adapter").mkdir()
+    Path("models/sft/adapter/adapter_config.json").write_text("{}")
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with server(port):
@@ -25,6 +27,7 @@ def test_a_champion_on_a_server_is_fetched_once_and_verified(tmp_path: Path, mon
         assert folder.is_relative_to(registry.CACHE)
         weights = folder / "model.safetensors"
         assert weights.read_bytes() == Path("models/sft/model.safetensors").read_bytes()
+        assert (folder / "adapter/adapter_config.json").read_text() == "{}"
 
         fetched = weights.stat().st_ino
         registry.champion(client, "lathe")

@@ -15,9 +15,12 @@ from tests.promote.promotion import run
 def test_only_weights_settings_and_templates_go_into_the_registry(project: Path) -> None:
     for name in ("training_args.bin", "optimizer.pt", "state.pkl", "model.pth", "readme.md"):
         (project / "models/sft" / name).write_bytes(b"\x80\x04.")
+    (project / "models/sft/adapter").mkdir()
+    (project / "models/sft/adapter/adapter_config.json").write_text("{}")
     run()
     _, folder = registry.champion(store.client(), "lathe")
-    assert sorted(file.name for file in folder.rglob("*")) == [
+    assert sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()) == [
+        "adapter/adapter_config.json",
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
