@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from stages.common import packed
+from stages.common import decoding_step, packed
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Slots:
         self.model, self.used, self.capacity = model, 0, 0
         self.layers = [SlotLayer(rows) for _ in range(model.config.get_text_config(decoder=True).num_hidden_layers)]
         self.cache = Cache(layers=self.layers)
+        self.is_short = decoding_step.suits(model)
         self.is_eager = model.config.get_text_config(decoder=True)._attn_implementation == "eager"
 
     def admit(self, prefixes: Sequence[Sequence[int]], repeats: Sequence[int], longest: int) -> None:
@@ -139,6 +140,8 @@ class Slots:
         """Return the next token's logits [B, V] of all rows, given their last tokens [B] and where these stand [B]."""
         if longest >= self.capacity:
             self._resize(longest + 1)
+        if self.is_short and self.layers[0].is_initialized and not decoding_step.is_watched(self.model):
+            return decoding_step.step(self.model, self.layers, self.used, tokens, positions, longest)
         slots = torch.arange(self.used, device=tokens.device)
         for layer in self.layers:
             layer.source, layer.used, layer.length = None, self.used, longest + 1
