@@ -117,11 +117,8 @@ def server(app: "FastAPI", champions: Champions) -> Any:
 
 def run(app: "FastAPI", champions: Champions, listener: socket.socket) -> None:
     """Serve until a signal. The server's own messages go to the log file."""
-    import torch
-
     server_log = logging.getLogger("uvicorn")
     server_log.handlers = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
     server_log.propagate = False
     sys.setswitchinterval(SWITCH_SECONDS)
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core for the event loop
     server(app, champions).run(sockets=[listener])

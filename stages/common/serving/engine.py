@@ -99,11 +99,14 @@ class Engine:
     def _work(self) -> None:
         import torch
 
+        every = torch.get_num_threads()
         with torch.inference_mode():
             while self._wait():
                 try:
+                    torch.set_num_threads(every)
                     self._admit()
                     if self._rows:
+                        torch.set_num_threads(max(1, every - 1))  # a core for the event loop, which sends the tokens
                         self._step()
                 except Exception as error:  # the thread's boundary: readers get it, and the engine goes on
                     self._fail(error)
@@ -171,7 +174,7 @@ class Engine:
             seen = [row.seen for row in rows if row.seen is not None]
             drawn = [float(row.uniform[row.count]) for row in rows if row.uniform is not None]
             tokens[places] = choose(
-                logits[places],
+                logits if len(kinds) == 1 else logits[places],
                 sampling,
                 torch.tensor(drawn, device=logits.device) if drawn else None,
                 torch.stack(seen) if seen else None,

@@ -167,7 +167,10 @@ def test_a_reader_who_does_not_read_stops_nobody(url: str) -> None:
     idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(20)]
     for connection in idle:
         connection.sendall(post("", body))
-    assert httpx.post(url + CHAT, json=ASK, timeout=20).status_code == 200
+    end, status = time.monotonic() + 20, 429  # as long as more wait than may
+    while status == 429 and time.monotonic() < end:
+        status = httpx.post(url + CHAT, json=ASK, timeout=20).status_code
+    assert status == 200
     for connection in idle:
         connection.close()
 
