@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-
 ADAPTER = "adapter"
 """Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has them merged."""
-
-
 WHOLE = 32
 """Bits of a weight as it is trained."""
 
@@ -62,10 +59,8 @@ def base(folder: Path, settings: AdapterParams, section: str) -> "PreTrainedMode
         raise ParamsError(f"'{where}' needs bitsandbytes", where=params.PARAMS_FILE, remedy=remedy)
     quantized = BitsAndBytesConfig(**settings.quantization)
     model = models.read(AutoModelForCausalLM, folder, quantization_config=quantized)
-    for module in model.modules():
-        if hasattr(
-            module, "support_avx512bf16_for_cpu"
-        ):  # a layout for evaluation that rounds what training goes on with
+    for module in model.modules():  # on some CPUs an evaluation would round for good what training goes on with
+        if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     checkpointing = bool(settings.training.get("gradient_checkpointing"))
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
