@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import httpx
 import pytest
 
 from stages import deploy, promote
-from stages.common import journal, process, release, store
+from stages.common import chat, journal, models, process, registry, release, store
 from stages.common.errors import DataError, ParamsError
+from stages.common.serving.champions import facts, fingerprint
 from tests.champion import write_project
+from tests.common.serving import backend
 
 ROOT = Path(__file__).parent.parent
 REPORT = Path("reports/deploy.json")
@@ -163,12 +166,33 @@ def start(folder: Path, port: int) -> "subprocess.Popen[str]":
     )
 
 
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """Have the champion computed by another server, as deploy.backend says."""
+    version, folder = registry.champion(store.client(), "lathe")
+    tokenizer, named = models.load_tokenizer(folder), fingerprint(facts(version))
+    with backend.serving(models.load(folder).eval(), tokenizer, chat.stops(tokenizer), [named]) as there:
+        params = Path("params.yaml").read_text(encoding="utf-8")
+        Path("params.yaml").write_text(params.replace("deploy:\n", f"deploy:\n  backend: {there.url}\n"))
+        yield
+        Path("params.yaml").write_text(params)
+        assert there.seen
+
+
 @pytest.mark.slow
-def test_the_served_champion_gives_the_canned_answers_and_leaves_on_sigterm(project: Path) -> None:
+@pytest.mark.parametrize("where", [nullcontext, elsewhere], ids=["here", "elsewhere"])
+def test_the_served_champion_gives_the_canned_answers_and_leaves_on_sigterm(
+    project: Path, where: Callable[[], AbstractContextManager[None]]
+) -> None:
+    deploy.check(Path("reports/promote.json"), REPORT)
+    with where():
+        serves(project, json.loads(REPORT.read_text(encoding="utf-8")))
+
+
+def serves(project: Path, expected: dict[str, Any]) -> None:
+    """Start the server, ask it, end it."""
     from gradio_client import Client  # type: ignore[import-untyped]  # ships no annotations
 
-    deploy.check(Path("reports/promote.json"), REPORT)
-    expected = json.loads(REPORT.read_text(encoding="utf-8"))
     port = free_port()
     server = start(project, port)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common import generation
-from stages.common.errors import DataError, ParamsError, StageError
+from stages.common.errors import DataError, ParamsError, TryAgainError
 from stages.common.journal import log
 from stages.common.serving.requests import BusyError, ClosedError, Deliver, Request, Ticket, room
 from stages.common.serving.text import Text
@@ -25,7 +25,7 @@ KEY = "LATHE_BACKEND_KEY"
 CONNECT_SECONDS, READ_SECONDS = 5.0, 120.0
 
 
-class BackendError(StageError):
+class BackendError(TryAgainError):
     """The backend does not answer, or not as it should."""
 
 
@@ -51,7 +51,11 @@ class RemoteEngine:
         key = os.environ.get(KEY, "")
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=timeout, trust_env=False)
+        base = url.rstrip("/") + "/"
+        try:
+            self._client = httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise ParamsError(f"'deploy.backend' is no URL: {error}", where="params.yaml") from error
         self._url, self._named, self.tokenizer = url, named, tokenizer
         self.context = generation.context_of(config)
         self._at_once, self._waiting_at_most = rows, waiting_at_most
@@ -113,8 +117,6 @@ class RemoteEngine:
             names = [str(one["id"]) for one in reply.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise BackendError(f"the backend does not list its models ({error})", where=self._url) from error
-        except httpx.InvalidURL as error:
-            raise ParamsError(f"'deploy.backend': {error}", where="params.yaml") from error
         if self._named not in names:
             what = f"the backend serves {', '.join(names) or 'nothing'}, not {self._named}"
             raise BackendError(what, where=self._url, remedy=remedy)

@@ -155,6 +155,12 @@ def test_nobody_there_is_said_at_the_start(registered: Registered) -> None:
         Champions(NAME, client=registered.client, backend="http://127.0.0.1:9/v1")
 
 
+def test_an_address_that_is_none_is_said_at_the_start(registered: Registered) -> None:
+    registry.point(registered.client, registry.CHAMPION, registered.versions[0])
+    with pytest.raises(ParamsError, match=r"'deploy\.backend' is no URL"):
+        Champions(NAME, client=registered.client, backend="http://[::1/v1")
+
+
 @pytest.mark.parametrize("backend", ["vllm", "ftp://x/v1", "http://", "http:// x"])
 def test_what_is_no_backend_is_refused(backend: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps({"deploy": {"canned": ["a"], "backend": backend}}))
