@@ -169,11 +169,9 @@ class Champions:
         """Return a version in memory, its files verified before a byte of them is used."""
         folder = registry.fetch(self.client, version)
         if self.backend:
-            tokenizer, config = models.load_tokenizer(folder), models.load_config(folder)
+            parts = models.load_tokenizer(folder), models.load_config(folder)
             named = fingerprint(facts(version))
-            return Champion(
-                version, RemoteEngine(self.backend, named, folder, tokenizer, config, self.rows, self.waiting)
-            )
+            return Champion(version, RemoteEngine(self.backend, named, folder, *parts, self.rows, self.waiting))
         policy = models.load(folder)
         engine = Engine(policy.to(models.device()), models.load_tokenizer(folder), self.rows, self.waiting)
         return Champion(version, engine)

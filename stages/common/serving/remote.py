@@ -144,7 +144,7 @@ class RemoteEngine:
         """Hand on what the backend streams; hanging up ends the answer there."""
         with self._client.stream("POST", "completions", json=self._body(ticket)) as reply:
             reply.raise_for_status()
-            finish, text = None, ""
+            finish = None
             for event in _events(reply.iter_lines()):
                 if usage := event.get("usage"):
                     ticket.count = int(usage["completion_tokens"])
@@ -152,9 +152,9 @@ class RemoteEngine:
                     ticket.say("", "cancelled")
                     return
                 for choice in event["choices"]:
-                    text, finish = str(choice["text"]), finish or choice.get("finish_reason")
+                    finish = finish or choice.get("finish_reason")
                     ticket.count += 0 if usage else 1
-                    ticket.say(text, None)
+                    ticket.say(str(choice["text"]), None)
         if finish not in ("stop", "length"):
             raise ValueError(f"the stream ended without an end ({finish})")
         ticket.say("", finish)
