@@ -99,6 +99,7 @@ def test_asked_to_stop_it_saves_and_leaves_in_time_and_resumes_to_the_same_bits(
             stops, slowest = stops + 1, max(slowest, time.monotonic() - asked)
         assert preloaded.ended(lives.start(work, stage)) == 0, lives.said(work)
         counts |= {"stops": stops, "ms for the slowest": int(slowest * 1000)}
-    assert "resuming from" in (work / "logs" / f"{stage}.log").read_text()
+    said = (work / "logs" / f"{stage}.log").read_text()
+    assert "resuming from" in said or "is the end of this very training" in said  # stopped behind its last step
     assert lives.bits(work, stage) == expected
     assert slowest < STOP_SECONDS
