@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from stages.common import decoding_step, packed
+from stages.common import decoding_forward, packed
 from stages.common.errors import DataError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Slots:
         self.model, self.used, self.capacity = model, 0, 0
         self.layers = [SlotLayer(rows) for _ in range(model.config.get_text_config(decoder=True).num_hidden_layers)]
         self.cache = Cache(layers=self.layers)
-        self.is_short = decoding_step.suits(model)
+        self.short = decoding_forward.Forward(model) if decoding_forward.suits(model) else None
         self.is_eager = model.config.get_text_config(decoder=True)._attn_implementation == "eager"
 
     def admit(self, prefixes: Sequence[Sequence[int]], repeats: Sequence[int], longest: int) -> None:
@@ -124,24 +124,32 @@ class Slots:
         width = max(len(prefix) for prefix in prefixes)
         if width:  # padding stands on the right, where no token of the prompt looks, and is overwritten by the answer
             tokens = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in prefixes], device=device)
-            positions = torch.arange(width, device=device).expand(len(prefixes), -1)
-            for layer in self.layers:
-                layer.source, layer.used = source, self.used
-            self.model(
-                input_ids=tokens,
-                position_ids=positions,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            if forward := self._own_forward():
+                forward.read(self.layers, self.used, tokens, source)
+            else:
+                self._read_by_model(tokens, source)
         self.used += len(source)
+
+    def _read_by_model(self, tokens: torch.Tensor, source: torch.Tensor) -> None:
+        for layer in self.layers:
+            layer.source, layer.used = source, self.used
+        self.model(
+            input_ids=tokens,
+            position_ids=torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+
+    def _own_forward(self) -> decoding_forward.Forward | None:
+        return self.short if self.short and not decoding_forward.is_watched(self.model) else None
 
     def step(self, tokens: torch.Tensor, positions: torch.Tensor, longest: int) -> torch.Tensor:
         """Return the next token's logits [B, V] of all rows, given their last tokens [B] and where these stand [B]."""
         if longest >= self.capacity:
             self._resize(longest + 1)
-        if self.is_short and self.layers[0].is_initialized and not decoding_step.is_watched(self.model):
-            return decoding_step.step(self.model, self.layers, self.used, tokens, positions, longest)
+        if self.layers[0].is_initialized and (forward := self._own_forward()):
+            return forward.step(self.layers, self.used, tokens, positions, longest)
         slots = torch.arange(self.used, device=tokens.device)
         for layer in self.layers:
             layer.source, layer.used, layer.length = None, self.used, longest + 1

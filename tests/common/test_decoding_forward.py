@@ -1,11 +1,11 @@
-"""A step made here is the step that transformers makes, in logits and in what the cache then holds."""
+"""Prompts and steps read here are what transformers makes of them, in logits and in what the cache then holds."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from stages.common import decoding_caches, decoding_step, lora, models
+from stages.common import decoding_caches, decoding_forward, lora, models, prepacking
 from stages.common.decoding_caches import Slots
 from tests import decoders
 
@@ -40,8 +40,8 @@ def states(slots: Slots) -> torch.Tensor:
 def compared(model: Any) -> None:
     """Take three steps both ways, with rows of unlike length, one of which leaves."""
     theirs, ours = (Slots(model, 4) for _ in range(2))
-    theirs.is_short = False
-    assert ours.is_short
+    theirs.short = None
+    assert ours.short
     positions = torch.tensor(LENGTHS)
     for slots in (theirs, ours):
         slots.admit([[7 + place for place in range(length)] for length in LENGTHS], [1] * 4, 12)
@@ -58,7 +58,9 @@ def compared(model: Any) -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_it_is_transformers_step(name: str) -> None:
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_it_is_transformers_forward(name: str, laid_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacking, "pays", lambda _: laid_out)
     compared(build(name))
 
 
@@ -91,9 +93,9 @@ def test_who_watches_the_models_forward_sees_every_step() -> None:
 
 
 def test_models_built_otherwise_keep_their_own_forward() -> None:
-    short = {name for name in decoders.SLOTS if decoding_step.suits(decoders.build(name))}
+    short = {name for name in decoders.SLOTS if decoding_forward.suits(decoders.build(name))}
     assert short == {"llama", "mistral", "qwen2"}
     eager = build("llama")
     eager.set_attn_implementation("eager")
-    assert not Slots(eager, 1).is_short
+    assert Slots(eager, 1).short is None
     assert isinstance(decoding_caches.for_model(eager, 1), Slots)

@@ -1,0 +1,158 @@
+"""The forward of a Llama, Mistral or Qwen2 into a decoder's cache, without what transformers spends around products.
+
+Norms are one operation instead of six, queries and keys are turned together, nothing is asked or wrapped on the way,
+and a prompt, of which only the keys and values are wanted, stops at those of the last layer. On a CPU the weights are
+laid out for these products (see `prepacking`); elsewhere the model's own modules make them, so that adapters and
+weights of few bits count as they do there.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+
+from stages.common import packed, prepacking
+
+if TYPE_CHECKING:
+    from stages.common.decoding_caches import SlotLayer
+
+FAMILIES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+"""Classes built alike; each is tested against transformers' own forward."""
+
+
+def suits(model: Any) -> bool:
+    """Whether this model's forward can be made here: of a known class, its weights whole in this process."""
+    inner = packed.inner(model)
+    if type(inner).__name__ not in FAMILIES or inner.config._attn_implementation not in ("sdpa", packed.NAME):
+        return False
+    return not hasattr(inner.model.norm.weight, "ds_id")  # ZeRO-3 gathers a weight when its module is called
+
+
+def is_watched(model: Any) -> bool:
+    """Whether somebody waits for the model's own forward to be called."""
+    inner = packed.inner(model)
+    watchers = [one for module in (model, inner) for one in (module._forward_hooks, module._forward_pre_hooks)]
+    return any(watchers)
+
+
+class Forward:
+    """A model's forward with its weights as they are now, for as long as they stay so."""
+
+    def __init__(self, model: Any) -> None:
+        inner = packed.inner(model)
+        self.body, config = inner.model, inner.config
+        self.heads, self.pairs = config.num_attention_heads, config.num_key_value_heads
+        lay_out = prepacking.pays(inner)
+        self.layers = [_Layer(layer, lay_out) for layer in self.body.layers]
+        self.head = _product([inner.lm_head], lay_out)
+
+    def read(self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, source: torch.Tensor) -> None:
+        """Write prompts [B, T] into the cache's `layers`: into rows behind the first `used`, as `source` [R] says.
+
+        They are padded on the right: what stands there is seen by no token of the prompt, and overwritten.
+        """
+        count, width = tokens.shape
+        hidden = self.body.embed_tokens(tokens)
+        angles = self.body.rotary_emb(hidden, torch.arange(width, device=tokens.device)[None])  # [1, T, D]
+        cos, sin = _turns(*(one[:, :, None] for one in angles))
+        rows = slice(used, used + len(source))
+        for layer, cached in zip(self.layers, layers, strict=True):
+            both, values = self._projected(layer, hidden)  # [B, T, heads, D]
+            both, values = _turned(both, cos, sin).transpose(1, 2), values.transpose(1, 2)
+            queries, keys = both[:, : self.heads], both[:, self.heads :]
+            if not cached.is_initialized:
+                cached.lazy_initialization(keys, values)
+            cached.keys[rows, :, :width] = keys.index_select(0, source)
+            cached.values[rows, :, :width] = values.index_select(0, source)
+            if layer is self.layers[-1]:
+                return
+            mixed = self._attend(layer, queries, keys, values, is_causal=True)
+            hidden = layer.after(hidden, mixed.transpose(1, 2).reshape(count, width, -1))
+
+    def step(
+        self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, positions: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        """Return the next token's logits [B, V] of the first `used` rows of the cache's `layers`, which are written to.
+
+        `tokens` [B] stand at `positions` [B], none beyond `longest`; a row sees what stands before it and itself.
+        """
+        hidden = self.body.embed_tokens(tokens)
+        cos, sin = _turns(*self.body.rotary_emb(hidden, positions[:, None]))  # [B, 1, D]
+        visible = torch.arange(longest + 1, device=tokens.device) <= positions[:, None]
+        mask = hidden.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)[:, None, None]
+        slots = torch.arange(used, device=tokens.device)
+        for layer, cached in zip(self.layers, layers, strict=True):
+            both, values = self._projected(layer, hidden)  # [B, heads, D]
+            both = _turned(both, cos, sin)
+            cached.keys[slots, :, positions], cached.values[slots, :, positions] = both[:, self.heads :], values
+            keys, values = (states[:used, :, : longest + 1] for states in (cached.keys, cached.values))
+            mixed = self._attend(layer, both[:, : self.heads, None], keys, values, attn_mask=mask)
+            hidden = layer.after(hidden, mixed.reshape(used, -1))
+        logits: torch.Tensor = self.head(_norm(self.body.norm, hidden))
+        return logits
+
+    def _projected(self, layer: "_Layer", hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return queries with keys [..., Hq + Hkv, D], and values [..., Hkv, D]."""
+        states = layer.project(_norm(layer.before, hidden)).unflatten(-1, (self.heads + 2 * self.pairs, -1))
+        return states[..., : -self.pairs, :], states[..., -self.pairs :, :]
+
+    def _attend(
+        self, layer: "_Layer", queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, **masked: Any
+    ) -> torch.Tensor:
+        shared = self.heads != self.pairs
+        return scaled_dot_product_attention(queries, keys, values, scale=layer.scaling, enable_gqa=shared, **masked)
+
+
+class _Layer:
+    """One layer's products and norms."""
+
+    def __init__(self, layer: Any, lay_out: bool) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.before, self.between, self.scaling = (
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
+            attention.scaling,
+        )
+        self.project = _product([attention.q_proj, attention.k_proj, attention.v_proj], lay_out)
+        self.out = _product([attention.o_proj], lay_out)
+        self.feed_forward: prepacking.Product = mlp
+        if lay_out and all(map(prepacking.is_plain, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))):
+            widen, narrow = prepacking.product([mlp.gate_proj, mlp.up_proj]), prepacking.product([mlp.down_proj])
+            self.feed_forward = partial(_gated, widen, mlp.act_fn, narrow)
+
+    def after(self, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the layer's result from what it was given and what its heads found."""
+        hidden = hidden + self.out(mixed)
+        return hidden + self.feed_forward(_norm(self.between, hidden))
+
+
+def _product(modules: list[Any], lay_out: bool) -> prepacking.Product:
+    if lay_out and all(map(prepacking.is_plain, modules)):
+        return prepacking.product(modules)
+    if len(modules) == 1:
+        return modules[0]
+    return lambda hidden: torch.cat([module(hidden) for module in modules], dim=-1)
+
+
+def _gated(
+    widen: prepacking.Product, activation: prepacking.Product, narrow: prepacking.Product, hidden: torch.Tensor
+) -> torch.Tensor:
+    """Return the feed-forward part of Shazeer 2020, GLU variants, equation 6."""
+    gate, up = widen(hidden).chunk(2, dim=-1)
+    return narrow(activation(gate) * up)
+
+
+def _turns(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines, and sines with the sign that spares turning a negation."""
+    half = sin.shape[-1] // 2
+    return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+
+
+def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return states [..., D] turned by their positions (Su et al. 2021, RoFormer, equation 34)."""
+    return states * cos + states.roll(sin.shape[-1] // 2, dims=-1) * sin
+
+
+def _norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return rms_norm(hidden, module.weight.shape, module.weight, module.variance_epsilon)

@@ -1,0 +1,48 @@
+"""Products with weights laid out beforehand for the processor's kernels (oneDNN), while a model is only read.
+
+The usual product of few rows on x86 spends much of its time on bringing the weights into order, the more so where MKL
+does not know the processor; a batch of answers is such rows, step after step. The layout is a second copy of the
+weights, as they are when it is made: it does not see what becomes of them. Imported late: needs torch.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+ROWS = 8
+"""For which the layout is chosen; it serves other numbers as well."""
+LARGEST = 2**31
+"""Bytes of weights up to which a model gets a second copy of them: fixed, so that no run depends on free memory."""
+
+
+def pays(model: Any) -> bool:
+    """Whether this processor has such a layout, and the model is small enough to have its weights twice."""
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return False
+    return sum(module.weight.nbytes for module in model.modules() if is_plain(module)) <= LARGEST
+
+
+def is_plain(module: Any) -> bool:
+    """Whether this is a linear layer of the processor's, in float32, and nothing besides."""
+    if type(module) is not torch.nn.Linear or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+
+
+def product(modules: Sequence[Any]) -> Product:
+    """Return what makes the products of several linear layers of one input at once, [..., in] to [..., sum of outs].
+
+    They have biases all or none. No gradient goes through.
+    """
+    biases = [module.bias.detach() for module in modules if module.bias is not None]
+    weight, bias = torch.cat([module.weight.detach() for module in modules]), torch.cat(biases) if biases else None
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+
+    def multiply(hidden: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, laid_out, bias, "none", [], "")
+        return found
+
+    return multiply
