@@ -61,6 +61,12 @@ class SlotLayer(CacheLayerMixin):
         for new, states in zip((self.keys, self.values), old, strict=True):
             new[: self.used, :, :kept] = states[: self.used, :, :kept]
 
+    def write(self, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store states [R, heads, T, size] at the beginning of these rows."""
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(keys, values)
+        self.keys[rows, :, : keys.shape[2]], self.values[rows, :, : keys.shape[2]] = keys, values
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,23 +125,31 @@ class Slots:
             start = stop
 
     def _read(self, prefixes: Sequence[Sequence[int]], repeats: Sequence[int]) -> None:
-        device = self.model.device
-        source = torch.repeat_interleave(torch.tensor(repeats)).to(device)
-        width = max(len(prefix) for prefix in prefixes)
-        if width:  # padding stands on the right, where no token of the prompt looks, and is overwritten by the answer
-            tokens = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in prefixes], device=device)
-            if forward := self._own_forward():
-                forward.read(self.layers, self.used, tokens, source)
-            else:
-                self._read_by_model(tokens, source)
+        source = [number for number, count in enumerate(repeats) for _ in range(count)]
+        forward, lengths = self._own_forward(), [len(prefix) for prefix in prefixes]
+        together = packed.groups(self.model, lengths) if forward else [list(range(len(prefixes)))]
+        blocks = [self._block(prefixes, source, group) for group in together if any(lengths[one] for one in group)]
+        if blocks and forward:
+            forward.read(self.layers, blocks)
+        elif blocks:
+            self._read_by_model(blocks[0])
         self.used += len(source)
 
-    def _read_by_model(self, tokens: torch.Tensor, source: torch.Tensor) -> None:
+    def _block(self, prefixes: Sequence[Sequence[int]], source: list[int], group: list[int]) -> decoding_forward.Block:
+        width = max(len(prefixes[one]) for one in group)
+        tokens = [[*prefixes[one], *[0] * (width - len(prefixes[one]))] for one in group]
+        places = {one: place for place, one in enumerate(group)}
+        held = [(self.used + row, places[one]) for row, one in enumerate(source) if one in places]
+        made = (torch.tensor(one, device=self.model.device) for one in (tokens, *zip(*held, strict=True)))
+        return decoding_forward.Block(*made)
+
+    def _read_by_model(self, block: decoding_forward.Block) -> None:
         for layer in self.layers:
-            layer.source, layer.used = source, self.used
+            layer.source, layer.used = block.source, self.used
+        width = block.tokens.shape[1]
         self.model(
-            input_ids=tokens,
-            position_ids=torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1),
+            input_ids=block.tokens,
+            position_ids=torch.arange(width, device=block.tokens.device).expand(len(block.tokens), -1),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,

@@ -6,6 +6,7 @@ laid out for these products (see `prepacking`); elsewhere the model's own module
 weights of few bits count as they do there.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 
 FAMILIES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 """Classes built alike; each is tested against transformers' own forward."""
+
+SHAPES = 32
+"""Prompts are read in multiples of so many tokens: a kernel is made for a shape when that is met first."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Prompts of like length: their tokens [B, T], padded on the right, where none looks and answers overwrite."""
+
+    tokens: torch.Tensor
+    rows: torch.Tensor
+    """Rows [R] of the cache that they go to."""
+    source: torch.Tensor
+    """Which of the prompts [R] each of these rows gets."""
 
 
 def suits(model: Any) -> bool:
@@ -47,28 +62,29 @@ class Forward:
         self.layers = [_Layer(layer, lay_out) for layer in self.body.layers]
         self.head = _product([inner.lm_head], lay_out)
 
-    def read(self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, source: torch.Tensor) -> None:
-        """Write prompts [B, T] into the cache's `layers`: into rows behind the first `used`, as `source` [R] says.
-
-        They are padded on the right: what stands there is seen by no token of the prompt, and overwritten.
-        """
-        count, width = tokens.shape
-        hidden = self.body.embed_tokens(tokens)
-        angles = self.body.rotary_emb(hidden, torch.arange(width, device=tokens.device)[None])  # [1, T, D]
-        cos, sin = _turns(*(one[:, :, None] for one in angles))
-        rows = slice(used, used + len(source))
+    def read(self, layers: "list[SlotLayer]", blocks: "list[Block]") -> None:
+        """Write prompts into the cache's `layers`; all are read at once, and each sees itself."""
+        shapes = [block.tokens.shape for block in blocks]
+        sizes = [count * width for count, width in shapes]
+        spare = torch.zeros(-sum(sizes) % SHAPES, dtype=torch.long, device=blocks[0].tokens.device)
+        places = [torch.arange(width, device=spare.device).repeat(count) for count, width in shapes]
+        hidden = self.body.embed_tokens(torch.cat([*(block.tokens.flatten() for block in blocks), spare]))  # [N, d]
+        angles = self.body.rotary_emb(hidden, torch.cat([*places, spare])[None])
+        cos, sin = _turns(*(one[0, :, None] for one in angles))
         for layer, cached in zip(self.layers, layers, strict=True):
-            both, values = self._projected(layer, hidden)  # [B, T, heads, D]
-            both, values = _turned(both, cos, sin).transpose(1, 2), values.transpose(1, 2)
-            queries, keys = both[:, : self.heads], both[:, self.heads :]
-            if not cached.is_initialized:
-                cached.lazy_initialization(keys, values)
-            cached.keys[rows, :, :width] = keys.index_select(0, source)
-            cached.values[rows, :, :width] = values.index_select(0, source)
-            if layer is self.layers[-1]:
-                return
-            mixed = self._attend(layer, queries, keys, values, is_causal=True)
-            hidden = layer.after(hidden, mixed.transpose(1, 2).reshape(count, width, -1))
+            both, values = self._projected(layer, hidden)  # [N, heads, D]
+            both = _turned(both, cos, sin)
+            mixed = []
+            parts = (states.split([*sizes, len(spare)])[: len(blocks)] for states in (both, values))
+            for block, *states in zip(blocks, *parts, strict=True):
+                together, own = (one.unflatten(0, block.tokens.shape).transpose(1, 2) for one in states)
+                queries, keys = together[:, : self.heads], together[:, self.heads :]  # [B, heads, T, D]
+                cached.write(block.rows, keys.index_select(0, block.source), own.index_select(0, block.source))
+                if layer is not self.layers[-1]:
+                    mixed.append(self._attend(layer, queries, keys, own, is_causal=True).transpose(1, 2).flatten(0, 1))
+            if layer is not self.layers[-1]:
+                found = torch.cat([*mixed, both.new_zeros(len(spare), *mixed[0].shape[1:])])
+                hidden = layer.after(hidden, found.flatten(1))
 
     def step(
         self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, positions: torch.Tensor, longest: int

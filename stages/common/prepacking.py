@@ -39,10 +39,10 @@ def product(modules: Sequence[Any]) -> Product:
     """
     biases = [module.bias.detach() for module in modules if module.bias is not None]
     weight, bias = torch.cat([module.weight.detach() for module in modules]), torch.cat(biases) if biases else None
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+    laid_out = torch.ops.mkldnn._reorder_linear_weight.default(weight, ROWS)
 
     def multiply(hidden: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, laid_out, bias, "none", [], "")
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(hidden, laid_out, bias, "none", [], "")
         return found
 
     return multiply
