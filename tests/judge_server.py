@@ -1,31 +1,23 @@
 """A real HTTP server that answers like an OpenAI-compatible judge, and fails as it is told to."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.loopback import Loopback, running
 
 Reply = Callable[[str, str], str]
 
 
-class JudgeServer(ThreadingHTTPServer):
+class JudgeServer(Loopback):
     """Replies with `reply(answer A, answer B)`; `failures` are (status, headers) given before the first reply."""
 
-    daemon_threads = True
-
     def __init__(self, reply: Reply) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.reply = reply
         self.failures: list[tuple[int, dict[str, str]]] = []
-        self.seen: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
-
-    @property
-    def url(self) -> str:
-        """The base URL."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,15 +50,6 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def serving(reply: Reply) -> Iterator[JudgeServer]:
+def serving(reply: Reply) -> AbstractContextManager[JudgeServer]:
     """Run a judge while the block does."""
-    server = JudgeServer(reply)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return running(JudgeServer(reply))

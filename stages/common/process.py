@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -124,6 +125,14 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "500")
+
+
+@cache
+def threads() -> int:
+    """Return how many threads torch had when first asked: who changes the number later changes it for the process."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def is_main_process() -> bool:

@@ -27,8 +27,6 @@ CACHE = Path(".lathe/models")
 LINEAGE = "lineage.json"
 SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
 DESCRIPTION_CHARACTERS = 5000  # the width of MLflow's column
-NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow says where there is no such model, and where it has no such alias."""
 GOES_ON = "\n\nThe whole card is among the files of the run `promote`."
 REMEDY = "make the champion anew with `dvc repro -f promote`"
 
@@ -45,15 +43,9 @@ class Version:
 
 def with_alias(client: "MlflowClient", name: str, alias: str) -> Version | None:
     """Return the version that `alias` of `name` points at, or None."""
-    from mlflow import MlflowException
-
     with store.answers():
-        try:
-            return _version(client.get_model_version_by_alias(name, alias))
-        except MlflowException as error:
-            if error.error_code in NOTHING_THERE:
-                return None
-            raise
+        found = store.or_none(lambda: client.get_model_version_by_alias(name, alias))
+        return _version(found) if found else None
 
 
 def with_weights(client: "MlflowClient", name: str, weights_sha256: str) -> Version | None:

@@ -6,10 +6,10 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stages.common import process
 from stages.common.errors import StageError, TryAgainError
@@ -24,8 +24,11 @@ ENVIRONMENT = {  # a server that is away must show at once (our thread tries aga
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says where there is no such model, and where a model has no such alias."""
 NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
+T = TypeVar("T")
 _environment = threading.Lock()
 
 
@@ -94,6 +97,18 @@ def answers() -> Iterator[None]:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "start the store, or set MLFLOW_TRACKING_URI"
         raise TryAgainError(f"the MLflow store fails: {shown(first[:300])}", where=shown(), remedy=remedy) from error
+
+
+def or_none(ask: Callable[[], T]) -> T | None:
+    """Return what `ask` finds, or None where MLflow says that there is no such thing."""
+    from mlflow import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in NOTHING_THERE:
+            return None
+        raise
 
 
 def experiment_id(connected: "MlflowClient", name: str) -> str:

@@ -17,7 +17,7 @@ from stages import promote
 from stages.common import crash, promotions, registry, release, store
 from stages.common.evaluation import filed, standing
 from tests import preloaded
-from tests.champion import add_candidate, write_project_with_store
+from tests.champion import add_candidate
 
 ROUNDS = int(os.environ.get("LATHE_FAULT_ROUNDS", "1"))
 FILES = ("config.json", "model.safetensors", "lineage.json", "tokenizer.json", "manifest.json")
@@ -38,12 +38,6 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(1200 * RO
 def processes() -> Any:
     """Children that start with the slow imports done."""
     return preloaded.context()
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project before its first promotion, with an empty store, copied for each kill."""
-    return write_project_with_store(tmp_path_factory.mktemp("fresh"))
 
 
 def child(folder: str, action: str, environment: dict[str, str]) -> None:
@@ -91,14 +85,6 @@ def history() -> list[tuple[str, str, str | None, str | None]]:
     return [(line["version"], line["action"], line["from"], line["to"]) for line in promotions.read()]
 
 
-@pytest.fixture
-def project(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
 def test_every_write_of_the_code_is_a_point_that_is_tested() -> None:
     root, points = Path(promote.__file__).parent, set()
     for file in ("promote.py", "common/release.py", "common/registry.py"):
@@ -123,27 +109,33 @@ def test_a_first_promotion_killed_after_a_write_is_completed_by_the_next(
 
 
 @pytest.fixture(scope="module")
-def promoted(processes: Any, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def promoted(processes: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a champion and a better candidate."""
-    folder = shutil.copytree(fresh, tmp_path_factory.mktemp("promoted"), dirs_exist_ok=True)
+    folder = shutil.copytree(template, tmp_path_factory.mktemp("promoted"), dirs_exist_ok=True)
     assert ended(act(processes, folder, "promote")) == 0
     add_candidate(folder, "sft", 1.0, seed=2)
     return folder
 
 
-@pytest.mark.parametrize("turn", range(ROUNDS))
-@pytest.mark.parametrize("point", SECOND)
-def test_a_succession_killed_after_a_write_is_completed_by_the_next(
-    processes: Any, promoted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, turn: int
-) -> None:
+@pytest.fixture
+def succession(promoted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it for this test."""
     shutil.copytree(promoted, tmp_path, dirs_exist_ok=True)
     move(tmp_path, promoted)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    killed(processes, tmp_path, "promote", point)
+    return tmp_path
+
+
+@pytest.mark.parametrize("turn", range(ROUNDS))
+@pytest.mark.parametrize("point", SECOND)
+def test_a_succession_killed_after_a_write_is_completed_by_the_next(
+    processes: Any, succession: Path, point: str, turn: int
+) -> None:
+    killed(processes, succession, "promote", point)
     assert facts()["champion"] in ("1", "2")
     for _ in range(2):
-        assert ended(act(processes, tmp_path, "promote")) == 0
+        assert ended(act(processes, succession, "promote")) == 0
         assert facts() == {"champion": "2", "challenger": "2", "previous": "1", "versions": 2}
         assert history() == [("1", "promoted", None, "1"), ("2", "promoted", "1", "2")]
 
@@ -151,27 +143,23 @@ def test_a_succession_killed_after_a_write_is_completed_by_the_next(
 @pytest.mark.parametrize("turn", range(ROUNDS))
 @pytest.mark.parametrize("point", ROLLBACK)
 def test_a_rollback_killed_after_a_write_is_completed_by_the_next(
-    processes: Any, promoted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, turn: int
+    processes: Any, succession: Path, point: str, turn: int
 ) -> None:
-    shutil.copytree(promoted, tmp_path, dirs_exist_ok=True)
-    move(tmp_path, promoted)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert ended(act(processes, tmp_path, "promote")) == 0
-    killed(processes, tmp_path, "rollback", point)
+    assert ended(act(processes, succession, "promote")) == 0
+    killed(processes, succession, "rollback", point)
     assert facts()["champion"] in ("1", "2")
     for _ in range(2):
-        assert ended(act(processes, tmp_path, "rollback")) == 0
+        assert ended(act(processes, succession, "rollback")) == 0
         assert facts() == {"champion": "1", "challenger": "2", "previous": "2", "versions": 2}
         assert history()[2:] == [("2", "rolled back", "2", "1")]
 
 
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_of_two_promotions_at_once_from_two_checkouts_one_wins(
-    processes: Any, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int
+    processes: Any, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int
 ) -> None:
     """Both candidates beat the base and are as good as each other: the second to decide meets the first as champion."""
-    checkouts = [shutil.copytree(fresh, tmp_path / name) for name in ("one", "two")]
+    checkouts = [shutil.copytree(template, tmp_path / name) for name in ("one", "two")]
     for seed, folder in enumerate(checkouts):
         add_candidate(folder, "sft", 0.9, seed=10 + seed)
     for folder, other in (checkouts, checkouts[::-1]):  # each knows how the other's candidate did on this test

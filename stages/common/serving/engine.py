@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common import chat, generation
+from stages.common import chat, generation, process
 from stages.common.decoding import survivors
 from stages.common.errors import DataError
 from stages.common.generation import beam
@@ -40,6 +40,7 @@ class Engine:
         self._changed = threading.Condition()
         self._closed = False
         self._beam_thread = ThreadPoolExecutor(1, "beam")
+        process.threads()  # as they are before any engine works
         self._new_cache()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -99,7 +100,7 @@ class Engine:
     def _work(self) -> None:
         import torch
 
-        every = torch.get_num_threads()
+        every = process.threads()
         with torch.inference_mode():
             while self._wait():
                 try:

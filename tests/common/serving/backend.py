@@ -1,32 +1,23 @@
 """A real HTTP server with OpenAI's completions over a real model, one token an event; it fails as it is told to."""
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from stages.common import generation
 from stages.common.sampling import Sampling
+from tests.loopback import Loopback, running
 
 
-class Backend(ThreadingHTTPServer):
+class Backend(Loopback):
     """Serves `model` under `names`; `breaks` is how an answer goes wrong: "", "status", "cut", "nonsense"."""
 
-    daemon_threads = True
-
     def __init__(self, model: Any, tokenizer: Any, stops: list[int], names: list[str]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.model, self.tokenizer, self.stops, self.names = model, tokenizer, stops, names
-        self.seen: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
         self.breaks, self.seconds, self.hung_up = "", 0.0, 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -85,13 +76,6 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def serving(model: Any, tokenizer: Any, stops: list[int], names: list[str]) -> Iterator[Backend]:
-    server = Backend(model, tokenizer, stops, names)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+def serving(model: Any, tokenizer: Any, stops: list[int], names: list[str]) -> AbstractContextManager[Backend]:
+    """Run a backend while the block does."""
+    return running(Backend(model, tokenizer, stops, names))

@@ -1,4 +1,4 @@
-"""A registry with two versions, made once, and its champions."""
+"""A registry with two versions, made once, its champions, and an engine."""
 
 import socket
 import threading
@@ -15,9 +15,13 @@ from stages.common import chat_page, registry, store
 from stages.common.registry import Version
 from stages.common.serving import app as serving
 from stages.common.serving.champions import Champions
+from stages.common.serving.engine import Engine
 from tests.common.serving.registered import NAME, add_version
+from tests.tiny import make_model, make_tokenizer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from stages.common.store import MlflowClient
 
 
@@ -85,3 +89,22 @@ def url(lasting: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The address of a server without a token."""
     with served(lasting, tmp_path_factory.mktemp("feedback") / "page.jsonl") as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> "PreTrainedTokenizerBase":
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    return make_model(tokenizer, seed=3).eval()
+
+
+@pytest.fixture
+def engine(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Iterator[Engine]:
+    made = Engine(model, tokenizer, rows=4)
+    yield made
+    made.cancel_all()
+    made.close()
+    assert made.join(30)

@@ -12,6 +12,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from stages.common import chat, generation
+from stages.common.decoding_forward import Forward
 from stages.common.records import message
 from stages.common.serving.champions import Champions
 from tests.common.serving.conftest import served
@@ -181,7 +182,7 @@ def test_an_unknown_address_and_a_failing_model_answer_in_openai_s_form(
         raise RuntimeError("secret path /srv/models")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lasting.current.engine.model, "forward", fail)
+        patch.setattr(Forward, "read", fail)
         reply = httpx.post(f"{url}/v1/chat/completions", json={"messages": ASK})
     assert reply.status_code == 500
     assert reply.json()["error"]["type"] == "server_error" and "secret" not in reply.text

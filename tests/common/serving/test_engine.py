@@ -1,70 +1,21 @@
 """The engine answers many at once as the decoder answers one by one; readers that go, and failures, trouble nobody."""
 
-import asyncio
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stages.common import chat, generation
+from stages.common import chat, generation, process
+from stages.common.decoding_forward import Forward
 from stages.common.errors import DataError
-from stages.common.records import message
 from stages.common.sampling import Sampling
 from stages.common.serving.engine import Engine
-from stages.common.serving.requests import BusyError, ClosedError, Piece, Request, arriving, pieces
-from tests.tiny import make_model, make_tokenizer
+from stages.common.serving.requests import BusyError, ClosedError, Piece, Request, pieces
+from tests.common.serving.answering import at_once, prompt, slow, text, until_load
+from tests.tiny import make_model
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> "PreTrainedTokenizerBase":
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
-    return make_model(tokenizer, seed=3).eval()
-
-
-@pytest.fixture
-def engine(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Iterator[Engine]:
-    made = Engine(model, tokenizer, rows=4)
-    yield made
-    made.cancel_all()
-    made.close()
-    assert made.join(30)
-
-
-def prompt(tokenizer: "PreTrainedTokenizerBase", number: int) -> list[int]:
-    return chat.encode_prompt(tokenizer, [message("user", f"What is the capital of land {number}?" * (number % 3 + 1))])
-
-
-def text(engine: Engine, request: Request) -> tuple[str, int, str | None]:
-    found = list(pieces(engine.submit, request)[1])
-    assert [piece.finish for piece in found[:-1]] == [None] * (len(found) - 1)
-    return "".join(piece.text for piece in found), found[-1].tokens, found[-1].finish
-
-
-def at_once(engine: Engine, requests: list[Request]) -> list[tuple[str, int, str | None]]:
-    with ThreadPoolExecutor(len(requests)) as pool:
-        return list(pool.map(lambda request: text(engine, request), requests))
-
-
-def until_load(engine: Engine, load: tuple[int, int]) -> None:
-    end = time.monotonic() + 10
-    while engine.load() != load:
-        assert time.monotonic() < end, engine.load()
-        time.sleep(0.005)
-
-
-def slow(model: "PreTrainedModel", seconds: float = 0.01) -> "torch.utils.hooks.RemovableHandle":
-    return model.register_forward_hook(lambda *_: time.sleep(seconds))
 
 
 def test_answers_in_a_shared_batch_are_those_of_the_decoder_alone(
@@ -172,7 +123,7 @@ def test_a_cancelled_search_ends(
 
 
 def test_a_failure_reaches_its_readers_and_the_engine_goes_on(
-    engine: Engine, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Request(prompt(tokenizer, 3), 8)
     expected = text(engine, asked)
@@ -181,21 +132,39 @@ def test_a_failure_reaches_its_readers_and_the_engine_goes_on(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "forward", fail)
+        patch.setattr(Forward, "read", fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             text(engine, asked)
     assert text(engine, asked) == expected
 
 
-def test_logits_that_are_not_numbers_end_the_answer_by_name(
-    engine: Engine, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+def test_logits_that_are_not_numbers_end_the_answer_by_name(tokenizer: "PreTrainedTokenizerBase") -> None:
+    broken = make_model(tokenizer, seed=3)
+    broken.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(DataError, match="logits are not numbers, at token 0"):
+        text(Engine(broken, tokenizer, rows=1), Request(prompt(tokenizer, 3), 8))
+
+
+def test_every_engine_reads_on_all_cores(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hook = model.lm_head.register_forward_hook(lambda _, __, output: output * float("nan"))
-    try:
-        with pytest.raises(DataError, match="logits are not numbers, at token 0"):
-            text(engine, Request(prompt(tokenizer, 3), 8))
-    finally:
-        hook.remove()
+    """A champion's successor too: torch's number of threads is the process's, and the one before it has changed it."""
+    import torch
+
+    asked, change = Request(prompt(tokenizer, 3), 3), torch.set_num_threads
+    seen: list[int] = []
+    used: list[int] = []
+
+    def changed(count: int) -> None:
+        seen.append(count)
+        change(count)
+
+    monkeypatch.setattr(torch, "set_num_threads", changed)
+    for _ in range(2):
+        seen.clear()
+        text(Engine(model, tokenizer, rows=1), asked)
+        used.append(max(seen))
+    assert used == [process.threads()] * 2
 
 
 def test_more_than_may_wait_are_refused_and_a_closed_engine_ends_what_it_has(
@@ -215,39 +184,5 @@ def test_more_than_may_wait_are_refused_and_a_closed_engine_ends_what_it_has(
             engine.submit(Request(prompt(tokenizer, 1), 5), print)
         assert engine.join(30)
         assert all(isinstance(found[-1], Piece) and found[-1].finish in ("length", "stop") for found in events)
-    finally:
-        hook.remove()
-
-
-def test_an_event_loop_reads_answers_side_by_side(engine: Engine, tokenizer: "PreTrainedTokenizerBase") -> None:
-    async def read(number: int) -> str:
-        asked = Request(prompt(tokenizer, number), 8)
-        _, found = await arriving(engine.submit, asked)
-        return "".join([piece.text async for piece in found])
-
-    async def read_all() -> list[str]:
-        return await asyncio.gather(*(read(number) for number in range(6)))
-
-    expected = [text(engine, Request(prompt(tokenizer, number), 8))[0] for number in range(6)]
-    assert asyncio.run(read_all()) == expected
-
-
-def test_a_reader_whose_loop_is_gone_stops_nobody(
-    engine: Engine, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
-) -> None:
-    hook = slow(model)
-
-    async def leave() -> None:
-        _, found = await arriving(engine.submit, Request(prompt(tokenizer, 1), 100))
-        async for _ in found:
-            return
-
-    try:
-        threads = [threading.Thread(target=lambda: asyncio.run(leave())) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        assert text(engine, Request(prompt(tokenizer, 2), 5))[1] > 0
-        for thread in threads:
-            thread.join(10)
     finally:
         hook.remove()
