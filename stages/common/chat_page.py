@@ -18,7 +18,7 @@ from stages.common.serving.calling import Ran, Step, Talk
 from stages.common.serving.champions import Asked, Question
 from stages.common.serving.library import LIBRARY
 from stages.common.serving.observing import Observer
-from stages.common.serving.pages import AT_ONCE, annotate, failures, form, improve
+from stages.common.serving.pages import AT_ONCE, LOOK_SECONDS, annotate, failures, form, improve
 from stages.common.serving.pages.turns import conversation, turns
 from stages.common.serving.tools import Tools
 from stages.common.worth import Wanted
@@ -162,7 +162,8 @@ def _blocks(observer: Observer, page: Page) -> Any:
     with blocks.route("Annotate", "/annotate"):
         annotate.add(blocks, annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted))
     champions = observer.champions
-    blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)
+    queue = blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)._queue
+    queue.sleep_when_free, queue.progress_update_sleep_when_free = LOOK_SECONDS
     return blocks
 
 

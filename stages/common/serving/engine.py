@@ -192,7 +192,8 @@ class Engine:
         if row.seen is not None:
             row.seen[token] = True
         at_stop = token in self._ends
-        text = "" if at_stop else row.text.push(token)
+        if not at_stop:
+            row.hear(token)
         finish: Finish | None = None
         if row.cancelled:
             finish = "cancelled"
@@ -200,9 +201,7 @@ class Engine:
             finish = "stop"
         elif row.count >= row.limit:
             finish = "length"
-        if finish:
-            text += row.text.end()
-        row.say(text, finish)
+        row.tell(finish)
         return finish is not None
 
     def _leave(self, over: "torch.Tensor") -> None:
@@ -236,7 +235,9 @@ class Engine:
                 repetition_penalty=asked.sampling.repetition_penalty,
                 is_stopped=lambda: ticket.cancelled,
             )
-            text = "".join(ticket.text.push(token) for token in tokens) + ticket.text.end()
+            for token in tokens:
+                ticket.text.add(token)
+            text = ticket.text.take() + ticket.text.end()
             cut = len(tokens) >= ticket.limit and not ticket.text.ended
             ticket.deliver(Piece(text, len(tokens), "cancelled" if ticket.cancelled else "length" if cut else "stop"))
         except Exception as error:  # the thread's boundary, as in `_work`

@@ -75,6 +75,19 @@ class Ticket:
         """Ask the engine to end this answer."""
         self.cancelled = True
 
+    def hear(self, token: int) -> None:
+        """Take a token; its text is worked out where it may end the answer, else with the piece it goes into."""
+        self.text.add(token)
+        if self.text.is_urgent:
+            self._held += self.text.take()
+
+    def tell(self, finish: Finish | None) -> None:
+        """Hand the reader what was heard, where a piece is due."""
+        if finish:
+            self.say(self.text.end(), finish)
+        elif time.monotonic() - self._given >= APART:
+            self.say(self.text.take(), None)
+
     def say(self, text: str, finish: Finish | None) -> None:
         """Hand the reader a piece: the first text and the end at once, what is between with what soon follows it."""
         self._held += text

@@ -20,9 +20,19 @@ class Text:
         self._known, self._shown = 0, ""
         self._held = ""
 
-    def push(self, token: int) -> str:
-        """Return the text that this token makes certain, "" if none."""
+    @property
+    def is_urgent(self) -> bool:
+        """Whether each token's text has to be looked at: the answer may end with it."""
+        return bool(self._stop)
+
+    def add(self, token: int) -> None:
+        """Take a token."""
         self._window.append(token)
+
+    def take(self) -> str:
+        """Return the text that the tokens since the last time make certain, "" if none."""
+        if len(self._window) == self._known:
+            return ""
         whole = self._decode(self._window)
         if whole.endswith(UNFINISHED):
             return ""

@@ -1,5 +1,6 @@
 """The chat page over real HTTP: it streams, decodes in every way, stops when the reader goes, and keeps likes."""
 
+import asyncio
 import re
 import time
 from itertools import pairwise
@@ -112,6 +113,18 @@ def test_the_page_loads_and_fetches_nothing_from_elsewhere(url: str) -> None:
     config = httpx.get(f"{url}/config").json()
     assert config["analytics_enabled"] is False
     assert "//fonts" not in httpx.get(f"{url}/theme.css").text
+
+
+def test_a_page_nobody_uses_leaves_the_processor_to_the_model(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    naps, sleep = list[float](), asyncio.sleep
+
+    async def counted(seconds: float, *rest: Any) -> Any:
+        naps.append(seconds)
+        return await sleep(seconds, *rest)
+
+    monkeypatch.setattr(asyncio, "sleep", counted)
+    time.sleep(1)
+    assert 0 < len(naps) < 150
 
 
 def test_the_page_s_history_becomes_messages() -> None:

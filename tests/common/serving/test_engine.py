@@ -107,6 +107,12 @@ def test_beams_are_those_of_transformers_and_the_batch_goes_on(
     assert other == text(engine, Request(asked, 12))
 
 
+def test_a_stop_string_ends_what_a_search_found(engine: Engine, tokenizer: "PreTrainedTokenizerBase") -> None:
+    whole = text(engine, Request(prompt(tokenizer, 4), 12, beams=2))[0]
+    stop = whole[3:5]
+    assert text(engine, Request(prompt(tokenizer, 4), 12, stop=(stop,), beams=2))[0] == whole[: whole.find(stop)]
+
+
 def test_a_cancelled_search_ends(
     engine: Engine, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> None:

@@ -19,20 +19,23 @@ def tokenizer() -> "PreTrainedTokenizerBase":
     return make_tokenizer()
 
 
-def pieces(text: Text, tokens: list[int]) -> list[str]:
+def pieces(text: Text, tokens: list[int], every: int = 1) -> list[str]:
     shown = []
-    for token in tokens:
-        shown.append(text.push(token))
+    for number, token in enumerate(tokens, 1):
+        text.add(token)
+        if number % every == 0:
+            shown.append(text.take())
         if text.ended:
             break
-    return [*shown, text.end()]
+    return [*shown, text.take(), text.end()]
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("every", [1, 2, 5, 1000])
 def test_the_pieces_are_the_text_and_none_holds_half_a_character(
-    tokenizer: "PreTrainedTokenizerBase", sample: str
+    tokenizer: "PreTrainedTokenizerBase", sample: str, every: int
 ) -> None:
-    found = pieces(Text(tokenizer), tokenizer.encode(sample))
+    found = pieces(Text(tokenizer), tokenizer.encode(sample), every)
     assert "".join(found) == sample
     assert not any("\ufffd" in piece for piece in found)
 
@@ -59,8 +62,10 @@ def test_nothing_of_a_stop_string_is_shown(
     tokenizer: "PreTrainedTokenizerBase", stop: list[str], expected: str
 ) -> None:
     text = Text(tokenizer, stop)
+    assert text.is_urgent
     found = pieces(text, tokenizer.encode(SAMPLES[0]))
     assert "".join(found) == expected
     for shown in itertools.accumulate(found):
         assert expected.startswith(shown)
     assert text.ended is (expected != SAMPLES[0])
+    assert "".join(pieces(Text(tokenizer, stop), tokenizer.encode(SAMPLES[0]), 1000)) == expected
