@@ -95,12 +95,14 @@ class Forward:
         """
         hidden = self.body.embed_tokens(tokens)
         cos, sin = _turns(*self.body.rotary_emb(hidden, positions[:, None]))  # [B, 1, D]
-        visible = torch.arange(longest + 1, device=tokens.device) <= positions[:, None]
-        mask = hidden.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)[:, None, None]
+        later = torch.arange(longest + 1, device=tokens.device) > positions[:, None]
+        mask = None
         slots = torch.arange(used, device=tokens.device)
         for layer, cached in zip(self.layers, layers, strict=True):
             both, values = self._projected(layer, hidden)  # [B, heads, D]
             both = _turned(both, cos, sin)
+            if mask is None:  # in the states' type, which under autocast is not the embeddings'
+                mask = both.new_zeros(later.shape).masked_fill_(later, -torch.inf)[:, None, None]
             cached.keys[slots, :, positions], cached.values[slots, :, positions] = both[:, self.heads :], values
             keys, values = (states[:used, :, : longest + 1] for states in (cached.keys, cached.values))
             mixed = self._attend(layer, both[:, : self.heads, None], keys, values, attn_mask=mask)

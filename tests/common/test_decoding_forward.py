@@ -80,6 +80,18 @@ def test_adapters_count() -> None:
     assert not torch.allclose(found, without, atol=1e-2)
 
 
+def test_it_goes_on_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacking, "pays", lambda _: False)
+    slots = Slots(build("llama"), 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        slots.admit([[5, 6]], [1], 4)
+        low = slots.step(torch.tensor([7]), torch.tensor([2]), 2)
+    exact = Slots(build("llama"), 1)
+    with torch.no_grad():
+        exact.admit([[5, 6]], [1], 4)
+        assert torch.allclose(low.float(), exact.step(torch.tensor([7]), torch.tensor([2]), 2), atol=0.1)
+
+
 def test_who_watches_the_models_forward_sees_every_step() -> None:
     model, calls = build("llama"), []
     slots = Slots(model, 1)
