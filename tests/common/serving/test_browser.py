@@ -98,7 +98,7 @@ def test_html_in_an_answer_runs_nothing_and_fetches_nothing(page: "Page", monkey
         "</script>'></iframe><a href='javascript:window.hacked=1'>a</a><svg onload='window.hacked=1'></svg>"
         " ![leak](http://127.0.0.1:9/leak.png) [b](javascript:window.hacked=1) end of it"
     )
-    monkeypatch.setattr(Text, "push", lambda self, token: "")
+    monkeypatch.setattr(Text, "take", lambda self: "")
     monkeypatch.setattr(Text, "end", lambda self: said)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
