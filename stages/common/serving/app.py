@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADER_SECONDS = 10.0
 DRAIN_SECONDS = 20.0
-SWITCH_SECONDS = 0.0005  # the engine's thread must not wait 5 ms, a step, for Python each time the event loop has it
+SWITCH_SECONDS = 0.0001  # the engine must not wait 5 ms, more than a step, each time the event loop has Python
 REQUESTS_PER_MINUTE = 120
 
 
