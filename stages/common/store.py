@@ -106,7 +106,7 @@ def or_none(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except MlflowException as error:
-        if error.error_code in NOTHING_THERE:
+        if error.error_code in NOTHING_THERE and "not found" in str(error):  # the second code has other causes too
             return None
         raise
 

@@ -1,5 +1,6 @@
 """The server's life: ready, following the champion, and on a signal first done with what it has begun."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -107,3 +108,22 @@ def test_a_port_in_use_is_one_line_with_the_remedy() -> None:
 def test_an_address_that_is_not_ours_is_a_wrong_option() -> None:
     with pytest.raises(ParamsError, match="cannot listen there"):
         serving.listening("203.0.113.1", 7860, "serve")
+
+
+def test_a_stream_s_small_writes_do_not_wait_for_each_other() -> None:
+    """asyncio turns Nagle's algorithm off where the socket says that it is TCP."""
+
+    async def accepted() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = serving.listening("127.0.0.1", 0, "x")
+        async with await asyncio.start_server(connected, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.close()
+            return await found
+
+    assert asyncio.run(accepted()) == 1
