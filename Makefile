@@ -57,11 +57,11 @@ $(STAMP): pyproject.toml constraints.txt | preflight
 	@mkdir -p .lathe && touch $@
 
 doctor: env ## can this machine run it? versions, memory, disk, ports, tracking, git; what mends it
-	@$(BIN)/python -m flows.doctor
+	@$(BIN)/python -m flows.cli.doctor
 
 demo: env ## the whole pipeline on the demo world: data to chat
 	@$(BIN)/dvc repro
-	@$(BIN)/python -m flows.summary
+	@$(BIN)/python -m flows.cli.summary
 
 flow: env ## the same through Prefect, in its UI (UNTIL=<stage>)
 	@$(BIN)/python -m flows.train $(if $(UNTIL),--until $(UNTIL))
@@ -70,16 +70,16 @@ round: env ## one more round of RLHF: answers, ranks, reward model, PPO (COUNT=2
 	@$(BIN)/python -m flows.rounds --count $(COUNT)
 
 up: env ## start MLflow, the Prefect server, a worker and the chat in the background
-	@$(BIN)/python -m flows.services up
+	@$(BIN)/python -m flows.local.services up
 
 down: env ## stop what `make up` started
-	@$(BIN)/python -m flows.services down
+	@$(BIN)/python -m flows.local.services down
 
 serve: env ## the chat with the champion
 	@$(BIN)/python -m stages.deploy serve
 
 feedback: env ## what people said on the pages as raw data under DVC, which the next `dvc repro` reads
-	@$(BIN)/python -m flows.feedback
+	@$(BIN)/python -m flows.cli.feedback
 
 review: env ## ask in Prefect's page whether the version that waits becomes champion
 	@$(BIN)/python -m flows.release review
@@ -97,11 +97,11 @@ rollback: env ## the champion before this one becomes champion again (REASON="it
 
 reproduce: env ## make a version anew from its record and compare the weights (VERSION=3)
 	@test -n "$(VERSION)" || { echo "lathe: which version? make reproduce VERSION=3" >&2; exit 1; }
-	@$(BIN)/python -m flows.reproduce "$(VERSION)"
+	@$(BIN)/python -m flows.cli.reproduce "$(VERSION)"
 
 trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
 	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_openai.jsonl:12" >&2; exit 1; }
-	@$(BIN)/python -m flows.trace "$(ID)"
+	@$(BIN)/python -m flows.cli.trace "$(ID)"
 
 metrics: env ## the figures of every stage, and what changed since the last commit
 	@$(BIN)/dvc metrics show

@@ -23,8 +23,8 @@ from typing import Annotated
 import psutil
 import typer
 
-from stages.common.records import SHAPES, Record
-from stages.common.shards import write
+from stages.common.core.records import SHAPES, Record
+from stages.common.text.parquet_writer import write
 
 ROOT = Path(__file__).parent.parent
 VOCABULARY, SENTENCES, WORDS = 30_000, (6, 16), (6, 18)

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import generation, models, process
-from stages.common.sampling import Sampling
+from stages.common.core import models
+from stages.common.generation import generator
+from stages.common.generation.sampling import Sampling
+from stages.common.runtime import process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,7 +64,7 @@ def made(count: int) -> list[list[int]]:
 
 
 def ours(model: "PreTrainedModel", prompts: Sequence[list[int]], sampling: Sampling, size: int) -> Answers:
-    found = generation.decode(model, prompts, max_new_tokens=LONGEST, stop=STOP, sampling=sampling, batch_size=size)
+    found = generator.decode(model, prompts, max_new_tokens=LONGEST, stop=STOP, sampling=sampling, batch_size=size)
     return [one.tokens + ([] if one.stop is None else [one.stop]) for (one,) in found]
 
 
@@ -93,7 +95,7 @@ def theirs(
                 **how,
             )
         for index, row in zip(chosen, output[:, width:].tolist(), strict=True):
-            ended = generation.until(row, set(STOP))
+            ended = generator.until(row, set(STOP))
             answers[index] = row[: len(ended) + 1]
     return answers
 

@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from stages.common.curate import duplicate_steps, steps
-from stages.common.curate.duplicates import NearDuplicates
+from stages.common.core.records import SCHEMAS
+from stages.common.curate import steps
+from stages.common.curate.dedup import duplicate_steps
+from stages.common.curate.dedup.duplicates import NearDuplicates
 from stages.common.curate.executors import Executor
-from stages.common.records import SCHEMAS
 
 WORDS, VOCABULARY, EDITED_SHARE, DOCUMENTS_PER_FILE, WAITING = 200, 40_000, 0.05, 5_000, 10_000
 KINDS, WEIGHTS = ("original", "exact", "near", "half"), (75, 5, 10, 10)

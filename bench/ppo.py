@@ -30,8 +30,9 @@ import typer
 from bench.reward import MODEL, VOCABULARY
 from stages import ppo
 from stages import tokenizer as tokenizer_stage
-from stages.common import chat, models, records, scoring
-from stages.common.shards import write
+from stages.common.core import chat, models, records
+from stages.common.reward import scoring
+from stages.common.text.parquet_writer import write
 
 BATCH, EPOCHS, LONGEST, ERRORS = 32, 4, 48, 4.0
 OPTIMISER: dict[str, Any] = {"learning_rate": 1e-6, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}

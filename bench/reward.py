@@ -21,7 +21,10 @@ import typer
 
 from stages import reward
 from stages import tokenizer as tokenizer_stage
-from stages.common import models, preferences, ranked_answers, scoring, training
+from stages.common.core import models
+from stages.common.pairs import preference_pairs
+from stages.common.reward import dataset, scoring
+from stages.common.training import fit
 
 MODEL: dict[str, Any] = {
     "model_type": "llama",
@@ -46,20 +49,20 @@ def write_model(folder: Path) -> None:
     models.save(models.build(MODEL, VOCABULARY, "bench"), tokenizer, folder)
 
 
-def ranked(prompts: int) -> list[ranked_answers.Row]:
+def ranked(prompts: int) -> list[dataset.Row]:
     """Return rows as `ranked_answers.tokenise` does, of random tokens, all answers of different rank."""
     rng = random.Random(1)
     rows = []
     for number in range(prompts):
         asked = rng.choices(range(300, VOCABULARY), k=rng.randint(8, 40))
         answers = [rng.choices(range(300, VOCABULARY), k=rng.randint(4, 40)) for _ in range(ANSWERS)]
-        row: ranked_answers.Row = {"rows": [asked + answer for answer in answers], "id": str(number), "source": "bench"}
+        row: dataset.Row = {"rows": [asked + answer for answer in answers], "id": str(number), "source": "bench"}
         row |= {"ranks": rng.sample(range(1, ANSWERS + 1), ANSWERS), "lengths": [len(answer) for answer in answers]}
         rows.append(row | {"length": max(map(len, row["rows"])), "categories": []})
     return rows
 
 
-def kwise(model: Path, rows: list[ranked_answers.Row], batch: int) -> Any:
+def kwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
     """Return the stage's trainer, told not to evaluate at the epoch's end."""
     settings = reward.Params(training=OPTIMISER | {"per_device_train_batch_size": batch}, max_tokens=128)
     trainer = reward.build_trainer(settings, model, reward.Data(rows, rows[:1], {}), "bench")
@@ -67,7 +70,7 @@ def kwise(model: Path, rows: list[ranked_answers.Row], batch: int) -> Any:
     return trainer
 
 
-def pairwise(model: Path, rows: list[ranked_answers.Row], batch: int) -> Any:
+def pairwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
     """Return TRL's trainer over every pair of every prompt, in batches of as many answers."""
     from datasets import Dataset
     from transformers import set_seed
@@ -76,11 +79,11 @@ def pairwise(model: Path, rows: list[ranked_answers.Row], batch: int) -> Any:
     pairs = [
         {"chosen_ids": row["rows"][better], "rejected_ids": row["rows"][worse]}
         for row in rows
-        for better, worse in preferences.pairs(row["ranks"], "all")
+        for better, worse in preference_pairs.pairs(row["ranks"], "all")
     ]
     set_seed(OPTIMISER["seed"])  # as the stage does: the new head is random
     tokenizer = models.load_tokenizer(model)
-    own = training.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    own = fit.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     arguments = RewardConfig(
         output_dir="pairwise", per_device_train_batch_size=batch * ANSWERS // 2, max_length=None, **OPTIMISER, **own
     )
@@ -125,7 +128,7 @@ def main(
 
     torch.set_num_threads(threads)
     transformers_logging.set_verbosity_error()
-    preferences.quiet_bars()
+    preference_pairs.quiet_bars()
     rows = ranked(prompts)
     comparisons = prompts * ANSWERS * (ANSWERS - 1) // 2
     sides = {"reward stage": kwise, "TRL RewardTrainer": pairwise}

@@ -33,13 +33,16 @@ import typer
 
 from bench.generate import MODEL
 from stages import tokenizer as tokenizer_stage
-from stages.common import chat, models, process, registry, store
-from stages.common.records import Record, message
+from stages.common.core import chat, models
+from stages.common.core.records import Record, message
+from stages.common.release import registry
+from stages.common.runtime import process
+from stages.common.tracking import mlflow_store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from stages.common.store import MlflowClient
+    from stages.common.tracking.mlflow_store import MlflowClient
 
 ROOT = Path(__file__).parent.parent
 NAME, LONGEST, TURNS = "bench", 48, 5
@@ -208,7 +211,7 @@ def main(seconds: Annotated[float, typer.Option(help="of each measurement")] = 2
         folder = Path(scratch)
         (folder / "params.yaml").write_text(PARAMS, encoding="utf-8")
         os.chdir(folder)
-        client = store.client()
+        client = mlflow_store.client()
         versions = [register(folder, client, seed) for seed in (1, 2)]
         registry.point(client, registry.CHAMPION, versions[0])
         with serving(folder) as url:

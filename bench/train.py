@@ -25,8 +25,10 @@ import typer
 from bench.reward import MODEL, VOCABULARY
 from stages import pretrain, sft
 from stages import tokenizer as tokenizer_stage
-from stages.common import models, packing, preferences, training
-from stages.common.run import Run
+from stages.common.core import models
+from stages.common.pairs import preference_pairs
+from stages.common.tracking.run import Run
+from stages.common.training import fit, packed_blocks
 
 BLOCK, BLOCK_BATCH, TALK_BATCH, TOLERANCE = 256, 4, 16, 1e-4
 OPTIMISER: dict[str, Any] = {"learning_rate": 1e-4, "weight_decay": 0.1, "max_grad_norm": 1.0, "num_train_epochs": 1}
@@ -45,7 +47,9 @@ def write_inputs(folder: Path, steps: int) -> list[dict[str, list[int]]]:
     def drawn(low: int, high: int) -> list[int]:
         return dice.choices(range(300, VOCABULARY), k=dice.randint(low, high))
 
-    packing.write([drawn(BLOCK, BLOCK) for _ in range(steps * BLOCK_BATCH)], folder / "blocks.bin", BLOCK, where=folder)
+    packed_blocks.write(
+        [drawn(BLOCK, BLOCK) for _ in range(steps * BLOCK_BATCH)], folder / "blocks.bin", BLOCK, where=folder
+    )
     talks = []
     for number in range(steps * TALK_BATCH):
         row: dict[str, list[int]] = {"input_ids": [], "labels": []}
@@ -81,11 +85,11 @@ def stage_pretrain(folder: Path) -> Any:
     """Return the stage's trainer over the blocks."""
     settings = pretrain.Params(training=OPTIMISER | {"per_device_train_batch_size": BLOCK_BATCH, "seed": 1})
 
-    def blocks(*_: Any) -> packing.Blocks:
-        return packing.Blocks(folder / "blocks.bin", BLOCK)
+    def blocks(*_: Any) -> packed_blocks.Blocks:
+        return packed_blocks.Blocks(folder / "blocks.bin", BLOCK)
 
     watched = settings.model_copy(update={"base": str(folder / "model")})
-    with patch.object(packing, "documents", blocks):
+    with patch.object(packed_blocks, "documents", blocks):
         return watch(
             pretrain.build_trainer(watched, models.load_tokenizer(folder / "model"), folder, "bench"), settings
         )
@@ -98,7 +102,7 @@ def bare_seconds(folder: Path) -> tuple[float, float]:
     from transformers import default_data_collator
 
     model = models.load(folder / "model").train()
-    blocks: Any = packing.Blocks(folder / "blocks.bin", BLOCK)
+    blocks: Any = packed_blocks.Blocks(folder / "blocks.bin", BLOCK)
     optimizer = torch.optim.AdamW(model.parameters(), lr=OPTIMISER["learning_rate"], weight_decay=0.1, fused=True)
     loader = DataLoader(blocks, BLOCK_BATCH, shuffle=True, collate_fn=default_data_collator)
     start = time.monotonic()
@@ -126,7 +130,7 @@ def stock_sft(folder: Path, talks: list[dict[str, list[int]]]) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    own = training.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "output_dir": "stock", "seed": 1}
+    own = fit.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "output_dir": "stock", "seed": 1}
     rows = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
     arguments = SFTConfig(per_device_train_batch_size=TALK_BATCH, **OPTIMISER, **rows, **own)
     return SFTTrainer(
@@ -137,9 +141,9 @@ def stock_sft(folder: Path, talks: list[dict[str, list[int]]]) -> Any:
     )
 
 
-def watch(trainer: Any, settings: training.FitParams) -> Any:
+def watch(trainer: Any, settings: fit.FitParams) -> Any:
     """Add what watches a stage's training; nothing is evaluated or saved."""
-    from stages.common.callbacks import Life
+    from stages.common.training.callbacks import Life
 
     class Unsaved(Life):
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
@@ -191,7 +195,7 @@ def main(
 
     torch.set_num_threads(threads)
     transformers_logging.set_verbosity_error()
-    preferences.quiet_bars()
+    preference_pairs.quiet_bars()
     with TemporaryDirectory() as place, chdir(place):
         folder = Path(place)
         talks = write_inputs(folder, steps)

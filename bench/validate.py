@@ -22,8 +22,8 @@ import psutil
 import typer
 
 from bench.curate import PARAMS, ROOT, VOCABULARY, memory, prose
-from stages.common.records import SHAPES, Record, Shape, message
-from stages.common.shards import Shards
+from stages.common.core.records import SHAPES, Record, Shape, message
+from stages.common.text.parquet_writer import Shards
 
 RECORDS_PER_FILE, QUESTIONS = 20_000, 1_000
 

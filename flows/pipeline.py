@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.common import params
-from stages.common.errors import ParamsError
+from stages.common.core import params
+from stages.common.runtime.errors import ParamsError
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,14 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows import server
-from stages.common import by_hand, journal, params, process, registry, release, store
-from stages.common.errors import ParamsError
-from stages.common.journal import log
-from stages.common.registry import Version
+from flows.local import server
+from stages.common.core import params
+from stages.common.release import aliases, manual_promotion, registry
+from stages.common.release.registry import Version
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import ParamsError
+from stages.common.runtime.logs import log
+from stages.common.tracking import mlflow_store
 
 POLL_SECONDS = 5.0
 WEEK_SECONDS = 7 * 24 * 3600
@@ -51,24 +54,24 @@ def wait_for_review(version: str | None = None, wait_seconds: int = WEEK_SECONDS
     form = Answer.with_initial_data(description=shown(found))
     with answered_elsewhere(found):
         answer = pause_flow_run(wait_for_input=form, timeout=wait_seconds, poll_interval=2)
-    settle = release.approve if answer.decision == "approve" else release.reject
+    settle = aliases.approve if answer.decision == "approve" else aliases.reject
     if waiting(name, found.number) is None:
         return f"version {found.number} was decided elsewhere: {answer.reason}"
-    return settle(store.client(), name, found.number, answer.reason, by=answer.who)
+    return settle(mlflow_store.client(), name, found.number, answer.reason, by=answer.who)
 
 
 def waiting(name: str, number: str | None) -> Version | None:
     """Return the version that waits for a person, or None when it was decided."""
-    client = store.client()
+    client = mlflow_store.client()
     found = registry.numbered(client, name, number) if number else registry.with_alias(client, name, "challenger")
     return found if found and found.tags.get("review") == "pending" else None
 
 
 def shown(version: Version) -> str:
     """Return the text above the form: the version's model card."""
-    with store.answers():
-        card = store.client().get_model_version(version.name, version.number).description or ""
-    return f"Version {version.number} of {version.name} ({store.shown()}): make it champion?\n\n{card}"
+    with mlflow_store.answers():
+        card = mlflow_store.client().get_model_version(version.name, version.number).description or ""
+    return f"Version {version.number} of {version.name} ({mlflow_store.shown()}): make it champion?\n\n{card}"
 
 
 @contextmanager
@@ -98,9 +101,9 @@ def answered_elsewhere(version: Version) -> Iterator[None]:
 
 def decided(version: Version) -> dict[str, str] | None:
     """Return how a version was decided other than by the form, as the form's answer; None while it waits."""
-    client = store.client()
-    with release.one_at_a_time(version.name):
-        by_hand.notice(client, version.name)
+    client = mlflow_store.client()
+    with aliases.one_at_a_time(version.name):
+        manual_promotion.notice(client, version.name)
         now = registry.numbered(client, version.name, version.number).tags
     if now.get("review") == "pending":
         return None
@@ -119,23 +122,23 @@ def registered_name() -> str:
 
 def approve(version: Number, reason: Why = "approved by command") -> None:
     """Make a version that passed the gate champion."""
-    journal.report(release.approve(store.client(), registered_name(), version, reason))
+    logs.report(aliases.approve(mlflow_store.client(), registered_name(), version, reason))
 
 
 def reject(version: Number, reason: Why = "rejected by command") -> None:
     """Record that a version is not wanted; it is not judged again."""
-    journal.report(release.reject(store.client(), registered_name(), version, reason))
+    logs.report(aliases.reject(mlflow_store.client(), registered_name(), version, reason))
 
 
 def rollback(reason: Why = "rolled back by command") -> None:
     """Make the champion before this one champion again; the chat follows within seconds."""
-    journal.report(release.rollback(store.client(), registered_name(), reason))
+    logs.report(aliases.rollback(mlflow_store.client(), registered_name(), reason))
 
 
 def review() -> None:
     """Start the review as a flow run and wait for its answer in Prefect's page."""
     print(f"lathe: answer at {server.ui_url(server.ensure())} (Runs, review, Resume)", file=sys.stderr)
-    journal.report(str(wait_for_review()))
+    logs.report(str(wait_for_review()))
 
 
 if __name__ == "__main__":

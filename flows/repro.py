@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows import command, devices
+from flows.local import command, devices
 from flows.pipeline import Stage
-from stages.common import errors, journal
+from stages.common.runtime import errors, logs
 
 LOGS = Path("logs/flow")
 RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
@@ -106,7 +106,7 @@ def failure(name: str, said: str, code: int, started: float) -> StageFailed:
         again = f"lathe: {name} failed ({errors.EXIT_AGAIN}): {what}; then continue with: dvc repro {name}"
         return StageFailed(again, errors.EXIT_AGAIN)
     line = (own or [f"lathe: {name} failed: {(dvcs or lines or ['without a word'])[-1]}"])[-1]
-    facts = journal.execution(name)
+    facts = logs.execution(name)
     if facts.exists() and facts.stat().st_mtime >= started:
         return StageFailed(line, int(json.loads(facts.read_text(encoding="utf-8"))["exit_code"]))
     return StageFailed(line, int(exits[-1]) if exits else code)
@@ -114,5 +114,5 @@ def failure(name: str, said: str, code: int, started: float) -> StageFailed:
 
 def figure(name: str) -> str:
     """Return the key figure of the stage's last execution; a stage outside the process contract has none."""
-    facts = journal.execution(name)
+    facts = logs.execution(name)
     return str(json.loads(facts.read_text(encoding="utf-8"))["figure"]) if facts.exists() else ""

@@ -12,11 +12,13 @@ from prefect import flow, get_run_logger
 from prefect.flow_runs import pause_flow_run
 from ruamel.yaml.comments import CommentedMap
 
-from flows import server, summary
+from flows.cli import summary
+from flows.local import server
 from flows.repro import StageFailed
 from flows.train import train
-from stages.common import errors, params
-from stages.common.errors import ParamsError, StageError
+from stages.common.core import params
+from stages.common.runtime import errors
+from stages.common.runtime.errors import ParamsError, StageError
 
 PIPELINE = Path("dvc.yaml")
 PAUSE_SECONDS = 7 * 24 * 3600

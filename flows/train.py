@@ -22,11 +22,13 @@ from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture
 from prefect.states import Failed
 
-from flows import devices, pipeline, server, summary
-from flows.links import mlflow_run
+from flows import pipeline
+from flows.cli import summary
+from flows.local import devices, server
 from flows.pipeline import Stage
 from flows.repro import RESUMES, Outcome, StageFailed, repro, stage_environment
-from stages.common.errors import ParamsError, StageError
+from stages.common.runtime.errors import ParamsError, StageError
+from stages.common.tracking import mlflow_store
 
 RETRIES, RETRY_SECONDS = 2, 10.0
 WAIT_SECONDS, LEASE_SECONDS = 30.0, 60.0
@@ -88,7 +90,7 @@ def submit(
     )
     def run(name: str) -> dict[str, Any]:
         outcome = work(by_name[name])
-        link = mlflow_run(name, flow_run) if outcome.state == "ran" else ""
+        link = mlflow_store.run_page(name, flow_run) if outcome.state == "ran" else ""
         create_markdown_artifact(summary.artifact(outcome, link), artifact_key(name), f"{name}: {outcome.state}")
         return asdict(outcome)
 

@@ -11,32 +11,33 @@ A killed run goes on where it stopped.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.common import checkpoints, content, journal, params, process, records, tracking
+from stages.common.core import checkpoints, params, records
+from stages.common.core.params import StageParams
+from stages.common.core.records import Shape
+from stages.common.curate import record_counts
 from stages.common.curate import report as reports
-from stages.common.curate import tally
-from stages.common.curate.contamination import Contamination, Index
-from stages.common.curate.duplicates import NearDuplicates
+from stages.common.curate.dedup.duplicates import NearDuplicates
 from stages.common.curate.executors import Executor
-from stages.common.curate.heuristics import Rules
+from stages.common.curate.filters.contamination import Contamination, Index
+from stages.common.curate.filters.conversation_checks import TalkRules
+from stages.common.curate.filters.heuristics import Rules
+from stages.common.curate.filters.quality_classifier import Model, Quality
 from stages.common.curate.mixture import Mixture
-from stages.common.curate.quality import Model, Quality
+from stages.common.curate.record_counts import Tally
 from stages.common.curate.splits import Splits
-from stages.common.curate.talk import TalkRules
-from stages.common.curate.tally import Tally
-from stages.common.errors import ParamsError
-from stages.common.figures import bars
-from stages.common.params import StageParams
-from stages.common.records import Shape
-from stages.common.run import Run
-from stages.common.shards import row_count, write_json
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import ParamsError
+from stages.common.runtime.figures import bars
+from stages.common.text.parquet_writer import row_count, write_json
+from stages.common.tracking import session
+from stages.common.tracking.run import Run
 
 ORDER: tuple[Shape, ...] = ("questions", "documents", "conversations", "comparisons", "prompts")
 
@@ -82,39 +83,19 @@ def asked(
 
     `others` are the prompts of shapes that this one may not repeat.
     """
-    from stages.common.curate import checks
+    from stages.common.curate import drops
 
-    found: dict[str, Any] = {"faults": partial(checks.faulty, shape=shape, rules=settings.talk)}
+    found: dict[str, Any] = {"faults": partial(drops.faulty, shape=shape, rules=settings.talk)}
     if shape == "documents":
-        found["language"] = partial(checks.foreign, languages=settings.languages)
-        found["heuristics"] = partial(checks.unfit, rules=settings.heuristics)
+        found["language"] = partial(drops.foreign, languages=settings.languages)
+        found["heuristics"] = partial(drops.unfit, rules=settings.heuristics)
         if model:
-            found["quality"] = partial(checks.poor, settings=settings.quality)
+            found["quality"] = partial(drops.poor, settings=settings.quality)
     if shape != "questions":
-        found["contamination"] = partial(checks.leaked, shape=shape, index=index)
+        found["contamination"] = partial(drops.leaked, shape=shape, index=index)
     if others:
-        found["apart"] = partial(checks.serving, shape=shape, others=others)
+        found["apart"] = partial(drops.serving, shape=shape, others=others)
     return found
-
-
-def classifier(documents: Path, settings: Quality, file: Path) -> Model | None:
-    """Return the quality classifier, trained unless `file` has it; None when there is nothing to learn from."""
-    from stages.common.curate import quality
-
-    def texts(good: bool) -> Iterator[str]:
-        found = (record for record in records.read(documents) if quality.trusted(record["source"], settings) == good)
-        return (content.normalise(record["text"]) for record in found)
-
-    if not settings.trusted:
-        return None
-    if not file.exists():
-        model = quality.train(texts(True), texts(False), settings)
-        if model is None:
-            journal.log.info("no quality classifier: too few documents of trusted or of other sources")
-            return None
-        file.parent.mkdir(parents=True, exist_ok=True)
-        model.save(file)
-    return Model.load(file)
 
 
 def order(wanted: Splits) -> list[Shape]:
@@ -130,22 +111,24 @@ def order(wanted: Splits) -> list[Shape]:
 
 def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> dict[Shape, Tally]:
     """Curate the questions first, then every shape that must not contain them; return the counts by shape."""
-    from stages.common.curate import members, pipelines
+    from stages.common.curate import pipelines
+    from stages.common.curate.dedup import key_sets
+    from stages.common.curate.filters import quality_classifier
     from stages.common.curate.pipelines import Curation
 
-    model = classifier(ingested / "documents", settings.quality, work / "quality.npz")
+    model = quality_classifier.of(ingested / "documents", settings.quality, work / "quality.npz")
     index = Index.build([], settings.contamination)
     counts: dict[Shape, Tally] = {}
     done: dict[Shape, Curation] = {}
     for shape in order(settings.splits):
         this = done[shape] = Curation(shape, ingested / shape, work, executor)
         before = settings.splits.before(shape)
-        others: dict[Shape, Path] = {other: done[other].prompts / members.MERGED for other in before}
+        others: dict[Shape, Path] = {other: done[other].prompts / key_sets.MERGED for other in before}
         found = asked(shape, settings, model, index, others)
         pipelines.clean(this, found, model, settings.quality, settings.near_duplicates)
         pipelines.find_duplicates(this, settings.near_duplicates)
         pipelines.hold_out(this, settings.splits.share(shape), settings.mixture.of(shape))
-        counts[shape] = tally.load(this.folder("counts"))
+        counts[shape] = record_counts.load(this.folder("counts"))
         if shape == "questions":
             index = Index.build(records.read(this.out), settings.contamination)
     return counts
@@ -170,9 +153,7 @@ def main(
 ) -> None:
     """Clean, compare, mix, split, count."""
     settings = params.load(Params, "curate")
-    with tracking.start("curate", params={"curate": settings.model_dump()}, inputs={"ingested": ingested}) as run:
-        import_module("stages.common.curate.pipelines")  # loaded code is part of the fingerprint, and so is this
-        import_module("stages.common.curate.checks")
+    with session.start("curate", params={"curate": settings.model_dump()}, inputs={"ingested": ingested}) as run:
         name = checkpoints.fingerprint("curate", settings.model_dump(), {"ingested": ingested})
         work = checkpoints.ROOT / "curate" / name
         with Executor() as executor:
@@ -195,10 +176,10 @@ def tell(run: Run, result: Mapping[Shape, Any], counts: dict[Shape, Tally]) -> N
     run.figure("dropped", bars(reasons, "records dropped by reason"))
     for measure in reports.MEASURES:
         for shape, found in counts.items():
-            if tally.under(found, "before", measure):
+            if record_counts.under(found, "before", measure):
                 title = f"{shape} by {measure}, before and after curation"
                 run.figure(f"{shape}-{measure}", reports.before_and_after(found, measure, title))
-    journal.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
+    logs.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
 
 
 if __name__ == "__main__":

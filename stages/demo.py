@@ -14,13 +14,15 @@ from typing import Annotated
 import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.common import journal, params, process, tracking
+from stages.common.core import params
+from stages.common.core.params import StageParams
 from stages.common.demo import checks, conversations, documents, faults, groups, rows, world
 from stages.common.demo.groups import Groups
 from stages.common.demo.rows import CRAWL, FILES, Files, Row
 from stages.common.demo.world import LANGUAGES, Item, World
-from stages.common.errors import ParamsError
-from stages.common.params import StageParams
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import ParamsError
+from stages.common.tracking import session
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ARTICLE_SHARE = 0.6
@@ -229,7 +231,7 @@ def main(
 ) -> None:
     """Write the demo world."""
     p = params.load(Params, "demo")
-    with tracking.start("demo", params={"demo": p.model_dump()}, inputs={"facts": facts}) as run:
+    with session.start("demo", params={"demo": p.model_dump()}, inputs={"facts": facts}) as run:
         files = build(world.read(facts, p.largest_addend), p) if p.enabled else {}
         planted = rows.write(files, rows.empty(out))
         found = summary(p, files, planted)
@@ -237,9 +239,7 @@ def main(
         report.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         run.metrics({f"rows/{name}": len(rows) for name, rows in files.items()})
         run.metrics({f"planted/{fault}": len(rows) for fault, rows in planted.items()})
-        journal.report(
-            f"{sum(map(len, files.values())):,} rows, {sum(map(len, planted.values()))} of them planted faults"
-        )
+        logs.report(f"{sum(map(len, files.values())):,} rows, {sum(map(len, planted.values()))} of them planted faults")
 
 
 if __name__ == "__main__":

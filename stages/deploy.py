@@ -16,15 +16,18 @@ from typing import Annotated, Literal
 import typer
 from pydantic import BaseModel, Field, ValidationError
 
-from stages.common import chat_page, journal, params, process, registry, store, tracking
-from stages.common.errors import DataError, ParamsError
-from stages.common.journal import log
+from stages.common.core import params
+from stages.common.ranking.eligibility import Wanted
+from stages.common.release import registry
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.runtime.logs import log
 from stages.common.serving import app as serving
-from stages.common.serving.champions import Champions, Question
-from stages.common.serving.pages import turns
-from stages.common.serving.requests import pieces
-from stages.common.serving.tools import Name, Tools
-from stages.common.worth import Wanted
+from stages.common.serving.api.tools import Name, Tools
+from stages.common.serving.engine.champions import Champions, Question
+from stages.common.serving.engine.requests import pieces
+from stages.common.serving.pages.inputs import Page, conversation
+from stages.common.tracking import mlflow_store, session
 
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
@@ -86,7 +89,7 @@ def check(
 ) -> None:
     """Load the champion, ask it the canned prompts and write its answers."""
     settings = params.load(Params, "deploy")
-    with tracking.start("deploy", params={"deploy": settings.model_dump()}, inputs={"promotion": promotion}) as run:
+    with session.start("deploy", params={"deploy": settings.model_dump()}, inputs={"promotion": promotion}) as run:
         promoted = read(promotion)
         number = waiting(promoted)
         if number:
@@ -100,7 +103,7 @@ def check(
             run.metrics({"first_token_seconds": seconds})
             number = champions.current.version.number
             found = f"version {number} answers, first token after {1000 * seconds:.0f} ms"
-    journal.report(found)
+    logs.report(found)
 
 
 def serve(
@@ -119,7 +122,7 @@ def serve(
         app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute)
         champions.follow(settings.poll_seconds)
         version = champions.current.version.number
-        journal.report(f"version {version} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
+        logs.report(f"version {version} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
         serving.run(app, champions, listener)
 
 
@@ -158,7 +161,7 @@ def waiting(promoted: Promotion) -> str:
     """Return the number of the version that waits for a person where there is no champion yet, else ""."""
     if promoted.champion_sha256 is not None:
         return ""
-    client = store.client()
+    client = mlflow_store.client()
     if registry.with_alias(client, promoted.name, registry.CHAMPION):
         return ""
     found = registry.with_weights(client, promoted.name, promoted.weights_sha256)
@@ -178,7 +181,7 @@ def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], f
     """Return the canned prompts with their greedy answers, and the longest wait for a first token, in seconds."""
     rows, longest = [], 0.0
     for prompt in settings.canned:
-        messages = turns.conversation(prompt, [], settings.system_prompt)
+        messages = conversation(prompt, [], settings.system_prompt)
         started, text, waited = time.monotonic(), "", None
         for piece in pieces(champions.ask, Question(messages, settings.max_new_tokens))[1]:
             waited = waited or time.monotonic() - started
@@ -199,9 +202,9 @@ def write(path: Path, promoted: Promotion, answers: Sequence[dict[str, str]] = (
     )
 
 
-def page(settings: Params) -> chat_page.Page:
+def page(settings: Params) -> Page:
     """Return what the chat page offers."""
-    return chat_page.Page(
+    return Page(
         system_prompt=settings.system_prompt,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,

@@ -10,7 +10,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import PositiveInt
 
-from stages.common import checkpoints, lora, models, params, preferences, process, tracking, training
+from stages.common.core import checkpoints, models, params
+from stages.common.finetuning import lora
+from stages.common.pairs import preference_pairs
+from stages.common.runtime import process
+from stages.common.tracking import session
+from stages.common.training import fit
 
 
 class Params(lora.AdapterParams):
@@ -18,7 +23,7 @@ class Params(lora.AdapterParams):
 
     max_tokens: int = 256
     """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
-    pairs: preferences.Which = "best"
+    pairs: preference_pairs.Which = "best"
     """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
     most_pairs: PositiveInt | None = None
     """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
@@ -32,20 +37,20 @@ def main(
 ) -> None:
     """Teach the model which answers people prefer."""
     settings = params.load(Params, "dpo")
-    inputs = preferences.inputs(model=model, comparisons=comparisons)
+    inputs = preference_pairs.inputs(model=model, comparisons=comparisons)
     sections = {"dpo": settings.model_dump()}
     fingerprint = checkpoints.fingerprint("dpo", sections, inputs)
-    with tracking.start("dpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with session.start("dpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, model, comparisons, fingerprint)
-        kept = training.fit(trainer, settings, run, "dpo")
-        training.publish(trainer, {"": kept[-1]}, out, curve, run, "dpo")
+        kept = fit.fit(trainer, settings, run, "dpo")
+        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "dpo")
 
 
 def build_trainer(settings: Params, model: Path, comparisons: list[Path], fingerprint: str) -> Any:
     """Return TRL's DPOTrainer over tokenised pairs; the reference reads every pair once, before the first step."""
     from trl import DPOConfig, DPOTrainer
 
-    class PreferenceTrainer(training.Resumable, lora.Merged, DPOTrainer):
+    class PreferenceTrainer(fit.Resumable, lora.Merged, DPOTrainer):
         """DPOTrainer with atomic checkpoints, over pairs that our own template has rendered."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -61,7 +66,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
             dataset._get_cache_file_path = lambda _: str(file)
             return super()._precompute_ref_logps(dataset, name, batch_size)
 
-    arguments = training.config(
+    arguments = fit.config(
         DPOConfig,
         settings,
         "dpo",
@@ -73,8 +78,8 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "dpo")
     models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
-    choice = preferences.Choice(settings.pairs, settings.most_pairs)
-    train, validation = preferences.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
+    choice = preference_pairs.Choice(settings.pairs, settings.most_pairs)
+    train, validation = preference_pairs.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
     return PreferenceTrainer(
         model=policy,
         args=arguments,

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import NonNegativeInt, PositiveInt
 
-from stages.common import chat, journal, likelihood, models, params, process, records, tracking
-from stages.common.evaluation import answering, asking, filed, measures
-from stages.common.evaluation.answering import Answer
+from stages.common.core import chat, models, params, records
+from stages.common.evaluation import generate_answers, metrics, perplexity, question_prompts, results
+from stages.common.evaluation.generate_answers import Answer
+from stages.common.runtime import logs, process
+from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from stages.common.run import Run
+    from stages.common.tracking.run import Run
 
 
 class Params(params.StageParams):
@@ -52,24 +54,24 @@ def main(
     settings = params.load(Params, "evaluate")
     others = {"samples": samples, "reward": reward}
     inputs = {"model": model, "questions": questions} | {name: path for name, path in others.items() if path}
-    with tracking.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
+    with session.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
         policy, tokenizer = models.load(model).to(models.device()), models.load_tokenizer(model)
         test = list(records.read(questions))
         asked = test + (held_out(samples) if samples else [])
-        one = answering.Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size)
-        answers = answering.ask(one, asked)
-        examples = asking.pool(records.read(conversations / "train"))
-        shots = answering.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
+        one = generate_answers.Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size)
+        answers = generate_answers.ask(one, asked)
+        examples = question_prompts.pool(records.read(conversations / "train"))
+        shots = generate_answers.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
         if reward:
-            answering.add_rewards(answers, asked, prompt, reward)
+            generate_answers.add_rewards(answers, asked, prompt, reward)
         losses = read_texts(policy, tokenizer, documents, conversations, settings)
         report = measure(answers, shots, losses, prompt)
         facts = identity(candidate, before or candidate, model, prompt, questions) | {
             "test_sha256": test_sha256(asked, documents, conversations, settings)
         }
-        filed.write(report, answers, shots, losses, out, facts)
+        results.write(report, answers, shots, losses, out, facts)
         publish(report, answers, run, candidate)
-    journal.report(headline(report))
+    logs.report(headline(report))
 
 
 def held_out(samples: Path) -> list[records.Record]:
@@ -87,28 +89,28 @@ def read_texts(
     settings: Params,
 ) -> dict[str, list[tuple[float, int]]]:
     """Return (nats, tokens) of each held-out document, and of the assistant's tokens of each held-out conversation."""
-    texts = (likelihood.whole(tokenizer, row["text"]) for row in records.read(documents / "validation"))
+    texts = (perplexity.whole(tokenizer, row["text"]) for row in records.read(documents / "validation"))
     dialogues = (
         chat.encode(tokenizer, row["messages"], row["tools"]) for row in records.read(conversations / "validation")
     )
     return {
-        name: likelihood.losses(policy, rows, settings.max_tokens, settings.batch_size)
+        name: perplexity.losses(policy, rows, settings.max_tokens, settings.batch_size)
         for name, rows in (("documents", texts), ("conversations", dialogues))
     }
 
 
 def measure(
     answers: list[Answer], shots: list[Answer], losses: dict[str, list[tuple[float, int]]], prompt: str
-) -> measures.Report:
+) -> metrics.Report:
     """Return all metrics of one candidate."""
-    report = measures.Report()
-    measures.accuracy(report, answers)
+    report = metrics.Report()
+    metrics.accuracy(report, answers)
     for count in sorted({row["shots"] for row in shots}):
-        measures.accuracy(report, [row for row in shots if row["shots"] == count], f"shots-{count}")
-    measures.behaviour(report, answers, prompt)
+        metrics.accuracy(report, [row for row in shots if row["shots"] == count], f"shots-{count}")
+    metrics.behaviour(report, answers, prompt)
     if answers and "reward" in answers[0]:
-        measures.rewards(report, answers)
-    measures.perplexities(report, losses)
+        metrics.rewards(report, answers)
+    metrics.perplexities(report, losses)
     return report
 
 
@@ -134,7 +136,7 @@ def test_sha256(asked: list[records.Record], documents: Path, conversations: Pat
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def publish(report: measures.Report, answers: list[Answer], run: "Run", candidate: str) -> None:
+def publish(report: metrics.Report, answers: list[Answer], run: "Run", candidate: str) -> None:
     """Log metrics, the answers as a table and accuracy by group as a figure."""
     run.metrics(report.metrics)
     run.table("answers", answers)
@@ -142,7 +144,7 @@ def publish(report: measures.Report, answers: list[Answer], run: "Run", candidat
         run.figure("accuracy-by-group", figure(report, candidate))
 
 
-def figure(report: measures.Report, candidate: str) -> Any:
+def figure(report: metrics.Report, candidate: str) -> Any:
     """Return accuracy by group with its intervals as a matplotlib figure."""
     from matplotlib.figure import Figure
 
@@ -160,7 +162,7 @@ def figure(report: measures.Report, candidate: str) -> Any:
     return plot
 
 
-def headline(report: measures.Report) -> str:
+def headline(report: metrics.Report) -> str:
     """Return the one figure the closing table shows."""
     if "accuracy/iid" in report.metrics:
         low, high = report.intervals["accuracy/iid"]

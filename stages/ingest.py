@@ -22,16 +22,18 @@ from typing import Annotated, Any
 import typer
 from pydantic import PositiveInt
 
-from stages.common import journal, params, process, tracking
-from stages.common.errors import DataError
-from stages.common.figures import bars
-from stages.common.ingest import hub, raw_files
-from stages.common.ingest.encodings import UTF_8
+from stages.common.core import params
+from stages.common.core.params import StageParams
+from stages.common.core.records import SHAPES, Record
+from stages.common.ingest.files import hub, raw_files
+from stages.common.ingest.files.encodings import UTF_8
 from stages.common.ingest.parsing import Kept, Reader, Refused, Source
-from stages.common.params import StageParams
-from stages.common.progress import Progress
-from stages.common.records import SHAPES, Record
-from stages.common.shards import JsonLines, Shards, write_json
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError
+from stages.common.runtime.figures import bars
+from stages.common.runtime.progress import Progress
+from stages.common.text.parquet_writer import JsonLines, Shards, write_json
+from stages.common.tracking import session
 
 
 class Params(StageParams):
@@ -114,7 +116,7 @@ def ingest(raw: Path, out: Path, quarantine: Path, settings: Params) -> dict[str
                         refusals.add(one.source, refusal(one.source, outcome))
             behind, count.rows = behind + one.size, reader.rows
             check(one.source, count)
-    journal.log.info("%s outcomes/s", f"{progress.rows_per_second():,.0f}")
+    logs.log.info("%s outcomes/s", f"{progress.rows_per_second():,.0f}")
     return counts
 
 
@@ -123,7 +125,7 @@ def check(source: str, count: Count) -> None:
     if count.rows != count.kept + count.quarantined.total():
         raise DataError(f"{count.rows} rows in, but {count.kept} kept and {count.quarantined}", where=source)
     if count.encoding not in ("", UTF_8):
-        journal.log.info("%s is %s", source, count.encoding)
+        logs.log.info("%s is %s", source, count.encoding)
 
 
 def refusal(source: str, outcome: Refused) -> Record:
@@ -161,14 +163,14 @@ def main(
 ) -> None:
     """Read, sort, write, count."""
     settings = params.load(Params, "ingest")
-    with tracking.start("ingest", params={"ingest": settings.model_dump()}, inputs={"raw": raw}) as run:
+    with session.start("ingest", params={"ingest": settings.model_dump()}, inputs={"raw": raw}) as run:
         result = summary(ingest(raw, out, quarantine, settings))
         write_json(report, result)
         total = result["total"]
         run.metrics({"rows": total["rows"], "kept": total["kept"]} | total["records"])
         run.figure("quarantined", bars(total["quarantined"], "rows in quarantine by reason"))
         records, refused = sum(total["records"].values()), sum(total["quarantined"].values())
-        journal.report(f"{records:,} records of {total['rows']:,} rows, {refused:,} in quarantine")
+        logs.report(f"{records:,} records of {total['rows']:,} rows, {refused:,} in quarantine")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
-from stages.common import chat, checkpoints, labels, lora, models, params, preferences, process, tracking, training
+from stages.common.core import chat, checkpoints, models, params
+from stages.common.finetuning import label_positions, lora
+from stages.common.pairs import preference_pairs
+from stages.common.runtime import process
+from stages.common.tracking import session
+from stages.common.training import fit
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +28,7 @@ class Params(lora.AdapterParams):
 
     max_tokens: int = 256
     """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
-    pairs: preferences.Which = "best"
+    pairs: preference_pairs.Which = "best"
     """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
     most_pairs: PositiveInt | None = None
     """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
@@ -39,13 +44,13 @@ def main(
 ) -> None:
     """Teach the base model to answer, and which answers people prefer."""
     settings = params.load(Params, "orpo")
-    inputs = preferences.inputs(model=model, comparisons=comparisons)
+    inputs = preference_pairs.inputs(model=model, comparisons=comparisons)
     sections = {"orpo": settings.model_dump()}
     fingerprint = checkpoints.fingerprint("orpo", sections, inputs)
-    with tracking.start("orpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with session.start("orpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, model, comparisons, fingerprint)
-        kept = training.fit(trainer, settings, run, "orpo")
-        training.publish(trainer, {"": kept[-1]}, out, curve, run, "orpo")
+        kept = fit.fit(trainer, settings, run, "orpo")
+        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "orpo")
 
 
 def orpo_loss(chosen: "torch.Tensor", rejected: "torch.Tensor", odds_weight: float) -> "torch.Tensor":
@@ -88,7 +93,7 @@ class PairLoss:
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
         """Return ORPO's loss; chosen and rejected answers are one forward, scored where some row has an answer."""
-        keep, targets = labels.labelled_positions(inputs["answers"])
+        keep, targets = label_positions.labelled_positions(inputs["answers"])
         features = {key: value for key, value in inputs.items() if key != "answers"}
         logits = model(**features, use_cache=False, logits_to_keep=keep).logits
         chosen, rejected = answer_log_probabilities(logits, targets).chunk(2)
@@ -100,10 +105,10 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     """Return a plain transformers Trainer with ORPO's loss over tokenised pairs."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class OddsRatioTrainer(training.Resumable, lora.Merged, PairLoss, Trainer):
+    class OddsRatioTrainer(fit.Resumable, lora.Merged, PairLoss, Trainer):
         """Trainer with atomic checkpoints and ORPO's loss."""
 
-    arguments = training.config(
+    arguments = fit.config(
         TrainingArguments,
         settings,
         "orpo",
@@ -115,14 +120,14 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     tokenizer = models.load_tokenizer(model)
     policy = base_model(model, settings, tokenizer)
     models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
-    choice = preferences.Choice(settings.pairs, settings.most_pairs)
-    train, validation = preferences.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
+    choice = preference_pairs.Choice(settings.pairs, settings.most_pairs)
+    train, validation = preference_pairs.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
     trainer = OddsRatioTrainer(
         model=lora.wrap(policy, lora.config(settings.lora, "orpo.lora")),
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
-        data_collator=preferences.collate,
+        data_collator=preference_pairs.collate,
         processing_class=tokenizer,
     )
     trainer.odds_weight = settings.odds_weight

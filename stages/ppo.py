@@ -11,30 +11,22 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stages.common import (
-    chat,
-    checkpoints,
-    demonstrations,
-    lora,
-    models,
-    packing,
-    params,
-    ppo_core,
-    ppo_report,
-    ppo_saving,
-    ppo_trainer,
-    process,
-    records,
-    scoring,
-    tracking,
-    training,
-)
-from stages.common.errors import DataError, ParamsError
+from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.finetuning import lora
+from stages.common.ppo import checkpointing
+from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import report as ppo_report
+from stages.common.ppo import trainer as ppo_trainer
+from stages.common.reward import calibration, scoring
+from stages.common.runtime import process
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.tracking import session
+from stages.common.training import fit, packed_blocks
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Params(training.FitParams):
+class Params(fit.FitParams):
     """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts episodes."""
 
     max_tokens: PositiveInt = 256
@@ -105,11 +97,11 @@ def main(
     inputs |= {"documents": documents} if settings.ptx_weight else {}
     sections = {"ppo": settings.model_dump()}
     fingerprint = checkpoints.fingerprint("ppo", sections, inputs)
-    with tracking.start("ppo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with session.start("ppo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, model, reward, read(settings, model, samples), conversations, fingerprint)
         trainer.blocks = blocks(settings, trainer, documents) if settings.ptx_weight else None
         trainer.run = run
-        kept = training.fit(trainer, settings, run, "ppo")
+        kept = fit.fit(trainer, settings, run, "ppo")
         ppo_report.publish(trainer, kept, model, reward, out, curve, report, run)
 
 
@@ -137,9 +129,10 @@ def build_trainer(
     """Return a Trainer whose steps are PPO's minibatches, over prompts as tokens by split."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from stages.common import actor_critic, packed, rollouts
+    from stages.common.generation import packed_forward
+    from stages.common.ppo import actor_critic, rollouts
 
-    class PPOTrainer(ppo_trainer.Updates, ppo_saving.Saved, training.Resumable, Trainer):
+    class PPOTrainer(ppo_trainer.Updates, checkpointing.Saved, fit.Resumable, Trainer):
         """Trainer with atomic checkpoints and PPO's steps."""
 
     tokenizer, policy, scorer = models.load_tokenizer(model), models.load(model), scoring.load(reward)
@@ -148,10 +141,10 @@ def build_trainer(
     actor_critic.check_head(policy)
     reference = None if settings.lora else models.load(model)
     for one in (scorer, *([] if reference is None else [reference])):
-        packed.enable(one)
+        packed_forward.enable(one)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
     critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
-    arguments = training.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
+    arguments = fit.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
     set_seed(arguments.seed)
     schedule = scheduled(settings, arguments, len(prompts["train"]))
     trainer = PPOTrainer(
@@ -164,7 +157,7 @@ def build_trainer(
     )
     trainer.settings, trainer.schedule = settings, schedule
     trainer.prompts, trainer.held_out = prompts["train"], prompts["validation"]
-    mean, std = demonstrations.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
+    mean, std = calibration.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
     trainer.collector = rollouts.Collector(
         scorer,
         None if reference is None else reference.to(arguments.device).eval().requires_grad_(False),
@@ -185,7 +178,7 @@ def build_trainer(
     if settings.average_decay is not None:
         if trainer.is_deepspeed_enabled:
             raise ParamsError("'ppo.average_decay' does not work with DeepSpeed", where="params.yaml")
-        trainer.average = ppo_saving.Average(actor, settings.average_decay)
+        trainer.average = checkpointing.Average(actor, settings.average_decay)
     return trainer
 
 
@@ -210,9 +203,9 @@ def controller(settings: Params) -> ppo_core.FixedKL:
     return ppo_core.AdaptiveKL(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
 
 
-def blocks(settings: Params, trainer: Any, documents: Path) -> packing.Blocks:
+def blocks(settings: Params, trainer: Any, documents: Path) -> packed_blocks.Blocks:
     """Return the documents as blocks for the language-model loss."""
-    return packing.documents(
+    return packed_blocks.documents(
         trainer.processing_class, documents / "train", settings.ptx_block_tokens, Path(trainer.args.output_dir)
     )
 

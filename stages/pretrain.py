@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import checkpoints, models, packing, params, process, records, tracking, training
+from stages.common.core import checkpoints, models, params, records
+from stages.common.runtime import process
+from stages.common.tracking import session
+from stages.common.training import fit, packed_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Params(training.FitParams):
+class Params(fit.FitParams):
     """Section `pretrain` of params.yaml."""
 
     base: str | None = None
@@ -36,23 +39,23 @@ def main(
     inputs = {"tokenizer": tokenizer, "documents": documents}
     sections = {"pretrain": settings.model_dump()}
     fingerprint = checkpoints.fingerprint("pretrain", sections, inputs)
-    with tracking.start("pretrain", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with session.start("pretrain", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, models.load_tokenizer(tokenizer), documents, fingerprint)
-        kept = training.fit(trainer, settings, run, "pretrain")
-        training.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")
+        kept = fit.fit(trainer, settings, run, "pretrain")
+        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")
 
 
 def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", documents: Path, fingerprint: str) -> Any:
     """Return a plain transformers Trainer on packed blocks (TRL's computes entropy over full logits at every step)."""
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
-    class PretrainTrainer(training.Resumable, Trainer):
+    class PretrainTrainer(fit.Resumable, Trainer):
         """Trainer with atomic checkpoints."""
 
-    arguments = training.config(TrainingArguments, settings, "pretrain", fingerprint)
+    arguments = fit.config(TrainingArguments, settings, "pretrain", fingerprint)
     folder = Path(arguments.output_dir)
     blocks = {
-        split: packing.documents(tokenizer, documents / split, settings.block_tokens, folder)
+        split: packed_blocks.documents(tokenizer, documents / split, settings.block_tokens, folder)
         for split in records.SPLITS
     }
     set_seed(arguments.seed)

@@ -12,32 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from stages.common import (
-    by_hand,
-    crash,
-    gate,
-    journal,
-    model_card,
-    models,
-    params,
-    process,
-    provenance,
-    registry,
-    release,
-    store,
-    tracking,
-)
-from stages.common.errors import DataError
-from stages.common.evaluation import filed, standing
-from stages.common.evaluation.filed import Evaluated
-from stages.common.gate import Decision
-from stages.common.model_card import Card
-from stages.common.provenance import Record
-from stages.common.registry import Version
+from stages import evaluate
+from stages.common.core import models, params
+from stages.common.evaluation import results
+from stages.common.evaluation.results import Evaluated
+from stages.common.release import aliases, champion_evaluation, gate, manual_promotion, model_card, provenance, registry
+from stages.common.release.gate import Decision
+from stages.common.release.model_card import Card
+from stages.common.release.provenance import Record
+from stages.common.release.registry import Version
+from stages.common.runtime import kill_points, logs, process
+from stages.common.runtime.errors import DataError
+from stages.common.tracking import mlflow_store, session
 
 if TYPE_CHECKING:
-    from stages.common.run import Run
-    from stages.common.store import MlflowClient
+    from stages.common.tracking.mlflow_store import MlflowClient
+    from stages.common.tracking.run import Run
 
 
 class Params(gate.Rules):
@@ -65,26 +55,26 @@ def main(
 ) -> None:
     """Promote the best candidate."""
     settings = params.load(Params, "promote")
-    test = standing.Test(questions, documents, conversations, samples, reward)
-    with tracking.start(
+    test = champion_evaluation.Test(evaluate.__name__, questions, documents, conversations, samples, reward)
+    with session.start(
         "promote", params={"promote": settings.model_dump()}, inputs={"evaluations": evaluations}
     ) as run:
-        candidates = filed.read(evaluations)
+        candidates = results.read(evaluations)
         best, base = gate.choose(candidates, settings.metric, settings.base, settings.guards.base)
         check_weights(best, models)
-        client = store.client()
-        with release.one_at_a_time(settings.name):
-            by_hand.notice(client, settings.name)
+        client = mlflow_store.client()
+        with aliases.one_at_a_time(settings.name):
+            manual_promotion.notice(client, settings.name)
             held = registry.with_alias(client, settings.name, registry.CHAMPION)
             decision = decide(client, settings, candidates, best, base, held, test)
             outcome, version, text = publish_version(
                 client, settings, candidates, best, decision, held, curation, validation
             )
-            standing.keep(evaluations / best.candidate, best.weights_sha256)
+            champion_evaluation.keep(evaluations / best.candidate, best.weights_sha256, test)
         write(report, settings, best, decision, outcome, held)
         write_card(card, text)
         publish(run, version, best, settings.metric, [page, card])
-    journal.report(f"{outcome} {best.candidate}: {decision.reason}")
+    logs.report(f"{outcome} {best.candidate}: {decision.reason}")
 
 
 def check_weights(best: Evaluated, folder: Path) -> None:
@@ -103,13 +93,13 @@ def decide(
     best: Evaluated,
     base: Evaluated,
     held: Version | None,
-    test: standing.Test,
+    test: champion_evaluation.Test,
 ) -> Decision:
     """Return what was decided before about these weights where it still holds, else what the gate says now."""
-    known = release.settled(registry.with_weights(client, settings.name, best.weights_sha256), held)
+    known = aliases.settled(registry.with_weights(client, settings.name, best.weights_sha256), held)
     if known:
         return known
-    champion = standing.of(client, held, candidates, test) if held else None
+    champion = champion_evaluation.of(client, held, candidates, test) if held else None
     return gate.decide(best, base, champion, settings)
 
 
@@ -134,11 +124,11 @@ def publish_version(
     crowned = held is not None and held.number == version.number
     if not crowned:
         registry.tag(client, version, about)  # weights that were registered before are measured anew
-    outcome = release.verdict(decision, settings.approval, crowned)
+    outcome = aliases.verdict(decision, settings.approval, crowned)
     compared = predecessor(client, version) if crowned else held
     before = provenance.of(client, compared)
     text = model_card.write(Card(candidates, best, decision, outcome, settings.metric, record, before))
-    return release.release(client, version, decision, settings.approval, text, held), version, text
+    return aliases.release(client, version, decision, settings.approval, text, held), version, text
 
 
 def predecessor(client: "MlflowClient", version: Version) -> Version | None:
@@ -186,7 +176,7 @@ def write(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    crash.point("promote:report")
+    kill_points.point("promote:report")
 
 
 def write_card(path: Path | None, text: str) -> None:
@@ -194,7 +184,7 @@ def write_card(path: Path | None, text: str) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        crash.point("promote:card")
+        kill_points.point("promote:card")
 
 
 def publish(run: "Run", version: Version, best: Evaluated, metric: str, files: list[Path | None]) -> None:

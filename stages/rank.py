@@ -15,23 +15,29 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import Field
 
-from stages.common import annotations, indicators, journal, models, params, process, ranking, scoring, tracking
-from stages.common import samples as drawn
-from stages.common.errors import DataError, ParamsError, TryAgainError
-from stages.common.figures import bars
-from stages.common.indicators import Indicator
-from stages.common.judge import Judge, JudgeParams
-from stages.common.records import SPLITS, Record
-from stages.common.samples import Sample
-from stages.common.shards import Shards, write_json
-from stages.common.worth import Wanted, judge, worthwhile
+from stages.common.annotation import ranking_store
+from stages.common.core import models, params
+from stages.common.core.records import SPLITS, Record
+from stages.common.pairs import losses
+from stages.common.ranking import samples as drawn
+from stages.common.ranking.eligibility import Wanted, judge, worthwhile
+from stages.common.ranking.llm_judge import Judge, JudgeParams
+from stages.common.ranking.samples import Sample
+from stages.common.reward import scoring
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError, ParamsError, TryAgainError
+from stages.common.runtime.figures import bars
+from stages.common.text import rule_grader
+from stages.common.text.parquet_writer import Shards, write_json
+from stages.common.text.rule_grader import Indicator
+from stages.common.tracking import session
 
 Annotator = Literal["rules", "judge", "human", "reward"]
 Ranks = Sequence[list[int] | None]
 
 
 class Params(Wanted):
-    """Section `rank` of params.yaml; which samples are ranked at all is said in stages/common/worth.py."""
+    """Section `rank` of params.yaml; which samples are ranked at all: stages/common/ranking/eligibility.py."""
 
     annotators: Annotated[list[Annotator], Field(min_length=1)] = ["rules"]
     """The first one ranks; the others are compared with it and with each other."""
@@ -52,7 +58,7 @@ def main(
     settings = params.load(Params, "rank")
     asked = {"human": human, "reward": reward}
     inputs = {"samples": samples} | {name: path for name, path in asked.items() if path and name in settings.annotators}
-    with tracking.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
+    with session.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
         facts = rank(settings, samples, out, human, reward)
         join([earlier, out], pool)
         write_json(report, facts)
@@ -60,7 +66,7 @@ def main(
         if "rules" in facts:
             run.figure("indicators", bars(facts["rules"]["indicators"], "answers by indicator"))
         ranked = sum(facts["comparisons"][split] for split in SPLITS)
-        journal.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
+        logs.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
 
 
 def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward: Path | None) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
     counts = write(found, ranked, first, out)
     counts["none_good"] = len(several) - len(everything)
     counts["not_ranked"] -= counts["none_good"]
-    return {"comparisons": counts, "agreement": ranking.agreement(rankings)} | facts
+    return {"comparisons": counts, "agreement": losses.agreement(rankings)} | facts
 
 
 def annotate(
@@ -120,13 +126,13 @@ def by_rules(
 ) -> tuple[Ranks, dict[str, Any]]:
     """Return ranks by the sum of each answer's indicators, and how many answers have each."""
     counts = Counter(name for answers in judged for names in answers for name in names)
-    ranks = [indicators.ranks([indicators.score(names, weights) for names in answers]) for answers in judged]
+    ranks = [rule_grader.ranks([rule_grader.score(names, weights) for names in answers]) for answers in judged]
     return ranks, {"indicators": dict(sorted(counts.items())), "answers": sum(map(len, judged))}
 
 
 def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:
     """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the samples has some."""
-    result = annotations.merged(file, samples)
+    result = ranking_store.merged(file, samples)
     ranked = sum(ranks is not None for ranks in result)
     missing = math.ceil(share * len(samples)) - ranked
     if missing > 0:
@@ -137,10 +143,10 @@ def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:
 
 def people_agree(samples: Sequence[Sample], file: Path) -> dict[str, Any]:
     """Return how many samples each person ranked, their agreement on those they share, and what they marked."""
-    people = annotations.by_annotator(file, samples)
+    people = ranking_store.by_annotator(file, samples)
     orders = {name: [given.get(sample.record["id"]) for sample in samples] for name, given in people.items()}
     facts: dict[str, Any] = {"ranked": {name: len(given) for name, given in people.items()}}
-    return facts | {"agreement": ranking.agreement(orders), "marks": annotations.marks(file, samples)}
+    return facts | {"agreement": losses.agreement(orders), "marks": ranking_store.marks(file, samples)}
 
 
 def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:
@@ -148,7 +154,7 @@ def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:
     prompts = [sample.record["messages"] for sample in samples for _ in sample.responses]
     texts = [response for sample in samples for response in sample.responses]
     scores = iter(scoring.score(scoring.load(folder), models.load_tokenizer(folder), prompts, texts))
-    return [indicators.ranks([next(scores) for _ in sample.responses]) for sample in samples]
+    return [rule_grader.ranks([next(scores) for _ in sample.responses]) for sample in samples]
 
 
 def write(

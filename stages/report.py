@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from pydantic import NonNegativeInt
 
-from stages.common import journal, params, process, tracking
-from stages.common.errors import ParamsError
-from stages.common.evaluation import comparing, filed
-from stages.common.evaluation.comparing import Wins
-from stages.common.evaluation.filed import Evaluated
-from stages.common.evaluation.paired import Change
-from stages.common.page import charts, layout, sections
-from stages.common.page.charts import Point
+from stages.common.core import params
+from stages.common.evaluation import compare, results
+from stages.common.evaluation.compare import Wins
+from stages.common.evaluation.paired_bootstrap import Change
+from stages.common.evaluation.results import Evaluated
+from stages.common.report import charts, layout, sections
+from stages.common.report.charts import Point
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import ParamsError
+from stages.common.tracking import session
 
 if TYPE_CHECKING:
-    from stages.common.run import Run
+    from stages.common.tracking.run import Run
 
 Changes = dict[tuple[str, str], dict[str, Change]]
 
@@ -53,28 +55,28 @@ def main(
 ) -> None:
     """Compare the candidates."""
     settings = params.load(Params, "report")
-    with tracking.start("report", params={"report": settings.model_dump()}, inputs={"evaluations": evaluations}) as run:
-        found = {one.candidate: one for one in filed.read(evaluations)}
+    with session.start("report", params={"report": settings.model_dump()}, inputs={"evaluations": evaluations}) as run:
+        found = {one.candidate: one for one in results.read(evaluations)}
         wins = win_rates(found, against)
         changes = since(found)
         drawn = Drawings(curves, rounds, selection)
         page = render(in_order(found), against, wins, changes, drawn, settings)
         write(page, against, wins, changes, out, metrics)
         publish(run, wins, out)
-    journal.report(headline(against, wins))
+    logs.report(headline(against, wins))
 
 
 def win_rates(found: dict[str, Evaluated], against: str) -> dict[str, dict[str, Wins]]:
     """Return every other candidate's win rates against one, on the questions both were asked."""
     theirs = _known(found, against, "--against")
-    pairs = {name: comparing.compared(ours, theirs) for name, ours in found.items() if name != against}
-    return {name: comparing.win_rates(asked) for name, asked in pairs.items() if asked}
+    pairs = {name: compare.compared(ours, theirs) for name, ours in found.items() if name != against}
+    return {name: compare.win_rates(asked) for name, asked in pairs.items() if asked}
 
 
 def since(found: dict[str, Evaluated]) -> Changes:
     """Return what changed by (candidate, candidate before). Raises ParamsError for a name that was not evaluated."""
     return {
-        (name, one.before): comparing.changes(one, _known(found, one.before, f"before of {name}"))
+        (name, one.before): compare.changes(one, _known(found, one.before, f"before of {name}"))
         for name, one in found.items()
         if one.before != name
     }
@@ -167,8 +169,8 @@ def write(
     """Write the page and the comparisons as JSON."""
     document = {
         "against": against,
-        "wins": {name: comparing.as_metrics(found) for name, found in wins.items()},
-        "changes": {f"{name} since {earlier}": comparing.as_metrics(c) for (name, earlier), c in changes.items()},
+        "wins": {name: compare.as_metrics(found) for name, found in wins.items()},
+        "changes": {f"{name} since {earlier}": compare.as_metrics(c) for (name, earlier), c in changes.items()},
     }
     for path, content in ((out, page), (metrics, json.dumps(document, indent=1) + "\n")):
         path.parent.mkdir(parents=True, exist_ok=True)

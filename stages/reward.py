@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
-from stages.common import (
-    checkpoints,
-    demonstrations,
-    models,
-    params,
-    preferences,
-    process,
-    ranked_answers,
-    ranking,
-    reward_report,
-    scoring,
-    shared_prompt,
-    tracking,
-    training,
-)
+from stages.common.core import checkpoints, models, params
+from stages.common.pairs import losses, preference_pairs
+from stages.common.reward import calibration, dataset, scoring, shared_prompt
+from stages.common.reward import report as reward_report
+from stages.common.runtime import process
+from stages.common.tracking import session
+from stages.common.training import fit
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lathe")
 
 
-class Params(training.FitParams):
+class Params(fit.FitParams):
     """Section `reward` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts prompts."""
 
     max_tokens: PositiveInt = 256
@@ -54,8 +46,8 @@ class Params(training.FitParams):
 class Data(NamedTuple):
     """Comparisons as token rows, and what was left out of each split, by reason."""
 
-    train: list[ranked_answers.Row]
-    validation: list[ranked_answers.Row]
+    train: list[dataset.Row]
+    validation: list[dataset.Row]
     counts: dict[str, Counter[str]]
 
 
@@ -69,17 +61,17 @@ def main(
 ) -> None:
     """Teach a model which answers people rank higher."""
     settings = params.load(Params, "reward")
-    inputs = preferences.inputs(model=model, comparisons=comparisons, conversations=conversations)
+    inputs = preference_pairs.inputs(model=model, comparisons=comparisons, conversations=conversations)
     sections = {"reward": settings.model_dump()}
     fingerprint = checkpoints.fingerprint("reward", sections, inputs)
-    with tracking.start("reward", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with session.start("reward", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         data = read(settings, models.load_tokenizer(model), comparisons)
         trainer = build_trainer(settings, model, data, fingerprint)
-        kept = training.fit(trainer, settings, run, "reward")
-        training.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
+        kept = fit.fit(trainer, settings, run, "reward")
+        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
         if process.is_main_process():
             tokenizer = models.load_tokenizer(model)
-            answers = demonstrations.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
+            answers = calibration.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
             centred = shift(out, answers)
             reward_report.write(report, out, data.validation, data.counts | {"demonstrations": centred}, run)
 
@@ -103,15 +95,15 @@ class KwiseLoss:
         else:
             scores = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, 0].float()
         pairs = (inputs["better"], inputs["worse"], inputs["weight"])
-        loss = ranking.kwise_loss(scores, *pairs, margin=self.settings.margin, centre=self.settings.centre)
+        loss = losses.kwise_loss(scores, *pairs, margin=self.settings.margin, centre=self.settings.centre)
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
 def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: list[Path]) -> Data:
     """Return both splits of all folders; a prompt that one folder holds out is trained on in none."""
-    held_out = preferences.held_out(comparisons)
-    validation, left_out = ranked_answers.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
-    train, counts = ranked_answers.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
+    held_out = preference_pairs.held_out(comparisons)
+    validation, left_out = dataset.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
+    train, counts = dataset.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
     return Data(train, validation, {"train": counts, "validation": left_out})
 
 
@@ -120,10 +112,10 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class RewardTrainer(training.Resumable, KwiseLoss, Trainer):
+    class RewardTrainer(fit.Resumable, KwiseLoss, Trainer):
         """Trainer with atomic checkpoints and the K-wise loss."""
 
-    arguments = training.config(
+    arguments = fit.config(
         TrainingArguments,
         settings,
         "reward",
@@ -135,7 +127,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     tokenizer = models.load_tokenizer(model)
     scorer = scoring.begin(model, tokenizer)
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
-    collator: Any = ranked_answers.Collator(tokenizer.pad_token_id)
+    collator: Any = dataset.Collator(tokenizer.pad_token_id)
     train = data.train
     if settings.share_prompt:
         shared_prompt.check(scorer, data.train, tokenizer.pad_token_id, "reward.share_prompt")

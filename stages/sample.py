@@ -16,25 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.common import (
-    chat,
-    checkpoints,
-    finished_parts,
-    generation,
-    journal,
-    models,
-    params,
-    process,
-    records,
-    tracking,
-)
-from stages.common import samples as drawn
-from stages.common.decoding import Continuation
-from stages.common.errors import DataError
-from stages.common.progress import Progress
-from stages.common.records import SPLITS, Record
-from stages.common.sampling import Sampling
-from stages.common.shards import Shards, row_count, write_json
+from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.core.records import SPLITS, Record
+from stages.common.generation import generator
+from stages.common.generation.batch import Continuation
+from stages.common.generation.sampling import Sampling
+from stages.common.ranking import samples as drawn
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError
+from stages.common.runtime.progress import Progress
+from stages.common.text.parquet_writer import Shards, row_count, write_json
+from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -76,13 +68,13 @@ def main(
         inputs["conversations"] = conversations
     sections = {"sample": settings.model_dump()}
     parts = checkpoints.ROOT / "sample" / checkpoints.fingerprint("sample", sections, inputs)
-    with tracking.start("sample", params=sections, inputs=inputs) as run:
+    with session.start("sample", params=sections, inputs=inputs) as run:
         facts = sample(policy, prompts, conversations, out, parts, settings)
         write_json(report, facts)
         shutil.rmtree(parts)
         run.metrics(facts)
         run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
-    journal.report(headline(facts))
+    logs.report(headline(facts))
 
 
 def sample(
@@ -104,10 +96,10 @@ def sample(
             rows = chain(records.read(prompts / split), questions[split])
             while some := list(islice(rows, PROMPTS_AT_ONCE)):
                 number += 1
-                part = finished_parts.read(parts, number)
+                part = drawn.kept_part(parts, number)
                 if part is None:
                     part = answered(model, tokenizer, some, settings, progress)
-                    finished_parts.write(parts, number, *part, drawn.SCHEMA)
+                    drawn.keep_part(parts, number, *part, drawn.SCHEMA)
                 found, added = part
                 for row in found:
                     shards.add(out / split, row)
@@ -115,7 +107,7 @@ def sample(
     counts["too_long"] = total - sum(counts[split] for split in SPLITS)
     if counts["too_long"]:
         what = "%s prompts are left out: they leave no room for an answer in the model's context of %s tokens"
-        journal.log.warning(what, f"{counts['too_long']:,}", generation.context(model))
+        logs.log.warning(what, f"{counts['too_long']:,}", generator.context(model))
     if not counts["answers"]:
         what = f"no prompt to answer; {counts['too_long']:,} are too long for the model"
         raise DataError(what, where=prompts, remedy="bring prompts, or set sample.from_conversations")
@@ -130,10 +122,10 @@ def answered(
     progress: Progress,
 ) -> tuple[list[Record], dict[str, int]]:
     """Return the prompts that leave room for an answer in the model's context, with their answers, and counts."""
-    limit = generation.context(model)
+    limit = generator.context(model)
     encoded = [(prompt, chat.encode_prompt(tokenizer, prompt["messages"])) for prompt in prompts]
     fitting = [(prompt, tokens) for prompt, tokens in encoded if not limit or len(tokens) < limit]
-    answers = generation.decode(
+    answers = generator.decode(
         model,
         [tokens for _, tokens in fitting],
         max_new_tokens=settings.max_new_tokens,

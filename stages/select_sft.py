@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import PositiveInt
 
-from stages.common import chat, checkpoints, generation, journal, models, params, process, records, scoring, tracking
-from stages.common.errors import DataError
-from stages.common.evaluation.measures import digits
-from stages.common.statistics import bootstrap_mean
+from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.core.statistics import bootstrap_mean
+from stages.common.evaluation.metrics import digits
+from stages.common.generation import generator
+from stages.common.reward import scoring
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError
+from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +49,7 @@ def main(
     """Pick the SFT checkpoint by reward."""
     settings = params.load(Params, "select_sft")
     inputs = {"sft": sft, "reward": reward, "samples": samples}
-    with tracking.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
+    with session.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
         asked = [row["messages"] for row in records.read(samples / "validation")]
         scores = rewards(epochs(sft), reward, asked, settings)
         measured = measure(scores, validation_losses(losses))
@@ -54,7 +58,7 @@ def main(
         write(measured, best, scores, models.weights_sha256(out), report, curve)
         run.figure("loss-and-reward", figure(measured, best))
         run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
-    journal.report(headline(measured, best))
+    logs.report(headline(measured, best))
 
 
 def epochs(sft: Path) -> list[Path]:
@@ -87,7 +91,7 @@ def reply(
     settings: Params,
 ) -> list[str]:
     """Return the policy's greedy answers."""
-    tokens = generation.generate(
+    tokens = generator.generate(
         policy,
         [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common import chat, checkpoints, labels, lora, models, params, process, records, tracking, training
-from stages.common.errors import DataError
+from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.finetuning import label_positions, lora
+from stages.common.runtime import process
+from stages.common.runtime.errors import DataError
+from stages.common.tracking import session
+from stages.common.training import fit
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +44,11 @@ def main(
     inputs = {"model": model, "conversations": conversations}
     sections = {"sft": settings.model_dump()}
     fingerprint = checkpoints.fingerprint("sft", sections, inputs)
-    with tracking.start("sft", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with session.start("sft", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         trainer = build_trainer(settings, model, conversations, fingerprint)
-        kept = training.fit(trainer, settings, run, "sft")
+        kept = fit.fit(trainer, settings, run, "sft")
         folders = {epoch.name: epoch for epoch in kept} | {"last": kept[-1]}
-        training.publish(trainer, folders, out, curve, run, "sft")
+        fit.publish(trainer, folders, out, curve, run, "sft")
 
 
 class AssistantLoss:
@@ -61,7 +65,7 @@ class AssistantLoss:
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
         """Return the mean negative log-likelihood of labelled tokens, over the whole step's `num_items_in_batch`."""
-        keep, targets = labels.labelled_positions(inputs["labels"])
+        keep, targets = label_positions.labelled_positions(inputs["labels"])
         features = {key: value for key, value in inputs.items() if key != "labels"}
         outputs = model(**features, use_cache=False, logits_to_keep=keep)
         loss = token_loss(outputs.logits, targets, num_items_in_batch)
@@ -86,10 +90,10 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    class AssistantTrainer(training.Resumable, lora.Merged, AssistantLoss, SFTTrainer):
+    class AssistantTrainer(fit.Resumable, lora.Merged, AssistantLoss, SFTTrainer):
         """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
 
-    arguments = training.config(
+    arguments = fit.config(
         SFTConfig, settings, "sft", fingerprint, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
     )
     set_seed(arguments.seed)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.common import chat, journal, models, params, process, records, tracking
-from stages.common.errors import DataError
+from stages.common.core import chat, models, params, records
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError
+from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +35,7 @@ def main(
 ) -> None:
     """Make the tokenizer every later stage uses."""
     settings = params.load(Params, "tokenizer")
-    with tracking.start(
+    with session.start(
         "tokenizer", params={"tokenizer": settings.model_dump()}, inputs={"documents": documents}
     ) as run:
         if settings.base:
@@ -44,7 +46,7 @@ def main(
         tokenizer.save_pretrained(out)
         efficiency = characters_per_token(tokenizer, documents / "validation")
         run.metrics({"vocabulary": float(len(tokenizer)), "characters_per_token": efficiency})
-    journal.report(f"{len(tokenizer):,} tokens, {efficiency:.2f} characters per token")
+    logs.report(f"{len(tokenizer):,} tokens, {efficiency:.2f} characters per token")
 
 
 def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":

@@ -10,26 +10,27 @@ critical expectation fails, the same files byte for byte under --out/<shape>. Su
 
 import shutil
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ConfigDict
 
-from stages.common import checkpoints, journal, params, process, records, tracking
-from stages.common.curate import tally
-from stages.common.curate.contamination import Contamination, Index
+from stages.common.core import checkpoints, params, records
+from stages.common.core.params import StageParams
+from stages.common.core.records import SHAPES, Shape
+from stages.common.curate import record_counts
 from stages.common.curate.executors import Executor
+from stages.common.curate.filters.contamination import Contamination, Index
 from stages.common.curate.splits import Splits
-from stages.common.errors import DataError
-from stages.common.figures import bars
-from stages.common.params import StageParams
-from stages.common.records import SHAPES, Shape
-from stages.common.shards import row_count, write_json
-from stages.common.validate import across, shares
-from stages.common.validate.door import Door, Finding
-from stages.common.validate.facts import FACTS_OF_COLUMNS, Facts, facts_of_columns
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError
+from stages.common.runtime.figures import bars
+from stages.common.text.parquet_writer import row_count, write_json
+from stages.common.tracking import session
+from stages.common.validate import cross_record_checks, shares
+from stages.common.validate.features import FACTS_OF_COLUMNS, Facts, facts_of_columns
+from stages.common.validate.great_expectations import Door, Finding
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -73,7 +74,7 @@ def check_files(curated: Path, work: Path, door: Door) -> None:
     from stages.common.validate import steps
 
     for number, part in enumerate(steps.parts(curated)):
-        found = across.plain(pd.read_parquet(work / "facts" / f"{number:06d}.parquet"))
+        found = cross_record_checks.plain(pd.read_parquet(work / "facts" / f"{number:06d}.parquet"))
         door.check(part.shape, f"{part.shape}.{part.split}.{part.file.stem}", found)
 
 
@@ -82,9 +83,11 @@ def check_across(curated: Path, work: Path, promised: Promised, door: Door) -> N
     before: dict[Shape, Sequence[str]] = {
         shape: promised.splits.before(shape) for shape in SHAPES if shape not in ("documents", "questions")
     }
-    for part in range(across.parts(sum(row_count(curated / shape) for shape in SHAPES))):
-        door.check("ids", f"ids.{part:05d}", across.facts_of_ids(across.read(work, "ids", part)))
-        shared = across.facts_of_contents(across.read(work, "contents", part), before)
+    for part in range(cross_record_checks.parts(sum(row_count(curated / shape) for shape in SHAPES))):
+        door.check(
+            "ids", f"ids.{part:05d}", cross_record_checks.facts_of_ids(cross_record_checks.read(work, "ids", part))
+        )
+        shared = cross_record_checks.facts_of_contents(cross_record_checks.read(work, "contents", part), before)
         door.check("contents", f"contents.{part:05d}", shared)
 
 
@@ -95,7 +98,7 @@ def check(curated: Path, work: Path, promised: Promised, door: Door, executor: E
         look(curated, work, promised, executor)
         check_files(curated, work, door)
         check_across(curated, work, promised, door)
-        counted = tally.load(work / "counts")
+        counted = record_counts.load(work / "counts")
         door.check("sources", "sources", frame(shares.facts_of_sources(counted), shares.FACTS_OF_SOURCES))
         door.check("categories", "categories", frame(shares.facts_of_categories(counted), shares.FACTS_OF_CATEGORIES))
     return list(door.findings.values())
@@ -113,7 +116,7 @@ def refuse(findings: Iterable[Finding], docs: Path) -> None:
     """Log every warning. Raises DataError for the first critical failure, naming suite, expectation and rows."""
     failed = [finding for finding in findings if not finding.success]
     for finding in failed:
-        journal.log.warning("%s %s: %s", finding.severity, finding.suite, told(finding))
+        logs.log.warning("%s %s: %s", finding.severity, finding.suite, told(finding))
     critical = [finding for finding in failed if finding.severity == "critical"]
     if critical:
         first, more = critical[0], f" (and {len(critical) - 1} more critical failures)" if critical[1:] else ""
@@ -149,10 +152,9 @@ def main(
     """Close the door, check, report, refuse or hand over."""
     params.load(Params, "validate")
     promised = params.load(Promised, "curate")
-    with tracking.start("validate", inputs={"curated": curated}) as run, Executor() as executor:
+    with session.start("validate", inputs={"curated": curated}) as run, Executor() as executor:
         for old in out.rglob("part-*.parquet"):
             old.unlink()
-        import_module("stages.common.validate.steps")  # loaded code is part of the fingerprint, and so is this
         name = checkpoints.fingerprint("validate", promised.model_dump(), {"curated": curated})
         work = checkpoints.ROOT / "validate" / name
         findings = check(curated, work, promised, door := Door(docs, work), executor)
@@ -164,7 +166,7 @@ def main(
         failing = {name: count for name, count in unexpected.items() if count}
         run.figure("unexpected", bars(failing, "rows that fail, by expectation"))
         refuse(findings, docs)
-        journal.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
+        logs.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
 
 
 if __name__ == "__main__":

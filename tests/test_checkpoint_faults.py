@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import checkpoints
-from tests import lives, preloaded
-from tests.counts import told
+from stages.common.core import checkpoints
+from tests.support import lives, preloaded
+from tests.support.counts import told
 
 FLIPS = 16
 STAGES = ("sft", "ppo")  # a library's own files, and those we add: rollout, controller, both models

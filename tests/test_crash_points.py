@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import crash
-from tests import lives, preloaded
-from tests.counts import FULL, told
+from stages.common.runtime import kill_points
+from tests.support import lives, preloaded
+from tests.support.counts import FULL, told
 
+ROOT = Path(__file__).parent.parent
 SEALED = ("before_manifest", "after_manifest", "before_rename", "after_rename")
 POINTS = (
     *(f"checkpoint:{point}" for point in ("after_weights", "after_optimizer", *SEALED, "after_rotate")),
@@ -28,8 +29,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(3600)]
 
 def test_every_point_of_the_code_is_in_the_list() -> None:
     found = set()
-    for file in (Path(crash.__file__).parent / name for name in ("checkpoints.py", "training.py", "ppo_report.py")):
-        found |= set(re.findall(r"crash\.point\(f?\"([\w{}:]+)\"", file.read_text(encoding="utf-8")))
+    for package in ("core", "training", "ppo"):
+        for file in (ROOT / "stages/common" / package).glob("*.py"):
+            found |= set(re.findall(r"kill_points\.point\(f?\"([\w{}:]+)\"", file.read_text(encoding="utf-8")))
     expanded = {point.replace("{kind}", kind) for point in found for kind in ("checkpoint", "epoch")}
     assert expanded == set(POINTS)
 
@@ -45,7 +47,7 @@ def test_a_life_that_dies_at_every_point_ends_with_the_same_bits(
     points = [f"{point}{turn}" for point in points if not turn or point.startswith("checkpoint")]
     with told(capsys, f"{stage}, SIGKILL at named points{turn}") as counts:
         for point in points:
-            code = preloaded.ended(lives.start(work, stage, **{crash.VARIABLE: point}))
+            code = preloaded.ended(lives.start(work, stage, **{kill_points.VARIABLE: point}))
             assert code == -signal.SIGKILL, f"nobody passes {point}\n{lives.said(work)}"
         assert preloaded.ended(lives.start(work, stage)) == 0, lives.said(work)
         counts["points"] = len(points)
@@ -55,11 +57,11 @@ def test_a_life_that_dies_at_every_point_ends_with_the_same_bits(
 def test_a_point_may_name_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda _, number: killed.append(number))
-    monkeypatch.setattr(crash, "_passed", {})
-    monkeypatch.setenv(crash.VARIABLE, "a:b@3")
+    monkeypatch.setattr(kill_points, "_passed", {})
+    monkeypatch.setenv(kill_points.VARIABLE, "a:b@3")
     for _ in range(2):
-        crash.point("a:b")
-        crash.point("a:c")
+        kill_points.point("a:b")
+        kill_points.point("a:c")
     assert killed == []
-    crash.point("a:b")
+    kill_points.point("a:b")
     assert killed == [signal.SIGKILL]

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import ingest
-from stages.common import content, faults, records, shards
+from stages.common.core import records
+from stages.common.core.records import SHAPES, Record, Shape, message
 from stages.common.curate.executors import Executor
 from stages.common.curate.report import summary
-from stages.common.records import SHAPES, Record, Shape, message
-from stages.common.shards import row_count
-from stages.common.shards import write as write_records
+from stages.common.text import normalisation, parquet_writer, record_checks
+from stages.common.text.parquet_writer import row_count
+from stages.common.text.parquet_writer import write as write_records
 from stages.curate import Params, curate, publish
-from tests.real_data import REAL, needs_real_data
+from tests.support.real_data import REAL, needs_real_data
 
 ROOT = Path(__file__).parent.parent
 Report = dict[str, dict[str, Any]]
@@ -41,7 +42,7 @@ def lay(folder: Path, **found: list[Record]) -> Path:
     for shape in SHAPES:
         rows = [{"id": f"{shape}:{line}", "source": shape, **row} for line, row in enumerate(found.get(shape, []), 1)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shards, "RECORDS_PER_GROUP", 50)
+            patch.setattr(parquet_writer, "RECORDS_PER_GROUP", 50)
             write_records(rows, folder / "ingested" / shape, shape)
     return folder
 
@@ -179,7 +180,7 @@ def test_one_prompt_never_falls_in_two_splits(tmp_path: Path) -> None:
     for split in records.SPLITS:
         for shape in ("conversations", "prompts"):
             for record in records.read(tmp_path / "out" / shape / split):
-                splits.setdefault(content.key(record["messages"][0]["content"]), set()).add(split)
+                splits.setdefault(normalisation.key(record["messages"][0]["content"]), set()).add(split)
     assert len(splits) == 50 and all(len(found) == 1 for found in splits.values())
     assert {split for found in splits.values() for split in found} == set(records.SPLITS)
 
@@ -216,8 +217,8 @@ TURN = st.builds(
 
 @given(st.lists(TURN, max_size=4))
 def test_any_turns_are_kept_or_dropped_for_a_known_reason(turns: list[Record]) -> None:
-    record = content.clean("conversations", {"messages": turns, "tools": None})
-    assert faults.fault("conversations", record) in {"", "empty_turn", "no_answer", "bad_role_order", "cut"}
+    record = normalisation.clean("conversations", {"messages": turns, "tools": None})
+    assert record_checks.fault("conversations", record) in {"", "empty_turn", "no_answer", "bad_role_order", "cut"}
 
 
 @needs_real_data

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from stages.common import records
+from stages.common.core import records
+from stages.common.core.records import Record
 from stages.common.curate import steps
 from stages.common.curate.executors import Executor
-from stages.common.errors import ParamsError
-from stages.common.records import Record
-from stages.common.shards import Shards
+from stages.common.runtime.errors import ParamsError
+from stages.common.text.parquet_writer import Shards
 from stages.curate import Params, curate, order
 from tests.test_curate import LOCAL, ROOT, SETTINGS, TWO, asked, dropped, lay, run, shares
 

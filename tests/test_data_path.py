@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import params, records
-from stages.common.errors import EXIT_DATA, EXIT_PARAMS
-from stages.common.shards import write as write_records
+from stages.common.core import params, records
+from stages.common.runtime.errors import EXIT_DATA, EXIT_PARAMS
+from stages.common.text.parquet_writer import write as write_records
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = params.plain(params.read_yaml(ROOT / "dvc.yaml"))["stages"]

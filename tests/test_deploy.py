@@ -18,11 +18,14 @@ import httpx
 import pytest
 
 from stages import deploy, promote
-from stages.common import chat, journal, models, process, registry, release, store
-from stages.common.errors import DataError, ParamsError
-from stages.common.serving.champions import facts, fingerprint
-from tests.champion import write_project
-from tests.common.serving import backend
+from stages.common.core import chat, models
+from stages.common.release import aliases, registry
+from stages.common.runtime import logs, process
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.serving.engine.champions import facts, fingerprint
+from stages.common.tracking import mlflow_store
+from tests.support import backend
+from tests.support.champion import write_project
 
 ROOT = Path(__file__).parent.parent
 REPORT = Path("reports/deploy.json")
@@ -59,7 +62,7 @@ def test_the_champion_answers_the_canned_prompts(project: Path) -> None:
     first = REPORT.read_bytes()
     deploy.check(Path("reports/promote.json"), REPORT)
     assert REPORT.read_bytes() == first
-    client = store.client()
+    client = mlflow_store.client()
     experiment = client.get_experiment_by_name("world")
     assert experiment
     newest = client.search_runs([experiment.experiment_id], "attributes.run_name = 'deploy'", max_results=1)[0]
@@ -106,15 +109,15 @@ def test_weights_that_wait_for_their_first_review_do_not_stop_the_pipeline(
     assert (promoted["decision"], promoted["champion_sha256"]) == ("pending", None)
 
     deploy.check(Path("reports/promote.json"), REPORT)
-    assert journal.key_figure == ["no champion yet: version 1 waits for review, make review"]
+    assert logs.key_figure == ["no champion yet: version 1 waits for review, make review"]
     waits = {"name": "lathe", "weights_sha256": promoted["weights_sha256"], "review": "pending", "answers": []}
     assert json.loads(REPORT.read_text(encoding="utf-8")) == waits
 
-    release.approve(store.client(), "lathe", "1", "reads well", by="a person")
+    aliases.approve(mlflow_store.client(), "lathe", "1", "reads well", by="a person")
     deploy.check(Path("reports/promote.json"), REPORT)
     deployed = json.loads(REPORT.read_text(encoding="utf-8"))
     assert deployed["weights_sha256"] == promoted["weights_sha256"] and len(deployed["answers"]) == 2
-    assert journal.key_figure[0].startswith("version 1 answers")
+    assert logs.key_figure[0].startswith("version 1 answers")
 
 
 def test_the_name_to_serve_comes_from_the_promotion_s_params(
@@ -169,7 +172,7 @@ def start(folder: Path, port: int) -> "subprocess.Popen[str]":
 @contextmanager
 def elsewhere() -> Iterator[None]:
     """Have the champion computed by another server, as deploy.backend says."""
-    version, folder = registry.champion(store.client(), "lathe")
+    version, folder = registry.champion(mlflow_store.client(), "lathe")
     tokenizer, named = models.load_tokenizer(folder), fingerprint(facts(version))
     with backend.serving(models.load(folder).eval(), tokenizer, chat.stops(tokenizer), [named]) as there:
         params = Path("params.yaml").read_text(encoding="utf-8")

@@ -18,11 +18,12 @@ from unittest import mock
 
 import pytest
 
-from stages.common import checkpoints, disk_room
-from stages.common.errors import TryAgainError
-from tests import preloaded
-from tests.counts import told
-from tests.tiny import make_model, make_tokenizer, write_validated
+from stages.common.core import checkpoints
+from stages.common.runtime import disk_space
+from stages.common.runtime.errors import TryAgainError
+from tests.support import preloaded
+from tests.support.counts import told
+from tests.support.tiny import make_model, make_tokenizer, write_validated
 
 PAGE = 4096
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
@@ -33,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    from stages.common import models
+    from stages.common.core import models
 
     write_validated(tmp_path / "data")
     tokenizer = make_tokenizer()
@@ -58,12 +59,13 @@ def mounted(folder: Path) -> bool:
 def trained() -> Any:
     """Return SFT's trainer after its last step, its checkpoint written."""
     from stages import sft
-    from stages.common import params, training
-    from stages.common.run import Run
+    from stages.common.core import params
+    from stages.common.tracking.run import Run
+    from stages.common.training import fit
 
     settings = params.load(sft.Params, "sft")
     trainer = sft.build_trainer(settings, Path("model"), Path("data/conversations"), "fingerprint")
-    training.fit(trainer, settings, Run(None), "sft")
+    fit.fit(trainer, settings, Run(None), "sft")
     return trainer
 
 
@@ -89,14 +91,14 @@ def fill_up() -> dict[str, int]:
     (before,) = checkpoints.in_order(Path(trainer.args.output_dir))
     trainer.state.global_step += 1
     for count in range(10_000):
-        left = disk_room.free(before)
+        left = disk_space.free(before)
         with (before.parent / "ballast").open("wb") as ballast:
             os.posix_fallocate(ballast.fileno(), 0, max(left - count * PAGE, PAGE))
-        with mock.patch.object(disk_room, "check"):  # there was room when it was looked for
+        with mock.patch.object(disk_space, "check"):  # there was room when it was looked for
             refused = attempt(trainer, before, f"{count} pages")
         (before.parent / "ballast").unlink()
         if not refused:
-            return {"pages": count, "bytes": disk_room.size(before)}
+            return {"pages": count, "bytes": disk_space.size(before)}
     raise AssertionError("no room is enough")
 
 
@@ -175,7 +177,7 @@ def test_without_room_nothing_is_begun_and_the_stage_may_be_tried_again(world: P
 
 
 def starved(folder: str, command: list[str]) -> None:
-    with mock.patch.object(disk_room, "free", return_value=100_000):
+    with mock.patch.object(disk_space, "free", return_value=100_000):
         preloaded._stage("sft", command, folder, {})
 
 
@@ -190,7 +192,7 @@ def starved(folder: str, command: list[str]) -> None:
     ],
 )
 def test_a_full_disk_is_recognised_whatever_a_library_makes_of_it(error: Exception, full: bool) -> None:
-    assert disk_room.is_full(error) is full
+    assert disk_space.is_full(error) is full
     wrapped = RuntimeError("could not save")
     wrapped.__cause__ = error
-    assert disk_room.is_full(wrapped) is full
+    assert disk_space.is_full(wrapped) is full

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from stages import dpo
-from stages.common import checkpoints, models, training
-from stages.common.errors import DataError, ParamsError
-from stages.common.run import Run
-from stages.common.shards import write as write_records
-from tests.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
+from stages.common.core import checkpoints, models
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking.run import Run
+from stages.common.training import fit
+from tests.support.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
 
 TRAINING = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False, "learning_rate": 0.01}
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
@@ -75,7 +76,7 @@ def test_a_model_trained_with_adapters_is_kept_whole(work: Path) -> None:
 def test_a_checkpoint_keeps_adapters_apart(work: Path) -> None:
     settings = dpo.Params(training=TRAINING, lora=LORA)
     trainer = trainer_in(work, lora=LORA)
-    training.fit(trainer, settings, Run(None), "dpo")
+    fit.fit(trainer, settings, Run(None), "dpo")
     newest = checkpoints.newest(Path(trainer.args.output_dir))
     assert newest is not None
     names = {file.name for file in newest.glob("*.safetensors")}
@@ -106,5 +107,5 @@ def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work:
     model.get_input_embeddings().weight.data.fill_(float("nan"))
     models.save(model, make_tokenizer(), work / "model")
     with pytest.raises(DataError, match="the loss is nan at step 1"):
-        training.fit(trainer_in(work), dpo.Params(training=TRAINING), Run(None), "dpo")
+        fit.fit(trainer_in(work), dpo.Params(training=TRAINING), Run(None), "dpo")
     assert not list(work.rglob("checkpoint-*"))

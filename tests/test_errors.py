@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import models
-from tests.tiny import CONFIG, make_model, make_tokenizer, write_validated
+from stages.common.core import models
+from tests.support.tiny import CONFIG, make_model, make_tokenizer, write_validated
 
 ROOT = Path(__file__).parent.parent
 EVALUATE = (

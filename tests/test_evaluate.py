@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.common import models, params, records, samples, tracking
-from stages.common.errors import ParamsError
-from stages.common.evaluation import filed, measures
-from stages.common.run import Run
-from stages.common.shards import Shards
-from stages.common.shards import write as write_records
-from tests.tiny import make_model, make_tokenizer, write_validated
+from stages.common.core import models, params, records
+from stages.common.evaluation import metrics, results
+from stages.common.ranking import samples
+from stages.common.runtime.errors import ParamsError
+from stages.common.text.parquet_writer import Shards
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking import mlflow_sender
+from stages.common.tracking.run import Run
+from tests.support.tiny import make_model, make_tokenizer, write_validated
 
 PARAMS = "run: {name: test}\nevaluate: {max_new_tokens: 6, max_tokens: 64, batch_size: 4, shots: [0, 2]}\n"
 FILES = ["accuracy.csv", "answers.jsonl", "losses.csv", "metrics.json", "shots.csv", "shots.jsonl"]
@@ -23,7 +25,7 @@ FILES = ["accuracy.csv", "answers.jsonl", "losses.csv", "metrics.json", "shots.c
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "start", lambda *_, **__: nullcontext(Run(None)))
+    monkeypatch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
     (tmp_path / "params.yaml").write_text(PARAMS)
     write_validated(tmp_path / "data")
     models.save(make_model(make_tokenizer()), make_tokenizer(), tmp_path / "model")
@@ -46,7 +48,7 @@ def test_two_runs_write_the_same_bytes(work: Path, prompt: str) -> None:
 
 def test_what_is_written_is_read_back(work: Path) -> None:
     run(work, "chat", "out")
-    (found,) = filed.read(work / "out")
+    (found,) = results.read(work / "out")
     assert (found.candidate, found.prompt, len(found.answers)) == ("chat", "chat", 4)
     assert found.counts["accuracy/iid"] == found.counts["shots-0/iid"] == found.counts["shots-2/iid"] == 4
     assert found.metrics["shots-0/iid"] == found.metrics["accuracy/iid"]
@@ -62,7 +64,7 @@ def test_held_out_prompts_are_asked_too_those_without_a_reference_have_no_accura
         for name, reference in (("p:1", "Me."), ("p:2", None)):
             shards.add(work / "drawn/validation", row | {"id": name, "reference": reference})
     run(work, "chat", "out", work / "drawn")
-    (found,) = filed.read(work / "out")
+    (found,) = results.read(work / "out")
     assert len(found.answers) == 6
     assert (found.counts["accuracy/prompts"], found.counts["accuracy/iid"]) == (1, 4)
     assert found.answers["p:2"]["correct"] is None
@@ -78,7 +80,7 @@ def test_no_questions_are_no_error(work: Path) -> None:
 
 
 def test_the_headline_is_accuracy_or_else_perplexity() -> None:
-    report = measures.Report()
+    report = metrics.Report()
     report.add("perplexity/documents", 12.345, (11.0, 13.0), 100)
     assert evaluate.headline(report) == "perplexity/documents 12.35"
     report.share("accuracy/iid", [True, True, True, False])

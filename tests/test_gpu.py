@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from stages.common import memory, models
-from tests.trainers import STAGES, write_world
+from stages.common.core import models
+from stages.common.memory import estimate
+from stages.common.memory.job import Job, Reads
+from tests.support.trainers import STAGES, write_world
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [
@@ -42,7 +44,7 @@ def losses(world: Path, out: Path, device: str) -> dict[str, list[float]]:
     out.mkdir()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LATHE_TEST_FP32": "1"}
     environment |= {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "tests.trainers", str(world), str(out), *STAGES]
+    command = [sys.executable, "-m", "tests.support.trainers", str(world), str(out), *STAGES]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-6000:]
     return {stage: json.loads((out / f"{stage}.json").read_text())["losses"] for stage in STAGES}
@@ -78,17 +80,16 @@ def test_pretraining_of_half_a_billion_weights_prints_its_share_of_the_peak() ->
     done = speed * 6 * weights  # Kaplan et al. 2020, 2.1: attention's scores are left out
     peak = next((value for key, value in PEAK_FLOPS.items() if key in name), None)
     share = f", MFU {done / peak:.0%}" if peak else f", no data sheet for its peak ({done / 1e12:.0f} TFLOP/s)"
-    job = memory.Job(model.config, memory.Reads(1, TOKENS, TOKENS), BATCH, bf16=True)
-    estimated, measured = memory.estimate(job).total, torch.cuda.max_memory_allocated()
-    print(
-        f"{name}: {speed:,.0f} tokens/s{share}; memory {memory.amount(measured)}, estimated {memory.amount(estimated)}"
-    )
+    job = Job(model.config, Reads(1, TOKENS, TOKENS), BATCH, bf16=True)
+    estimated, measured = estimate.estimate(job).total, torch.cuda.max_memory_allocated()
+    sizes = f"memory {estimate.amount(measured)}, estimated {estimate.amount(estimated)}"
+    print(f"{name}: {speed:,.0f} tokens/s{share}; {sizes}")
     assert speed > 0 and torch.isfinite(loss)
     assert 0.7 < estimated / measured < 1.4
 
 
 def test_a_trainer_without_a_word_about_it_trains_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.trainers import trainer
+    from tests.support.trainers import trainer
 
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path)

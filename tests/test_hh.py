@@ -15,10 +15,12 @@ import pytest
 
 from stages import curate, ingest, pretrain, reward, validate
 from stages import tokenizer as tokenizer_stage
-from stages.common import journal, models, records, tracking
-from stages.common.run import Run
-from stages.common.shards import write as write_records
-from tests.real_data import REAL
+from stages.common.core import models, records
+from stages.common.runtime import logs
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking import mlflow_sender
+from stages.common.tracking.run import Run
+from tests.support.real_data import REAL
 
 HH = REAL / "hh_rlhf/harmless_base_test.jsonl.gz"
 STEPS = 200
@@ -68,7 +70,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(PARAMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(tracking, "start", lambda *_, **__: nullcontext(Run(None)))
+        patch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
         raw, ingested, curated, validated = (Path("data", name) for name in ("raw", "ingested", "curated", "validated"))
         reports = Path("reports")
         ingest.main(raw, ingested, Path("data/quarantine"), reports / "ingest.json")
@@ -122,7 +124,7 @@ def test_accuracy_is_reported_with_its_interval_and_the_bias_to_length(work: Pat
     assert 0 < accuracy["low"] < accuracy["value"] < accuracy["high"] < 1
     assert accuracy["high"] - accuracy["low"] < 0.2
     assert all(-1 <= value <= 1 for value in found["length_correlation"].values())
-    (said,) = journal.key_figure
+    (said,) = logs.key_figure
     shorter = 1 - found["longer_is_better"]["value"]
     print(f"{said}; the shorter answer: {shorter:.1%}; correlation with length: {found['length_correlation']}")
     assert said.startswith(f"pair accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]")

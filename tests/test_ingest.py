@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from stages.common import params, records
-from stages.common.errors import DataError, ParamsError
-from stages.common.records import SHAPES, message
+from stages.common.core import params, records
+from stages.common.core.records import SHAPES, message
+from stages.common.runtime.errors import DataError, ParamsError
 from stages.ingest import Params, ingest, summary
-from tests.real_data import REAL, needs_real_data
+from tests.support.real_data import REAL, needs_real_data
 
 USER = {"role": "user", "content": "1+1?"}
 ROWS: list[dict[str, Any]] = [

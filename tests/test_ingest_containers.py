@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.common.records import message
+from stages.common.core.records import message
 from tests.test_ingest import ROWS, USER, kept, lay, refused, run
 
 LONG = "春天来了花园里的花都开了孩子们" * 3_700  # 55,500 characters

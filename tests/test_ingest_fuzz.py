@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.common import records
-from stages.common.records import SHAPES
+from stages.common.core import records
+from stages.common.core.records import SHAPES
 from stages.ingest import Params, ingest, summary
-from tests.damage import (
+from tests.support.damage import (
     CHANGED,
     CONTAINERS,
     DAMAGED,
@@ -30,7 +30,7 @@ from tests.damage import (
     damaged,
     unpacked,
 )
-from tests.real_data import REAL, needs_real_data
+from tests.support.real_data import REAL, needs_real_data
 
 MANY = int(os.environ.get("LATHE_FUZZ_ROWS", "10000"))
 AMOUNTS = [

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import lives, preloaded
-from tests.counts import times, told
+from tests.support import lives, preloaded
+from tests.support.counts import times, told
 
 KILLS = dict(zip(lives.TRAINERS, (17, 17, 17, 17, 16, 16), strict=True))
 STOP_SECONDS = 10

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import checkpoints
-from stages.common.errors import EXIT_DONE, EXIT_RUNNING, AlreadyRunningError
-from tests import lives, preloaded
-from tests.counts import times, told
+from stages.common.core import checkpoints
+from stages.common.runtime.errors import EXIT_DONE, EXIT_RUNNING, AlreadyRunningError
+from tests.support import lives, preloaded
+from tests.support.counts import times, told
 
 AT_ONCE = 8
 

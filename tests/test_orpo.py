@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from stages import orpo
-from stages.common import checkpoints, labels, lora, models, preferences, training
-from stages.common.errors import DataError, ParamsError
-from stages.common.run import Run
-from stages.common.shards import write as write_records
-from tests.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
+from stages.common.core import checkpoints, models
+from stages.common.finetuning import label_positions, lora
+from stages.common.pairs import preference_pairs
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking.run import Run
+from stages.common.training import fit
+from tests.support.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
 
 TRAINING = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
 HALF, QUARTER, FIFTH = math.log(0.5), math.log(0.25), math.log(0.2)
@@ -71,8 +74,8 @@ def test_padding_and_batching_do_not_change_a_pairs_loss() -> None:
         {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]},
         {"prompt_ids": [11], "chosen_ids": [12], "rejected_ids": [13, 14, 15, 16]},
     ]
-    apart = [trainer.compute_loss(model, preferences.collate([row])).item() for row in rows]
-    together = trainer.compute_loss(model, preferences.collate(rows)).item()
+    apart = [trainer.compute_loss(model, preference_pairs.collate([row])).item() for row in rows]
+    together = trainer.compute_loss(model, preference_pairs.collate(rows)).item()
     assert together == pytest.approx(sum(apart) / 2, abs=1e-6)
 
 
@@ -87,8 +90,8 @@ def test_only_adapters_learn_when_lora_is_set() -> None:
     tokenizer = make_tokenizer()
     adapters = lora.config({"r": 2, "target_modules": ["q_proj"]}, "orpo.lora")
     model = lora.wrap(make_model(tokenizer), adapters)
-    batch = preferences.collate([{"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]}])
-    keep, targets = labels.labelled_positions(batch.pop("answers"))
+    batch = preference_pairs.collate([{"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]}])
+    keep, targets = label_positions.labelled_positions(batch.pop("answers"))
     logits = model(**batch, logits_to_keep=keep).logits
     chosen, rejected = orpo.answer_log_probabilities(logits, targets).chunk(2)
     orpo.orpo_loss(chosen, rejected, 0.1).backward()
@@ -116,5 +119,5 @@ def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work:
     model.get_input_embeddings().weight.data.fill_(float("nan"))
     models.save(model, make_tokenizer(), work / "model")
     with pytest.raises(DataError, match="the loss is nan at step 1"):
-        training.fit(trainer_in(work), orpo.Params(training=TRAINING), Run(None), "orpo")
+        fit.fit(trainer_in(work), orpo.Params(training=TRAINING), Run(None), "orpo")
     assert not list(work.rglob("checkpoint-*"))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests import project
-from tests.real_data import REAL, needs_real_data
+from tests.support import project
+from tests.support.real_data import REAL, needs_real_data
 
 FILES = (
     "wikitext2/valid.txt",

@@ -24,7 +24,7 @@ CONSTRAINTS = {
     if version
 }
 NOT_IMPORTED = {
-    "honcho": "flows/services.py starts it as a command",
+    "honcho": "flows/local/services.py starts it as a command",
     "xxhash": "datatrove's, and capped here",
 }
 EXTRAS = {"ray"}  # imported only where its extra is asked for
@@ -141,7 +141,7 @@ def test_ci_makes_a_new_environment_and_calls_make_test() -> None:
 
 
 def test_hooks_call_make_and_download_nothing() -> None:
-    from stages.common import params
+    from stages.common.core import params
 
     repos = params.plain(params.read_yaml(ROOT / ".pre-commit-config.yaml"))["repos"]
     assert [repo["repo"] for repo in repos] == ["local"]

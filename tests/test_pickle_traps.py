@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from stages.common import checkpoints, models, scoring
-from stages.common.errors import DataError
-from tests.common.test_scoring import reward_model
-from tests.tiny import make_model, make_tokenizer
+from stages.common.core import checkpoints, models
+from stages.common.reward import scoring
+from stages.common.runtime.errors import DataError
+from tests.common.reward.test_scoring import reward_model
+from tests.support.tiny import make_model, make_tokenizer
 
 CODE = "from pathlib import Path\nPath(__file__).with_name('canary').touch()\nPath({canary!r}).touch()\n"
 MODULE = CODE + "from transformers import LlamaConfig as Evil, LlamaForCausalLM as EvilModel\n"
@@ -166,7 +167,7 @@ def test_a_trap_in_a_checkpoint_is_not_sprung_even_under_a_forged_manifest(
 
 def small_trainer(given: Path) -> Any:
     from stages import sft
-    from tests.tiny import write_validated
+    from tests.support.tiny import write_validated
 
     if not Path("data").exists():
         write_validated(Path("data"))

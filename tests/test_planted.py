@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from stages import demo, ingest
-from stages.common import params, records
+from stages.common.core import params, records
+from stages.common.core.records import Record
 from stages.common.curate.executors import Executor
 from stages.common.demo import rows as demo_rows
 from stages.common.demo import world
-from stages.common.records import Record
 from stages.curate import Params, curate, publish
 
 ROOT = Path(__file__).parent.parent

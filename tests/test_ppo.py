@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from stages.common import checkpoints, models, packing, ppo_report, process, scoring, training
-from stages.common.errors import DataError, ParamsError, StopRequested
-from tests.small_ppo import trainer_in, write_ppo
+from stages.common.core import checkpoints, models
+from stages.common.ppo import report as ppo_report
+from stages.common.reward import scoring
+from stages.common.runtime import process
+from stages.common.runtime.errors import DataError, ParamsError, StopRequested
+from stages.common.training import fit, packed_blocks
+from tests.support.small_ppo import trainer_in, write_ppo
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path) -> None:
         training={"per_device_train_batch_size": 32, "lr_scheduler_type": "constant"},
     )
     bandit(trainer)
-    training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    fit.fit(trainer, trainer.settings, trainer.run, "ppo")
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     assert rewards[0] < 0.5
     assert sum(rewards[-3:]) / 3 >= 0.95
@@ -51,7 +55,7 @@ def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path) -> None:
 
 def test_the_first_ratio_is_one_and_kl_to_the_start_is_none(work: Path) -> None:
     trainer = trainer_in(work)
-    training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    fit.fit(trainer, trainer.settings, trainer.run, "ppo")
     first = trainer.state.log_history[0]
     assert first["clip_fraction"] == 0
     assert first["update_kl"] == pytest.approx(0.0, abs=1e-9)
@@ -67,7 +71,7 @@ def test_the_first_ratio_is_one_under_autocast_too(work: Path, monkeypatch: pyte
         trainer = trainer_in(work, training={"bf16": True, "per_device_train_batch_size": 8})
         if not is_read_again:
             trainer.collector.drawn = trainer.collector.drawn._replace(autocast=None)
-        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
         found.append(trainer.state.log_history[0]["update_kl"])
     again, decoders = found
     assert 0 <= again < 1e-3 * decoders
@@ -80,21 +84,21 @@ def test_a_stop_in_the_first_rollout_saves_and_resumes_to_the_same_weights(
         return torch.cat([value.detach().flatten() for value in trainer.model.parameters()])
 
     whole = trainer_in(work)
-    training.fit(whole, whole.settings, whole.run, "ppo")
+    fit.fit(whole, whole.settings, whole.run, "ppo")
     monkeypatch.setattr(checkpoints, "ROOT", work / "again")
     stopped = trainer_in(work)
     with monkeypatch.context() as patch:
         patch.setattr(process, "stop_requested", lambda: True)
         with pytest.raises(StopRequested):
-            training.fit(stopped, stopped.settings, stopped.run, "ppo")
+            fit.fit(stopped, stopped.settings, stopped.run, "ppo")
     assert [path.name for path in (work / "again/ppo/test").glob("checkpoint-*")] == ["checkpoint-0"]
     resumed = trainer_in(work)
-    training.fit(resumed, resumed.settings, resumed.run, "ppo")
+    fit.fit(resumed, resumed.settings, resumed.run, "ppo")
     assert torch.equal(weights(whole), weights(resumed))
 
 
 def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None:
-    from stages.common import ppo_core
+    from stages.common.ppo import losses as ppo_core
 
     trainer = trainer_in(work, training={"per_device_train_batch_size": 8}, value_weight=0.5, ppo_epochs=1)
     loss = trainer.compute_loss(trainer.model, {"place": torch.arange(8)})
@@ -124,7 +128,7 @@ def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None
 def test_the_value_model_learns_first_and_alone(work: Path) -> None:
     trainer = trainer_in(work, value_warmup=1, rollouts_per_epoch=1, value_clip=None)
     start = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    fit.fit(trainer, trainer.settings, trainer.run, "ppo")
     moved = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, start[name])}
     assert moved
     assert all(name.startswith("value.") for name in moved)
@@ -138,7 +142,7 @@ def test_accumulated_shares_make_the_step_of_one_batch(work: Path) -> None:
         checkpoints.ROOT = work / f"checkpoints-{batch}"  # restored by the fixture's monkeypatch
         one = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
         trainer = trainer_in(work, training=one | {"optim": "sgd", "learning_rate": 0.1})
-        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
         ends.append(torch.cat([value.detach().flatten() for value in trainer.model.policy.parameters()]))
     assert torch.allclose(ends[0], ends[1], atol=1e-5)
 
@@ -146,7 +150,7 @@ def test_accumulated_shares_make_the_step_of_one_batch(work: Path) -> None:
 def test_adapters_are_trained_the_reference_is_the_policy_without_them_and_what_is_kept_is_whole(work: Path) -> None:
     trainer = trainer_in(work, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
     assert trainer.collector.reference is None
-    kept = training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    kept = fit.fit(trainer, trainer.settings, trainer.run, "ppo")
     trained = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
     assert all("lora" in name or "score" in name for name in trained)
     assert {name.split(".")[0] for name in trained} == {"policy", "value"}
@@ -165,9 +169,9 @@ def test_ptx_holds_the_loss_on_documents(work: Path) -> None:
         checkpoints.ROOT = work / f"checkpoints-{weight}"
         trainer = trainer_in(work, ptx_weight=weight, ptx_block_tokens=32, ptx_blocks=4)
         documents = work / "documents/train"
-        blocks = packing.documents(trainer.processing_class, documents, 32, Path(trainer.args.output_dir))
+        blocks = packed_blocks.documents(trainer.processing_class, documents, 32, Path(trainer.args.output_dir))
         trainer.blocks = blocks if weight else None
-        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
         batch = torch.stack([blocks[index]["input_ids"] for index in range(len(blocks))])
         with torch.no_grad():
             losses[weight] = trainer.model.policy(input_ids=batch, labels=batch).loss.item()
@@ -178,7 +182,7 @@ def test_ptx_holds_the_loss_on_documents(work: Path) -> None:
 def test_an_average_is_kept_in_place_of_the_weights(work: Path) -> None:
     trainer = trainer_in(work, average_decay=0.5)
     start = {name: value.detach().clone() for name, value in trainer.model.policy.named_parameters()}
-    kept = training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    kept = fit.fit(trainer, trainer.settings, trainer.run, "ppo")
     found, now = dict(models.load(kept[0]).named_parameters()), dict(trainer.model.policy.named_parameters())
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(found[name], now[name])
@@ -188,7 +192,7 @@ def test_an_average_is_kept_in_place_of_the_weights(work: Path) -> None:
 
 def test_a_kl_that_explodes_ends_training_and_the_policy_before_it_comes_out(work: Path) -> None:
     trainer = trainer_in(work, kl_stop=0.02, training={"num_train_epochs": 40, "learning_rate": 0.0003})
-    kept = training.fit(trainer, trainer.settings, trainer.run, "ppo")
+    kept = fit.fit(trainer, trainer.settings, trainer.run, "ppo")
     assert trainer.state.global_step < trainer.state.max_steps
     reason = ppo_report.exploded(trainer.state.log_history, 0.02)
     assert "KL to the starting policy reached" in reason
@@ -200,7 +204,7 @@ def test_a_kl_that_explodes_ends_training_and_the_policy_before_it_comes_out(wor
     best = next(row for row in report["epochs"] if row["epoch"] == report["best"])
     assert best["kl_k1"] <= 0.02
     again = trainer_in(work, kl_stop=0.02, training={"num_train_epochs": 40, "learning_rate": 0.0003})
-    assert training.fit(again, again.settings, again.run, "ppo") == kept
+    assert fit.fit(again, again.settings, again.run, "ppo") == kept
     assert again.state.global_step == trainer.state.global_step
 
 
@@ -224,7 +228,7 @@ def test_a_reward_that_is_no_number_stops_the_training(work: Path) -> None:
     trainer = trainer_in(work)
     trainer.collector._score = lambda prompts, answers: [math.nan] * len(prompts)
     with pytest.raises(DataError, match="a score is not a number"):
-        training.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
 
 
 def test_the_lead_is_paired_by_prompt() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainers import STAGES, write_world
+from tests.support.trainers import STAGES, write_world
 
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4
@@ -26,7 +26,7 @@ ACCELERATE = ["-m", "accelerate.commands.launch", "--config_file"]
 def launch(folder: Path, out: str, launcher: list[str]) -> dict[str, Any]:
     """Train every stage behind a launcher; return the losses and the model's folder of each."""
     (folder / out).mkdir()
-    command = [sys.executable, *launcher, "-m", "tests.trainers", str(folder), str(folder / out), *STAGES]
+    command = [sys.executable, *launcher, "-m", "tests.support.trainers", str(folder), str(folder / out), *STAGES]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stderr[-6000:]

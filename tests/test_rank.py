@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from stages import rank
-from stages.common import journal, models, records, samples, scoring
-from stages.common.errors import DataError, ParamsError, TryAgainError
-from stages.common.judge import JudgeParams
-from stages.common.shards import Shards
-from stages.common.shards import write as write_records
-from tests.judge_server import serving
-from tests.tiny import comparison, make_model, make_tokenizer
+from stages.common.core import models, records
+from stages.common.ranking import samples
+from stages.common.ranking.llm_judge import JudgeParams
+from stages.common.reward import scoring
+from stages.common.runtime import logs
+from stages.common.runtime.errors import DataError, ParamsError, TryAgainError
+from stages.common.text.parquet_writer import Shards
+from stages.common.text.parquet_writer import write as write_records
+from tests.support.judge_server import serving
+from tests.support.tiny import comparison, make_model, make_tokenizer
 
 
 def drawn(number: int, responses: list[str], reference: str | None = "Paris.") -> records.Record:
@@ -80,7 +83,7 @@ def test_the_stage_writes_its_report_and_says_its_figure(work: Path) -> None:
     (work / "params.yaml").write_text("run: {name: test}\nrank: {annotators: [rules]}\n")
     rank.main(work / "samples", work / "out", work / "given", work / "pool", work / "r1.json")
     assert json.loads((work / "r1.json").read_text())["comparisons"]["train"] == 2
-    assert journal.key_figure == ["3 comparisons ranked by rules"]
+    assert logs.key_figure == ["3 comparisons ranked by rules"]
 
 
 def test_the_pool_holds_the_earlier_comparisons_and_these(work: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from stages import report
-from stages.common import tracking
-from stages.common.errors import DataError, ParamsError
-from stages.common.evaluation import filed, measures
-from stages.common.run import Run
+from stages.common.evaluation import metrics, results
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.tracking import mlflow_sender
+from stages.common.tracking.run import Run
 
 BAD = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 
@@ -42,7 +42,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def answer(number: int, text: str, correct: bool, reward: float) -> measures.Answer:
+def answer(number: int, text: str, correct: bool, reward: float) -> metrics.Answer:
     return {
         "id": f"q:{number}",
         "group": ("iid", "honesty")[number % 2],
@@ -59,22 +59,22 @@ def answer(number: int, text: str, correct: bool, reward: float) -> measures.Ans
 def evaluate(folder: Path, candidate: str, right: int, losses: list[tuple[float, int]], before: str) -> None:
     answers = [answer(n, "Right." if n < right else f"Wrong. {BAD}", n < right, float(n < right)) for n in range(20)]
     shots = [{"shots": count} | row for count in (0, 2) for row in answers]
-    found = measures.Report()
-    measures.accuracy(found, answers)
+    found = metrics.Report()
+    metrics.accuracy(found, answers)
     for count in (0, 2):
-        measures.accuracy(found, answers, f"shots-{count}")
-    measures.behaviour(found, answers, "chat")
-    measures.rewards(found, answers)
-    measures.perplexities(found, {"documents": losses})
+        metrics.accuracy(found, answers, f"shots-{count}")
+    metrics.behaviour(found, answers, "chat")
+    metrics.rewards(found, answers)
+    metrics.perplexities(found, {"documents": losses})
     facts = {"candidate": candidate, "before": before, "model": "m", "prompt": "chat"}
     hashes = {"weights_sha256": "a", "questions_sha256": "b", "test_sha256": "c"}
-    filed.write(found, answers, shots, {"documents": losses}, folder / candidate, facts | hashes)
+    results.write(found, answers, shots, {"documents": losses}, folder / candidate, facts | hashes)
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "start", lambda *_, **__: nullcontext(Run(None)))
+    monkeypatch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
     (tmp_path / "params.yaml").write_text("report: {examples_per_group: 2}\n")
     (tmp_path / "sft.csv").write_text(
         "step,epoch,loss,learning_rate,eval_loss\n1,1,2.5,0.1,\n2,1,1.5,0.1,\n2,1,,,1.75\n"
@@ -132,7 +132,7 @@ def test_the_page_says_what_was_found(work: Path) -> None:
 
 
 def test_candidates_stand_as_trained(work: Path) -> None:
-    found = {one.candidate: one for one in filed.read(Path("evaluate"))}
+    found = {one.candidate: one for one in results.read(Path("evaluate"))}
     order = report.in_order(found)
     assert [one.candidate for one in order] == ["pretrain", "sft_best", "dpo"]
 

@@ -9,22 +9,15 @@ import pytest
 import torch
 
 from stages import reward
-from stages.common import (
-    chat,
-    checkpoints,
-    demonstrations,
-    models,
-    preferences,
-    ranked_answers,
-    records,
-    reward_report,
-    scoring,
-    training,
-)
-from stages.common.errors import DataError, ParamsError
-from stages.common.run import Run
-from stages.common.shards import write as write_records
-from tests.tiny import NOTHING_TO_LEARN, comparison, conversation, make_model, make_tokenizer, write_validated
+from stages.common.core import chat, checkpoints, models, records
+from stages.common.pairs import preference_pairs
+from stages.common.reward import calibration, dataset, scoring
+from stages.common.reward import report as reward_report
+from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking.run import Run
+from stages.common.training import fit
+from tests.support.tiny import NOTHING_TO_LEARN, comparison, conversation, make_model, make_tokenizer, write_validated
 
 TRAINING = {"max_steps": 12, "per_device_train_batch_size": 8, "learning_rate": 0.01, "warmup_steps": 2}
 
@@ -88,7 +81,7 @@ def test_training_scoring_and_transformers_read_one_number(work: Path) -> None:
 def test_demonstrations_score_zero_on_average(work: Path) -> None:
     trainer = trainer_in(work)
     trainer.save_model(str(work / "out"))
-    rows = demonstrations.tokenise(make_tokenizer(), work / "conversations", 7, 256)
+    rows = calibration.tokenise(make_tokenizer(), work / "conversations", 7, 256)
     assert len(rows) == 7
     before = scoring.score_rows(scoring.load(work / "out"), rows)
     known = reward.shift(work / "out", rows)
@@ -104,10 +97,10 @@ def test_a_demonstration_ends_with_its_last_answer(tmp_path: Path) -> None:
     asked["messages"].append(records.message("user", "And of land 2?"))
     rows = [asked, conversation(2, "long " * 200), conversation(3) | {"messages": [records.message("user", "Hello?")]}]
     write_records(rows, tmp_path / "train", "conversations")
-    (tokens,) = demonstrations.tokenise(tokenizer, tmp_path, 1000, 256)
+    (tokens,) = calibration.tokenise(tokenizer, tmp_path, 1000, 256)
     assert tokens == chat.encode(tokenizer, conversation(1)["messages"]).input_ids
     with pytest.raises(DataError, match="no answer within 5 tokens"):
-        demonstrations.tokenise(tokenizer, tmp_path, 1000, 5)
+        calibration.tokenise(tokenizer, tmp_path, 1000, 5)
 
 
 def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:
@@ -149,13 +142,13 @@ def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Pat
     pairs = [
         comparison(200, [row["responses"][better], row["responses"][worse]], [1, 2]) | {"prompt": row["prompt"]}
         for row in rows
-        for better, worse in preferences.pairs(row["ranks"], "all")
+        for better, worse in preference_pairs.pairs(row["ranks"], "all")
     ]
     assert len(pairs) == 18
     found = []
     for split, given in (("kwise", rows), ("pairwise", pairs)):
         write_records(given, work / split / "train", "comparisons")
-        made, _ = ranked_answers.tokenise(make_tokenizer(), [work / split], "train", 200)
+        made, _ = dataset.tokenise(make_tokenizer(), [work / split], "train", 200)
         batch = trainer.data_collator(made)
         rows_read = {("kwise", False): 12, ("pairwise", False): 36, ("kwise", True): 3, ("pairwise", True): 18}
         assert len(batch["input_ids"]) == rows_read[split, shared]
@@ -174,14 +167,14 @@ def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work:
     trainer = trainer_in(work)
     trainer.model.get_submodule("score").weight.data.fill_(float("nan"))
     with pytest.raises(DataError, match="the loss is nan at step 1"):
-        training.fit(trainer, settings_of(), Run(None), "reward")
+        fit.fit(trainer, settings_of(), Run(None), "reward")
     assert not list(work.rglob("checkpoint-*"))
 
 
 def test_a_validation_loss_that_is_no_number_keeps_no_model(work: Path) -> None:
     trainer = trainer_in(work, training=TRAINING | {"max_steps": 1, "learning_rate": float("inf"), "warmup_steps": 0})
     with pytest.raises(DataError, match="the validation loss is nan at step 1"):
-        training.fit(trainer, settings_of(), Run(None), "reward")
+        fit.fit(trainer, settings_of(), Run(None), "reward")
     assert not list(work.rglob("epoch-*"))
     assert not list(work.rglob("checkpoint-*"))
 

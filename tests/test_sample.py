@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from stages import rank, sample
-from stages.common import chat, generation, journal, models, progress, records, samples
-from stages.common.errors import DataError, ParamsError, StopRequested
-from stages.common.shards import write as write_records
-from tests.tiny import conversation, make_model, make_tokenizer
+from stages.common.core import chat, models, records
+from stages.common.generation import generator
+from stages.common.ranking import samples
+from stages.common.runtime import logs, progress
+from stages.common.runtime.errors import DataError, ParamsError, StopRequested
+from stages.common.text.parquet_writer import write as write_records
+from tests.support.tiny import conversation, make_model, make_tokenizer
 
 PARAMS = "run: {name: test}\nsample: {answers: 3, max_new_tokens: 6, batch_size: 5}\nrank: {annotators: [rules]}\n"
 
@@ -70,7 +73,7 @@ def test_every_prompt_gets_its_answers_in_its_split_and_rank_reads_them(work: Pa
     read = [one for split in records.SPLITS for one in samples.read(work / "out", split)]
     assert report["different"] == sum(len(one.responses) for one in read)
     assert report["comparable"] == sum(len(one.responses) > 1 for one in read) > 0
-    assert journal.key_figure == [f"33 answers; {report['comparable']} of 11 prompts have two different ones or more"]
+    assert logs.key_figure == [f"33 answers; {report['comparable']} of 11 prompts have two different ones or more"]
     rank.main(work / "out", work / "ranked", work / "given", work / "pool", work / "r1.json")
     comparisons = json.loads((work / "r1.json").read_text())["comparisons"]
     assert comparisons["train"] + comparisons["validation"] == report["comparable"]
@@ -99,7 +102,7 @@ def test_a_stopped_sampling_goes_on_and_writes_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(sample, "PROMPTS_AT_ONCE", 4)
     run(work, "whole")
-    decode, calls = generation.decode, []
+    decode, calls = generator.decode, []
 
     def stopped(*given: Any, **named: Any) -> Any:
         calls.append(1)
@@ -107,7 +110,7 @@ def test_a_stopped_sampling_goes_on_and_writes_the_same_bytes(
             raise StopRequested
         return decode(*given, **named)
 
-    monkeypatch.setattr(generation, "decode", stopped)
+    monkeypatch.setattr(generator, "decode", stopped)
     with pytest.raises(StopRequested):
         run(work, "resumed")
     (parts,) = (work / "checkpoints/sample").iterdir()

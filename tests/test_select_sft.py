@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from stages import select_sft
-from stages.common import models, tracking
-from stages.common.errors import DataError
-from stages.common.run import Run
-from stages.common.shards import write as write_records
-from tests.common.test_scoring import reward_model
-from tests.tiny import conversation, make_model, make_tokenizer
+from stages.common.core import models
+from stages.common.runtime.errors import DataError
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking import mlflow_sender
+from stages.common.tracking.run import Run
+from tests.common.reward.test_scoring import reward_model
+from tests.support.tiny import conversation, make_model, make_tokenizer
 
 PARAMS = "run: {name: test}\nselect_sft: {max_new_tokens: 4, batch_size: 2}\n"
 CURVE = "step,epoch,loss,learning_rate,eval_loss\n1,0.5,2.0,0.1,\n2,1,,,1.5\n3,1.5,1.0,0.1,\n4,2,,,1.75\n"
@@ -64,7 +65,7 @@ def test_the_picked_epoch_is_copied_whole_and_two_runs_write_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "start", lambda *_, **__: nullcontext(Run(None)))
+    monkeypatch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "sft.csv").write_text(CURVE)
     tokenizer = make_tokenizer()

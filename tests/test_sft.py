@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from stages import sft
-from stages.common import labels
-from stages.common.errors import DataError
-from stages.common.shards import write as write_records
-from tests.tiny import conversation, make_model, make_tokenizer
+from stages.common.finetuning import label_positions
+from stages.common.runtime.errors import DataError
+from stages.common.text.parquet_writer import write as write_records
+from tests.support.tiny import conversation, make_model, make_tokenizer
 
 
 def test_a_batch_without_labels_has_a_loss_of_zero_and_a_gradient() -> None:
-    keep, targets = labels.labelled_positions(torch.full((2, 3), -100))
+    keep, targets = label_positions.labelled_positions(torch.full((2, 3), -100))
     logits = torch.randn(2, len(keep), 9, requires_grad=True)
     loss = sft.token_loss(logits, targets, None)
     loss.backward()
@@ -28,7 +28,7 @@ def test_the_loss_and_its_gradient_equal_transformers_own() -> None:
     answers = torch.where(torch.rand(3, 20) < 0.3, ids, -100)
     expected = model(input_ids=ids, labels=answers).loss
     expected_gradient = torch.autograd.grad(expected, model.get_input_embeddings().weight)[0]
-    keep, targets = labels.labelled_positions(answers)
+    keep, targets = label_positions.labelled_positions(answers)
     loss = sft.token_loss(model(input_ids=ids, logits_to_keep=keep).logits, targets, None)
     gradient = torch.autograd.grad(loss, model.get_input_embeddings().weight)[0]
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stages.common import params, records
-from tests import project
-from tests.counts import FULL
+from stages.common.core import params, records
+from tests.support import project
+from tests.support.counts import FULL
 
 SMALL: dict[str, Any] = {
     "demo.documents.paragraph_rounds": 2,
@@ -128,13 +128,13 @@ def test_plots_can_be_shown(done: Path) -> None:
     ],
 )
 def test_a_record_is_followed_from_raw_row_to_tokens_and_answer(done: Path, name: str, steps: list[str]) -> None:
-    from stages.common import records
+    from stages.common.core import records
 
     shape = {"conversations_openai.jsonl": "conversations", "articles.jsonl": "documents"}.get(name, "questions")
     identifier = next(
         row["id"] for row in records.read(done / "data/validated" / shape) if row["source"] == f"demo/{name}"
     )
-    result = project.run(done, "python", "-m", "flows.trace", identifier)
+    result = project.run(done, "python", "-m", "flows.cli.trace", identifier)
     assert result.returncode == 0, result.stderr
     places = [line.split(". ", 1)[1] for line in result.stdout.splitlines() if line[:1].isdigit() and ". " in line[:4]]
     found = iter(places)
@@ -148,7 +148,7 @@ def test_a_record_is_followed_from_raw_row_to_tokens_and_answer(done: Path, name
 @pytest.mark.parametrize("kind", ["malformed", "exact_duplicate"])
 def test_a_refused_record_is_followed_to_where_it_was_put_aside(done: Path, kind: str) -> None:
     planted = json.loads((done / "reports/demo.json").read_text(encoding="utf-8"))["planted_rows"]
-    result = project.run(done, "python", "-m", "flows.trace", planted[kind][0]["id"])
+    result = project.run(done, "python", "-m", "flows.cli.trace", planted[kind][0]["id"])
     assert result.returncode == 0, result.stderr
     last = result.stdout.strip().splitlines()[-2:]
     assert last[1].startswith("put aside: ")
@@ -156,7 +156,7 @@ def test_a_refused_record_is_followed_to_where_it_was_put_aside(done: Path, kind
 
 
 def test_an_unknown_record_is_an_error_with_a_hint(done: Path) -> None:
-    result = project.run(done, "python", "-m", "flows.trace", "demo/articles.jsonl:999999")
+    result = project.run(done, "python", "-m", "flows.cli.trace", "demo/articles.jsonl:999999")
     assert result.returncode == 4
     assert "the file ends before line 999999" in result.stderr
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.common.core.records import SHAPES, Record
 from stages.common.curate.executors import Executor
-from stages.common.errors import EXIT_DATA, DataError
-from stages.common.records import SHAPES, Record
-from stages.common.shards import write as write_records
-from stages.common.validate.door import Door, Finding
+from stages.common.runtime.errors import EXIT_DATA, DataError
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.validate.great_expectations import Door, Finding
 from stages.validate import Promised, check, hand_over, refuse, summary
-from tests.validate_faults import (
+from tests.support.validate_faults import (
     FAULTS,
     FAULTY,
     FOLDERS,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import background, server
-from tests.flows import attacked
+from flows.local import background, server
+from tests.support import attacked
 
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """\
@@ -46,11 +46,11 @@ stages:
 """
 UPPER = """\
 from pathlib import Path
-from stages.common import journal, process
+from stages.common.runtime import logs, process
 
 def main() -> None:
     Path("upper.txt").write_text(Path("raw.txt").read_text().upper())
-    journal.report("2 lines")
+    logs.report("2 lines")
 
 process.run("upper", main)
 """

@@ -9,8 +9,8 @@ import time
 import httpx
 import pytest
 
-from tests.common.serving.attacks import post, raw, status
-from tests.flows.attacked import ALIVE, MLFLOW, READ, SECRET, WRITE, call, get
+from tests.support.attacked import ALIVE, MLFLOW, READ, SECRET, WRITE, call, get
+from tests.support.attacks import post, raw, status
 
 HOSTS = ["evil.example", "", "127.0.0.1.evil.example", "evil.example:{port}", "169.254.169.254", "0.0.0.0:{port}"]
 HOSTS += ["10.evil.example", "localhost:{port}.evil.example", "192.168.evil.example", "172.16.0.1:{port}"]

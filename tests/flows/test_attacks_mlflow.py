@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.common.serving.attacks import post, raw, status
-from tests.flows.attacked import FILES, MLFLOW, SECRET, call, get
+from tests.support.attacked import FILES, MLFLOW, SECRET, call, get
+from tests.support.attacks import post, raw, status
 
 on_mlflow = pytest.mark.parametrize("target", ["mlflow"], indirect=True)
 

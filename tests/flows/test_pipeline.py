@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flows import pipeline
-from stages.common.errors import ParamsError
+from stages.common.runtime.errors import ParamsError
 
 
 @pytest.fixture

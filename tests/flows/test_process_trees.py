@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.counts import times, told
 from tests.flows.conftest import environment
 from tests.flows.test_train import upper
+from tests.support.counts import times, told
 
 SECONDS = 5.0
 # A stage at work, with a worker process of its own, as curation has them.

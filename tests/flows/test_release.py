@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from stages.common import promotions, registry, release, store
-from stages.common.gate import Comparison, Decision
+from stages.common.release import aliases, promotion_history, registry
+from stages.common.release.gate import Comparison, Decision
+from stages.common.tracking import mlflow_store
 from tests.flows.conftest import environment
 from tests.flows.test_train import read
 
@@ -26,13 +27,13 @@ def project(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(repository)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (repository / "params.yaml").write_text("run: {name: world}\npromote: {name: lathe}\n")
-    client = store.client()
+    client = mlflow_store.client()
     client.create_registered_model("lathe")
     for approval in ("auto", "manual"):
         made = client.create_model_version("lathe", "file:///nowhere")
         version = registry.numbered(client, "lathe", str(made.version))
         held = registry.with_alias(client, "lathe", "champion")
-        release.release(client, version, PASSED, approval, "# The card", held)
+        aliases.release(client, version, PASSED, approval, "# The card", held)
     return repository
 
 
@@ -71,7 +72,7 @@ def said(process: "subprocess.Popen[str]") -> str:
 
 
 def champion() -> tuple[str, dict[str, str]]:
-    client = store.client()
+    client = mlflow_store.client()
     found = registry.with_alias(client, "lathe", "champion")
     assert found
     return found.number, registry.numbered(client, "lathe", "2").tags
@@ -91,7 +92,7 @@ def test_the_form_decides(paused: tuple["subprocess.Popen[str]", str], prefect_u
     number, tags = champion()
     assert number == "2"
     assert [tags[key] for key in ("review", "review_by", "review_reason")] == ["approved", "ann", "reads well"]
-    last = promotions.read()[-1]
+    last = promotion_history.read()[-1]
     assert [last[key] for key in ("action", "who", "reason", "from", "to")] == [
         *("approved", "ann", "reads well"),
         *("1", "2"),
@@ -108,14 +109,14 @@ def test_a_no_is_recorded_and_moves_nothing(paused: tuple["subprocess.Popen[str]
 
 def test_the_alias_moved_in_mlflow_decides_alike(paused: tuple["subprocess.Popen[str]", str]) -> None:
     process, _ = paused
-    store.client().set_registered_model_alias("lathe", "champion", "2")
+    mlflow_store.client().set_registered_model_alias("lathe", "champion", "2")
     assert "version 2 was decided elsewhere: alias champion was moved by hand" in said(process)
     number, tags = champion()
     assert (number, tags["review"]) == ("2", "approved")
-    previous = registry.with_alias(store.client(), "lathe", "previous")
+    previous = registry.with_alias(mlflow_store.client(), "lathe", "previous")
     assert previous
     assert previous.number == "1"
-    assert promotions.read()[-1]["action"] == "moved by hand"
+    assert promotion_history.read()[-1]["action"] == "moved by hand"
 
 
 def test_the_commands_decide_without_a_server(project: Path) -> None:

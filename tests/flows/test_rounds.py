@@ -7,8 +7,9 @@ import pytest
 
 from flows import pipeline, rounds
 from flows.repro import StageFailed
-from stages.common import errors, params
-from stages.common.errors import ParamsError
+from stages.common.core import params
+from stages.common.runtime import errors
+from stages.common.runtime.errors import ParamsError
 
 ROOT = Path(__file__).parents[2]
 

@@ -42,7 +42,8 @@ SLEEPS = """
 
 def upper(repository: Path, body: str) -> None:
     (repository / "upper.py").write_text(
-        "import os\nimport signal\nimport time\nfrom pathlib import Path\nfrom stages.common import errors, process\n\n"
+        "import os\nimport signal\nimport time\nfrom pathlib import Path\n"
+        "from stages.common.runtime import errors, process\n\n"
         f"def main() -> None:\n    {body.strip()}\n\nprocess.run('upper', main)\n"
     )
 

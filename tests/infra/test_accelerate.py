@@ -24,7 +24,7 @@ PROBE = "import os; print('rank', os.environ.get('RANK', '0'), 'of', os.environ.
 
 
 def keys(path: Path) -> set[str]:
-    from stages.common import params
+    from stages.common.core import params
 
     return set(params.plain(params.read_yaml(path)))
 

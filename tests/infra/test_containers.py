@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.common import params
+from stages.common.core import params
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -56,8 +56,8 @@ def split(command: str) -> tuple[tuple[str, ...], list[str]]:
 @pytest.mark.parametrize(("where", "command"), commands(), ids=[where for where, _ in commands()])
 def test_a_command_exists_and_knows_its_options(where: str, command: str) -> None:
     name, options = split(command)
-    if name == ("python", "-m", "flows.server"):  # takes no options, --help neither: it becomes the server
-        assert not options and (ROOT / "flows/server.py").is_file()
+    if name == ("python", "-m", "flows.local.server"):  # takes no options, --help neither: it becomes the server
+        assert not options and (ROOT / "flows/local/server.py").is_file()
         return
     text = usage(name)
     for option in options:
@@ -142,7 +142,8 @@ def test_the_procfile_has_the_services_of_compose() -> None:
 
 
 def test_deployments_are_of_our_flows_on_our_pool_and_the_nightly_one_is_paused() -> None:
-    from flows import release, services, train
+    from flows import release, train
+    from flows.local import services
 
     flows: dict[str, Any] = {
         "flows/train.py:train": train.train.fn,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.champion import write_project_with_store
+from tests.support.champion import write_project_with_store
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from stages.common import promotions, release, store
-from tests.champion import add_candidate
-from tests.promote.promotion import history, run, setting, state, tags
+from stages.common.release import aliases, promotion_history
+from stages.common.tracking import mlflow_store
+from tests.support.champion import add_candidate
+from tests.support.promotion import history, run, setting, state, tags
 
 
 def test_manual_approval_leaves_the_decision_to_a_person(project: Path) -> None:
@@ -18,7 +19,7 @@ def test_manual_approval_leaves_the_decision_to_a_person(project: Path) -> None:
         "decision": "pending",
     }
     run()
-    release.approve(store.client(), "lathe", "1", "reads well")
+    aliases.approve(mlflow_store.client(), "lathe", "1", "reads well")
     assert state() == {"champion": ("1", "sft"), "challenger": ("1", "sft"), "versions": 1}
     assert (tags("1")["review"], tags("1")["review_reason"]) == ("approved", "reads well")
     assert run()["decision"] == "promoted"
@@ -29,25 +30,28 @@ def test_what_was_rejected_or_rolled_back_is_not_promoted_again(project: Path) -
     run()
     add_candidate(project, "sft", 1.0, seed=2)
     run()
-    release.rollback(store.client(), "lathe", "rude", by="ann")
+    aliases.rollback(mlflow_store.client(), "lathe", "rude", by="ann")
     report = run()
     assert report["decision"] == "refused"
     said = "version 2 has these weights and was rolled back: rude (ann)"
     assert report["reason"] == f"{said}; remove its tag `rolled_back` to have it judged again"
     assert state()["champion"] == ("1", "sft")
-    store.client().delete_model_version_tag("lathe", "2", "rolled_back")
+    mlflow_store.client().delete_model_version_tag("lathe", "2", "rolled_back")
     assert (run()["decision"], state()["champion"], state()["previous"]) == ("promoted", ("2", "sft"), ("1", "sft"))
 
 
 def test_a_rejected_version_stays_refused_until_a_person_approves_it(project: Path) -> None:
     setting(approval="manual")
     run()
-    release.reject(store.client(), "lathe", "1", "too short", by="bob")
+    aliases.reject(mlflow_store.client(), "lathe", "1", "too short", by="bob")
     setting(approval="auto")
     report = run()
     assert (report["decision"], "champion" in state()) == ("refused", False)
     assert report["reason"].startswith("version 1 has these weights and was rejected: too short (bob)")
     assert (tags("1")["gate"], tags("1")["review"]) == ("passed", "rejected")
-    release.approve(store.client(), "lathe", "1", "read again", by="ann")
+    aliases.approve(mlflow_store.client(), "lathe", "1", "read again", by="ann")
     assert (run()["decision"], state()["champion"]) == ("promoted", ("1", "sft"))
-    assert [line["who"] for line in promotions.read() if line["action"] in ("rejected", "approved")] == ["bob", "ann"]
+    assert [line["who"] for line in promotion_history.read() if line["action"] in ("rejected", "approved")] == [
+        "bob",
+        "ann",
+    ]

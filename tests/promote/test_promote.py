@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import registry, store
-from stages.common.errors import DataError, TryAgainError
-from tests.champion import add_candidate
-from tests.promote.promotion import CARD, history, run, setting, state
+from stages.common.release import registry
+from stages.common.runtime.errors import DataError, TryAgainError
+from stages.common.tracking import mlflow_store
+from tests.support.champion import add_candidate
+from tests.support.promotion import CARD, history, run, setting, state
 
 GAIN = "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.61, +0.78] on 100; there was no champion"
 
@@ -28,7 +29,7 @@ def test_the_better_candidate_becomes_champion_once(project: Path) -> None:
 
 def test_a_version_carries_its_card_and_tags(project: Path) -> None:
     report = run()
-    version = store.client().get_model_version("lathe", "1")
+    version = mlflow_store.client().get_model_version("lathe", "1")
     assert version.description == CARD.read_text(encoding="utf-8")
     for said in (
         "# sft: accuracy/iid 0.9 (95 % interval 0.8256 to 0.9448)",
@@ -51,7 +52,7 @@ def test_a_version_carries_its_card_and_tags(project: Path) -> None:
         "reason": GAIN,
     }
     assert expected.items() <= version.tags.items()
-    client = store.client()
+    client = mlflow_store.client()
     found = client.search_model_versions("tags.gate = 'passed' and tags.review = 'auto'")
     assert [str(one.version) for one in found] == ["1"]
 
@@ -72,7 +73,10 @@ def test_a_long_description_says_where_the_whole_card_is(project: Path) -> None:
     for number in range(40):
         add_candidate(project, f"candidate-with-a-long-name-{number}", 0.5, seed=0)
     run()
-    card, said = CARD.read_text(encoding="utf-8"), store.client().get_model_version("lathe", "1").description or ""
+    card, said = (
+        CARD.read_text(encoding="utf-8"),
+        mlflow_store.client().get_model_version("lathe", "1").description or "",
+    )
     assert len(card) > len(said) > 4000
     assert said.endswith("The whole card is among the files of the run `promote`.")
     assert card.startswith(said.rsplit("\n\n", 1)[0])
@@ -116,7 +120,7 @@ def test_a_champion_of_another_test_holds_candidates_back_until_it_is_measured(p
 
 def test_a_registry_without_a_record_of_parameters_still_compares(project: Path) -> None:
     run()
-    _, folder = registry.champion(store.client(), "lathe")
+    _, folder = registry.champion(mlflow_store.client(), "lathe")
     (folder / "lineage.json").unlink()
     add_candidate(project, "sft", 1.0, seed=2)
     assert run()["decision"] == "promoted"
@@ -129,7 +133,7 @@ def test_without_a_champion_a_refusal_leaves_none(project: Path) -> None:
     assert (report["decision"], report["champion_sha256"]) == ("refused", None)
     assert "champion" not in state()
     with pytest.raises(DataError, match="'lathe' has no champion"):
-        registry.champion(store.client(), "lathe")
+        registry.champion(mlflow_store.client(), "lathe")
 
 
 def test_weights_other_than_the_evaluated_ones_are_not_promoted(project: Path) -> None:

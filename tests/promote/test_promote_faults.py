@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from stages import promote
-from stages.common import crash, promotions, registry, release, store
-from stages.common.evaluation import filed, standing
-from tests import preloaded
-from tests.champion import add_candidate
+from stages import evaluate, promote
+from stages.common.evaluation import results
+from stages.common.release import aliases, champion_evaluation, promotion_history, registry
+from stages.common.runtime import kill_points
+from stages.common.tracking import mlflow_store
+from tests.support import preloaded
+from tests.support.champion import add_candidate
 
 ROUNDS = int(os.environ.get("LATHE_FAULT_ROUNDS", "1"))
 FILES = ("config.json", "model.safetensors", "lineage.json", "tokenizer.json", "manifest.json")
@@ -49,7 +51,7 @@ def child(folder: str, action: str, environment: dict[str, str]) -> None:
         report, card = Path("reports/promote.json"), Path("reports/model_card.md")
         promote.main(Path("reports/evaluate"), Path("models"), report, card)
     else:
-        release.rollback(store.client(), "lathe", "it is rude", by="ann")
+        aliases.rollback(mlflow_store.client(), "lathe", "it is rude", by="ann")
 
 
 def act(processes: Any, folder: Path, action: str, **environment: str) -> Any:
@@ -65,13 +67,13 @@ def ended(process: Any) -> int:
 
 
 def killed(processes: Any, folder: Path, action: str, point: str) -> None:
-    process = act(processes, folder, action, **{crash.VARIABLE: f"promote:{point}"})
+    process = act(processes, folder, action, **{kill_points.VARIABLE: f"promote:{point}"})
     assert ended(process) == -signal.SIGKILL, f"nobody passes the point {point}"
 
 
 def facts() -> dict[str, Any]:
     """Return aliases and versions; check that champion never is on a version that did not pass the gate."""
-    client = store.client()
+    client = mlflow_store.client()
     found = {alias: registry.with_alias(client, "lathe", alias) for alias in ("champion", "previous", "challenger")}
     for alias in ("champion", "previous"):
         version = found[alias]
@@ -82,13 +84,15 @@ def facts() -> dict[str, Any]:
 
 
 def history() -> list[tuple[str, str, str | None, str | None]]:
-    return [(line["version"], line["action"], line["from"], line["to"]) for line in promotions.read()]
+    return [(line["version"], line["action"], line["from"], line["to"]) for line in promotion_history.read()]
 
 
 def test_every_write_of_the_code_is_a_point_that_is_tested() -> None:
     root, points = Path(promote.__file__).parent, set()
-    for file in ("promote.py", "common/release.py", "common/registry.py"):
-        points |= set(re.findall(r"crash\.point\(f?\"promote:([\w-]+)", (root / file).read_text(encoding="utf-8")))
+    for file in ("promote.py", "common/release/aliases.py", "common/release/registry.py"):
+        points |= set(
+            re.findall(r"kill_points\.point\(f?\"promote:([\w-]+)", (root / file).read_text(encoding="utf-8"))
+        )
     tested = {re.sub(r"^(file|tag|alias)-.*", r"\1-", point) for point in (*FIRST, *SECOND, *ROLLBACK)}
     assert points == tested
 
@@ -104,7 +108,7 @@ def test_a_first_promotion_killed_after_a_write_is_completed_by_the_next(
         assert ended(act(processes, project, "promote")) == 0
         assert facts() == {"champion": "1", "challenger": "1", "versions": 1}
         assert history() == [("1", "promoted", None, "1")]
-    registry.champion(store.client(), "lathe")
+    registry.champion(mlflow_store.client(), "lathe")
     assert json.loads(Path("reports/promote.json").read_text())["decision"] == "promoted"
 
 
@@ -164,7 +168,8 @@ def test_of_two_promotions_at_once_from_two_checkouts_one_wins(
         add_candidate(folder, "sft", 0.9, seed=10 + seed)
     for folder, other in (checkouts, checkouts[::-1]):  # each knows how the other's candidate did on this test
         evaluation = other / "reports/evaluate/sft"
-        shutil.copytree(evaluation, folder / standing.KEPT / filed.one(evaluation).weights_sha256)
+        kept = champion_evaluation.Test(evaluate.__name__).kept(results.one(evaluation).weights_sha256)
+        shutil.copytree(evaluation, folder / kept)
     shared = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/one/mlflow.db"}
     started = [act(processes, folder, "promote", **shared) for folder in checkouts]
     assert [ended(process) for process in started] == [0, 0]

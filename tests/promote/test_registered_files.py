@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from stages.common import registry, store
-from stages.common.errors import DataError
-from tests.promote.promotion import run
+from stages.common.release import registry
+from stages.common.runtime.errors import DataError
+from stages.common.tracking import mlflow_store
+from tests.support.promotion import run
 
 
 def test_only_weights_settings_and_templates_go_into_the_registry(project: Path) -> None:
@@ -18,7 +19,7 @@ def test_only_weights_settings_and_templates_go_into_the_registry(project: Path)
     (project / "models/sft/adapter").mkdir()
     (project / "models/sft/adapter/adapter_config.json").write_text("{}")
     run()
-    _, folder = registry.champion(store.client(), "lathe")
+    _, folder = registry.champion(mlflow_store.client(), "lathe")
     assert sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()) == [
         "adapter/adapter_config.json",
         "chat_template.jinja",
@@ -43,7 +44,7 @@ def add_pickle(folder: Path) -> None:
 
 
 def add_pickle_with_manifest(folder: Path) -> None:
-    from stages.common.models import file_sha256
+    from stages.common.core.models import file_sha256
 
     add_pickle(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -64,16 +65,16 @@ def test_files_that_changed_in_the_store_are_not_loaded(
     project: Path, change: Callable[[Path], Any], message: str
 ) -> None:
     run()
-    _, folder = registry.champion(store.client(), "lathe")
+    _, folder = registry.champion(mlflow_store.client(), "lathe")
     change(folder)
     with pytest.raises(DataError, match=message):
-        registry.champion(store.client(), "lathe")
+        registry.champion(mlflow_store.client(), "lathe")
 
 
 @pytest.mark.parametrize("source", ["s3://strange/bucket", "file:///etc", "models:/lathe/1", "foreign experiment"])
 def test_a_version_from_elsewhere_is_not_loaded(project: Path, source: str) -> None:
     run()
-    client = store.client()
+    client = mlflow_store.client()
     if source == "foreign experiment":
         experiment = client.create_experiment("foreign", artifact_location=str(project / "foreign"))
         source = f"models:/{client.create_logged_model(experiment, 'planted').model_id}"

@@ -1,15 +1,24 @@
-"""A datatrove filter that drops with a reason, and the writer that keeps every drop aside and counts it."""
+"""Why a record is left out: the questions it is asked, the datatrove filter that drops by their answers, the writer
+that keeps every drop aside and counts it.
 
-from collections.abc import Callable
+A question is a function of a Document; its answer is a reason, or nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.writers import JsonlWriter
 
-from stages.common.curate import tally
-from stages.common.curate.tally import Tally
-from stages.common.records import Record, Shape
+from stages.common.core.records import Record, Shape
+from stages.common.curate import record_counts, splits
+from stages.common.curate.dedup import key_sets
+from stages.common.curate.filters import contamination, conversation_checks, heuristics, quality_classifier
+from stages.common.curate.record_counts import Tally
+from stages.common.text import record_checks
 
 
 class Drops(JsonlWriter):
@@ -36,7 +45,7 @@ class Drops(JsonlWriter):
         """Close the files and save the counts."""
         super().close()
         if self.counted:
-            tally.save(self.counted, self.counts, self.rank)
+            record_counts.save(self.counted, self.counts, self.rank)
 
 
 class Drop(BaseFilter):
@@ -50,3 +59,48 @@ class Drop(BaseFilter):
         """Return True, or False with the reason."""
         reason = self.check(doc)
         return (False, reason) if reason else True
+
+
+def faulty(doc: Document, shape: Shape, rules: conversation_checks.TalkRules) -> str:
+    """Return what is wrong with the record by itself: empty, cut, out of order, contradicting itself."""
+    return record_checks.fault(shape, doc.metadata["record"]) or conversation_checks.fault(
+        shape, doc.metadata["record"], rules
+    )
+
+
+def foreign(doc: Document, languages: list[str]) -> str:
+    """Return `other_language` for a document in none of `languages`; one too short to tell stays."""
+    return "other_language" if languages and doc.metadata["language"] not in [*languages, "und"] else ""
+
+
+def unfit(doc: Document, rules: heuristics.Rules) -> str:
+    """Return why a document does not read like text: gibberish, spam, repetition, boilerplate."""
+    return heuristics.fault(doc.text, doc.metadata["language"], rules)
+
+
+def poor(doc: Document, settings: quality_classifier.Quality) -> str:
+    """Return `low_quality` for a document of an untrusted source that the Pareto rule does not keep."""
+    if doc.metadata["trusted"]:
+        return ""
+    return "" if quality_classifier.keeps(doc.text, doc.metadata["score"], settings.alpha) else "low_quality"
+
+
+def leaked(doc: Document, shape: Shape, index: contamination.Index) -> str:
+    """Return `leaked_question` for a record that holds a test question; metadata["of"] names it."""
+    question = contamination.find(index, shape, doc.metadata["record"])
+    if question:
+        doc.metadata["of"] = question
+    return "leaked_question" if question else ""
+
+
+def serving(doc: Document, shape: Shape, others: Mapping[Shape, Path]) -> str:
+    """Return `serves_<shape>` for a record whose prompt already serves one of the `others` (their prompts, merged)."""
+    prompt = np.array([splits.value(shape, doc.metadata["record"])], np.uint64)
+    return next(
+        (f"serves_{other}" for other, file in others.items() if key_sets.contains(_members(file), prompt)[0]), ""
+    )
+
+
+@cache
+def _members(file: Path) -> key_sets.Keys:
+    return key_sets.load(file)

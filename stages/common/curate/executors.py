@@ -14,9 +14,10 @@ from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.common import params, parent
-from stages.common.errors import ParamsError, StageError
-from stages.common.journal import log
+from stages.common.core import params
+from stages.common.runtime import parent_death
+from stages.common.runtime.errors import ParamsError, StageError
+from stages.common.runtime.logs import log
 
 if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
@@ -133,7 +134,7 @@ def _task(work: "tuple[PipelineExecutor, int]") -> None:
     from copy import deepcopy
 
     if multiprocessing.parent_process() is not None:
-        parent.die_with_parent()
+        parent_death.die_with_parent()
     job, rank = work
     mine = deepcopy(job)  # steps keep state, and in one process several tasks follow each other
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):

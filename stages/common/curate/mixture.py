@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat
 
-from stages.common.curate.chance import draw
-from stages.common.errors import ParamsError
-from stages.common.params import PARAMS_FILE, StageParams, suggestion
+from stages.common.core.params import PARAMS_FILE, StageParams, suggestion
+from stages.common.runtime.errors import ParamsError
+from stages.common.text.content_hash import draw
 
 MOST_EPOCHS = 4.0
 Weight = Annotated[float, Field(ge=0)]

@@ -7,16 +7,17 @@ from pathlib import Path
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from stages.common import records
-from stages.common.curate import duplicate_steps, members, mixture, split_steps, splits, steps, tally
+from stages.common.core import records
+from stages.common.core.records import Shape
+from stages.common.curate import mixture, record_counts, split_steps, splits, steps
+from stages.common.curate.dedup import duplicate_steps, key_sets
+from stages.common.curate.dedup.duplicates import NearDuplicates
 from stages.common.curate.drops import Drop, Drops
-from stages.common.curate.duplicates import NearDuplicates
 from stages.common.curate.executors import Executor
+from stages.common.curate.filters.quality_classifier import Model, Quality
 from stages.common.curate.mixture import MOST_EPOCHS, Mixture
-from stages.common.curate.quality import Model, Quality
-from stages.common.journal import log
-from stages.common.records import Shape
-from stages.common.shards import row_count
+from stages.common.runtime.logs import log
+from stages.common.text.parquet_writer import row_count
 
 ROWS_WITH_VALIDATION = 20
 
@@ -93,13 +94,13 @@ def split(this: Curation, limit: int, weighed: Mixture) -> None:
     if weighed != Mixture():
         unique = duplicate_steps.RemoveDuplicates(clusters, None)
         this.run(f"sizes-{limit}", [read, unique, split_steps.Sizes(this.shape, limit, sizes)], len(found))
-        epochs = mixture.epochs(tally.under(tally.load(sizes), "characters"), weighed)
+        epochs = mixture.epochs(record_counts.under(record_counts.load(sizes), "characters"), weighed)
         for source, often in mixture.overused(epochs).items():
             log.warning("%s is read %.1f times; beyond %.0f a text teaches less and less", source, often, MOST_EPOCHS)
     unique = duplicate_steps.RemoveDuplicates(clusters, this.aside("duplicates"))
     write = split_steps.Split(this.shape, this.out, limit, epochs, this.aside("mixture"), this.prompts)
     this.run(f"split-{limit}", [read, unique, write], len(found))
-    members.merge(this.prompts)
+    key_sets.merge(this.prompts)
 
 
 def hold_out(this: Curation, share: float, weighed: Mixture) -> None:

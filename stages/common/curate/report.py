@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.curate.tally import Tally, under
-from stages.common.errors import DataError
-from stages.common.records import Shape
+from stages.common.core.records import Shape
+from stages.common.curate.record_counts import Tally, under
+from stages.common.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,12 +5,14 @@ from pathlib import Path
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from stages.common import content, records
-from stages.common.curate import members, mixture, splits, tally
+from stages.common.core import records
+from stages.common.core.records import Record, Shape
+from stages.common.curate import mixture, record_counts, splits
+from stages.common.curate.dedup import key_sets
 from stages.common.curate.drops import Drops
-from stages.common.curate.tally import Tally
-from stages.common.records import Record, Shape
-from stages.common.shards import Shards
+from stages.common.curate.record_counts import Tally
+from stages.common.text import content_hash
+from stages.common.text.parquet_writer import Shards
 
 
 class Split(PipelineStep):
@@ -39,18 +41,18 @@ class Split(PipelineStep):
                     continue
                 counted["kept", record["source"], split] += 1
                 counted["written", record["source"], split] += times
-                tally.observe(counted, "after", doc.text, doc.metadata["language"], doc.metadata["score"])
+                record_counts.observe(counted, "after", doc.text, doc.metadata["language"], doc.metadata["score"])
                 prompts.add(splits.value(self.shape, record))
                 for copy in range(1, times + 1):
                     shards.add(self.folders[split], record | {"id": mixture.copy_id(record["id"], copy)})
-        members.write(self.prompts, rank, prompts)
-        tally.save(counted, self.aside.counts / "split", rank)
+        key_sets.write(self.prompts, rank, prompts)
+        record_counts.save(counted, self.aside.counts / "split", rank)
         yield from ()
 
     def _times(self, record: Record, split: str) -> int:
         if split != "train" or not self.epochs:
             return 1
-        return mixture.copies(content.identity(self.shape, record), self.epochs[record["source"]])
+        return mixture.copies(content_hash.identity(self.shape, record), self.epochs[record["source"]])
 
 
 class Sizes(PipelineStep):
@@ -69,5 +71,5 @@ class Sizes(PipelineStep):
             record = doc.metadata["record"]
             if splits.split(self.shape, record, self.limit) == "train":
                 counted["characters", record["source"]] += len(doc.text)
-        tally.save(counted, self.counts, rank)
+        record_counts.save(counted, self.counts, rank)
         yield from ()

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from stages.common import content
-from stages.common.params import StageParams
-from stages.common.records import Record, Shape
+from stages.common.core.params import StageParams
+from stages.common.core.records import Record, Shape
+from stages.common.text import content_hash
 
 HASHES = 2**64
 Split = Literal["train", "validation", "whole"]
@@ -56,7 +56,7 @@ class Splits(StageParams):
 
 def value(shape: Shape, record: Record) -> int:
     """Return the 64-bit hash by which a record is split, and known to shapes that stay apart from its own."""
-    return int.from_bytes(content.split_digest(shape, record)[:8], "big")
+    return int.from_bytes(content_hash.split_digest(shape, record)[:8], "big")
 
 
 def limit(share: float) -> int:

@@ -14,14 +14,16 @@ from datatrove.data import Document, DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.batching import batched
 
-from stages.common import content, records
-from stages.common.curate import language, personal, quality, tally
-from stages.common.curate.tally import Tally
-from stages.common.records import SCHEMAS, Record, Shape
-from stages.common.shards import RECORDS_PER_GROUP, Shards
+from stages.common.core import records
+from stages.common.core.records import SCHEMAS, Record, Shape
+from stages.common.curate import record_counts
+from stages.common.curate.filters import language, pii, quality_classifier
+from stages.common.curate.record_counts import Tally
+from stages.common.text import normalisation
+from stages.common.text.parquet_writer import RECORDS_PER_GROUP, Shards
 
 if TYPE_CHECKING:
-    from stages.common.curate.quality import Model, Quality
+    from stages.common.curate.filters.quality_classifier import Model, Quality
 
 RECORDS_PER_TASK = 20_000
 RECORDS_MEASURED_AT_ONCE = 256
@@ -49,7 +51,7 @@ def compared(shape: Shape, record: Record) -> str:
     """Return the text by which a record is measured and compared: a document's own, or what all turns say."""
     if shape == "documents":
         return str(record["text"])
-    turns = [turn["content"] for turn in record[content.TURNS[shape]]]
+    turns = [turn["content"] for turn in record[records.TURNS[shape]]]
     return "\n".join([*turns, *(record["responses"] if shape == "comparisons" else [])])
 
 
@@ -85,7 +87,7 @@ class Normalise(PipelineStep):
         """Yield the Documents with uniform text; the record as it came stays in metadata["raw"]."""
         for doc in data:
             doc.metadata["raw"] = doc.metadata["record"]
-            doc.metadata["record"] = content.clean(self.shape, doc.metadata["record"])
+            doc.metadata["record"] = normalisation.clean(self.shape, doc.metadata["record"])
             doc.text = compared(self.shape, doc.metadata["record"])
             yield doc
 
@@ -104,15 +106,17 @@ class Measure(PipelineStep):
         counted: Tally = Tally()
         for batch in batched(data, RECORDS_MEASURED_AT_ONCE):
             scores = (
-                quality.score(self.model, [doc.text for doc in batch]).tolist() if self.model else [None] * len(batch)
+                quality_classifier.score(self.model, [doc.text for doc in batch]).tolist()
+                if self.model
+                else [None] * len(batch)
             )
             for doc, score in zip(batch, scores, strict=True):
                 source = doc.metadata["record"]["source"]
                 doc.metadata |= {"language": language.detect(doc.text), "score": score}
-                doc.metadata["trusted"] = quality.trusted(source, self.settings)
-                tally.observe(counted, "before", doc.text, doc.metadata["language"], score)
+                doc.metadata["trusted"] = quality_classifier.trusted(source, self.settings)
+                record_counts.observe(counted, "before", doc.text, doc.metadata["language"], score)
                 yield doc
-        tally.save(counted, self.counts / "before", rank)
+        record_counts.save(counted, self.counts / "before", rank)
 
 
 class Scrub(PipelineStep):
@@ -128,13 +132,13 @@ class Scrub(PipelineStep):
         """Yield the Documents without personal data."""
         counted: Tally = Tally()
         for doc in data:
-            doc.metadata["record"], found = personal.scrub_record(self.shape, doc.metadata["record"])
+            doc.metadata["record"], found = pii.scrub_record(self.shape, doc.metadata["record"])
             if found:
                 counted.update({("personal", kind): number for kind, number in found.items()})
                 counted["scrubbed", doc.metadata["record"]["source"]] += 1
                 doc.text = compared(self.shape, doc.metadata["record"])
             yield doc
-        tally.save(counted, self.counts / "personal", rank)
+        record_counts.save(counted, self.counts / "personal", rank)
 
 
 class Write(PipelineStep):

@@ -2,13 +2,14 @@
 
 import random
 
-from stages.common import indicators, params
+from stages.common.core import params
 from stages.common.demo import groups
 from stages.common.demo.conversations import bare, message
 from stages.common.demo.groups import Groups
 from stages.common.demo.rows import CHECKS, Files, Row
 from stages.common.demo.world import LANGUAGES, Item, Language, World, styled, wrong
-from stages.common.errors import ParamsError
+from stages.common.runtime.errors import ParamsError
+from stages.common.text import rule_grader
 
 ASTRAY, WRONG_TRIES = 2, 8
 
@@ -61,12 +62,12 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
         foreign = next(language for language in LANGUAGES if language != item.language)
         found |= dict.fromkeys(rng.sample(astray(world, item, foreign), ASTRAY))
     answers = rng.sample(list(found), len(found))
-    judged = [indicators.judge(item.text, answer, item.reply, item.category, cut=False) for answer in answers]
+    judged = [rule_grader.judge(item.text, answer, item.reply, item.category, cut=False) for answer in answers]
     return Row(
         {
             "prompt": [message("user", item.text)],
             "responses": answers,
-            "ranks": indicators.ranks([indicators.score(names, indicators.WEIGHTS) for names in judged]),
+            "ranks": rule_grader.ranks([rule_grader.score(names, rule_grader.WEIGHTS) for names in judged]),
             "annotator": "rules",
             "categories": [item.category],
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stages.common.errors import DataError
+from stages.common.runtime.errors import DataError
 
 Language = Literal["en", "zh"]
 Kind = Literal["fact", "made-up", "harmful", "general"]

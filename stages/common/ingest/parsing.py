@@ -6,11 +6,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from stages.common.ingest import dialogues, encodings, plain_text
-from stages.common.ingest.fields import Malformed
-from stages.common.ingest.recognise import FORMATS, UTTERANCE, recognise
-from stages.common.ingest.rows import Kind, Row
-from stages.common.records import Record, Shape
+from stages.common.core.records import Record, Shape
+from stages.common.ingest.files import encodings, plain_text
+from stages.common.ingest.files.rows import Kind, Row
+from stages.common.ingest.layouts import dialogues
+from stages.common.ingest.layouts.fields import Malformed
+from stages.common.ingest.layouts.recognise import FORMATS, UTTERANCE, recognise
 
 T = TypeVar("T")
 

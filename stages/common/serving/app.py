@@ -8,13 +8,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from stages.common import chat_page
-from stages.common.errors import ParamsError, TryAgainError
-from stages.common.journal import log
-from stages.common.serving import api
-from stages.common.serving.champions import Champions
+from stages.common.runtime.errors import ParamsError, TryAgainError
+from stages.common.runtime.logs import log
+from stages.common.serving.api import routes
+from stages.common.serving.api.metrics import Observer
+from stages.common.serving.engine.champions import Champions
 from stages.common.serving.guards import Guard
-from stages.common.serving.observing import Observer
+from stages.common.serving.pages import chat
+from stages.common.serving.pages.inputs import Page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,7 +28,7 @@ REQUESTS_PER_MINUTE = 120
 
 
 def build(
-    champions: Champions, page: chat_page.Page, hosts: list[str], token: str = "", per_minute: int = REQUESTS_PER_MINUTE
+    champions: Champions, page: Page, hosts: list[str], token: str = "", per_minute: int = REQUESTS_PER_MINUTE
 ) -> "FastAPI":
     """Return the app; it answers only requests whose Host is in `hosts`, with the token if there is one."""
     from fastapi import FastAPI
@@ -43,9 +44,9 @@ def build(
     app.add_api_route("/healthz", lambda: {"status": "ok"})
     app.add_api_route("/readyz", ready)
     app.add_api_route("/metrics", observer.exposition)
-    bounds = api.Bounds(page.max_new_tokens, page.temperature, page.tools, page.tool_rounds)
-    api.add_routes(app, observer, bounds)
-    chat_page.mount(app, observer, page)
+    bounds = routes.Bounds(page.max_new_tokens, page.temperature, page.tools, page.tool_rounds)
+    routes.add_routes(app, observer, bounds)
+    chat.mount(app, observer, page)
     app.add_middleware(Guard, token=token, per_minute=per_minute)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     return app

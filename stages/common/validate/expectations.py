@@ -15,8 +15,8 @@ from great_expectations.expectations.metrics.map_metric_provider import (
 )
 from pandas import Series
 
-from stages.common import faults
-from stages.common.records import message
+from stages.common.core.records import message
+from stages.common.text import record_checks
 
 
 class RolesTakeTurns(ColumnMapMetricProvider):
@@ -104,7 +104,7 @@ def take_turns(roles: str) -> bool:
     turns = [
         message("assistant", "", tool_calls=[{}]) if role == "call" else message(role, "") for role in roles.split()
     ]
-    return bool(turns) and faults.in_order(turns)
+    return bool(turns) and record_checks.in_order(turns)
 
 
 def rank_all(ranks: str) -> bool:

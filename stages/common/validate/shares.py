@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stages.common.curate import tally
-from stages.common.curate.tally import Tally
-from stages.common.records import SHAPES, Record, Shape
-from stages.common.validate.facts import escaped
+from stages.common.core.records import SHAPES, Record, Shape
+from stages.common.curate import record_counts
+from stages.common.curate.record_counts import Tally
+from stages.common.validate.features import escaped
 
 MOST_CATEGORIES = 1_000  # more are no categories, and memory must not grow with the data
 FACTS_OF_SOURCES = ("id", "records", "share", "tied")
@@ -31,7 +31,7 @@ def facts_of_sources(counted: Tally) -> Iterator[dict[str, Any]]:
     The only source of a shape has no share.
     """
     for shape in SHAPES:
-        found = tally.under(counted, "records", shape)
+        found = record_counts.under(counted, "records", shape)
         total = sum(found.values())
         for source, records in found.items():
             yield {
@@ -44,7 +44,7 @@ def facts_of_sources(counted: Tally) -> Iterator[dict[str, Any]]:
 
 def facts_of_categories(counted: Tally) -> Iterator[dict[str, Any]]:
     """Yield for each category how many comparisons and prompts it has; None where that shape has no categories."""
-    found = {shape: tally.under(counted, "category", shape) for shape in SHAPES}
+    found = {shape: record_counts.under(counted, "category", shape) for shape in SHAPES}
     for category in sorted({category for of_shape in found.values() for category in of_shape})[:MOST_CATEGORIES]:
         told = {shape: found[shape].get(category, 0) if found[shape] else None for shape in ("comparisons", "prompts")}
         yield {"id": escaped(category)} | told

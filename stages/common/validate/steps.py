@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
-from stages.common import records
-from stages.common.curate import tally
-from stages.common.curate.contamination import Index
-from stages.common.records import Shape
-from stages.common.shards import row_count
-from stages.common.validate import across, shares
-from stages.common.validate.facts import SCHEMAS, Facts, facts, whole
+from stages.common.core import records
+from stages.common.core.records import Shape
+from stages.common.curate import record_counts
+from stages.common.curate.filters.contamination import Index
+from stages.common.text.parquet_writer import row_count
+from stages.common.validate import cross_record_checks, shares
+from stages.common.validate.features import SCHEMAS, Facts, facts, whole
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class Look(PipelineStep):
     def __init__(self, curated: Path, index: Path, work: Path) -> None:
         super().__init__()
         self.parts, self.index, self.work = parts(curated), index, work
-        self.count = across.parts(sum(row_count(curated / shape) for shape in records.SHAPES))
+        self.count = cross_record_checks.parts(sum(row_count(curated / shape) for shape in records.SHAPES))
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Look at every record of a file; yields nothing."""
         part, index = self.parts[rank], Index.load(self.index)
         found: list[Facts] = []
         keys: list[Facts] = []
-        counted: tally.Tally = tally.Tally()
+        counted: record_counts.Tally = record_counts.Tally()
         for read in records.read_file(part.file):
             record = whole(part.shape, read)
             found.append(facts(part.shape, record, index))
-            keys.append(across.keys(part.shape, part.split, record))
+            keys.append(cross_record_checks.keys(part.shape, part.split, record))
             shares.count(counted, part.shape, record)
-        across.write(self.work, rank, self.count, keys)
-        tally.save(counted, self.work / "counts", rank)
+        cross_record_checks.write(self.work, rank, self.count, keys)
+        record_counts.save(counted, self.work / "counts", rank)
         (self.work / "facts").mkdir(exist_ok=True)
         table = pa.Table.from_pylist(found, SCHEMAS[part.shape])
         pq.write_table(table, self.work / "facts" / f"{rank:06d}.parquet", compression="zstd")

@@ -10,7 +10,7 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from stages.common.curate.executors import Executor
-from stages.common.errors import DataError, ParamsError, StageError
+from stages.common.runtime.errors import DataError, ParamsError, StageError
 
 ROOT = Path(__file__).parents[3]
 TASKS = 5

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.common.curate.chance import draw
 from stages.common.curate.mixture import Mixture, copies, copy_id, epochs, overused, shares
-from stages.common.errors import ParamsError
+from stages.common.runtime.errors import ParamsError
+from stages.common.text.content_hash import draw
 
 SIZES = {"books/a.txt": 100, "books/b.txt": 300, "crawl.jsonl": 1600}
 

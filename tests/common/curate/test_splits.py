@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import content, params
+from stages.common.core import params
+from stages.common.core.records import Record, message
 from stages.common.curate.splits import Splits, limit, split, value
-from stages.common.errors import ParamsError
-from stages.common.records import Record, message
+from stages.common.runtime.errors import ParamsError
+from stages.common.text import content_hash
 
 SHARES = {shape: {"validation": 0.1} for shape in ("documents", "conversations", "comparisons", "prompts")}
 
@@ -34,7 +35,7 @@ def test_the_limit_is_a_share_of_all_hashes() -> None:
     assert (limit(0), limit(0.25), limit(0.5)) == (0, 2**62, 2**63)
     record = {"text": "A document."}
     here = value("documents", record)
-    assert here == int.from_bytes(content.split_digest("documents", record)[:8], "big")
+    assert here == int.from_bytes(content_hash.split_digest("documents", record)[:8], "big")
     assert (split("documents", record, here), split("documents", record, here + 1)) == ("train", "validation")
     assert split("documents", record, limit(0)) == "train"
 

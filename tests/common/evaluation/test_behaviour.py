@@ -2,8 +2,8 @@
 
 import pytest
 
-from stages.common.curate.refusal import refuses
 from stages.common.evaluation.behaviour import script, unsure
+from stages.common.text.refusals import refuses
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stages.common import chat_page, registry, store
-from stages.common.registry import Version
+from stages.common.release import registry
+from stages.common.release.registry import Version
 from stages.common.serving import app as serving
-from stages.common.serving.champions import Champions
-from stages.common.serving.engine import Engine
-from tests.common.serving.registered import NAME, add_version
-from tests.tiny import make_model, make_tokenizer
+from stages.common.serving.engine.champions import Champions
+from stages.common.serving.engine.engine import Engine
+from stages.common.serving.pages.inputs import Page
+from stages.common.tracking import mlflow_store
+from tests.support.registered import NAME, add_version
+from tests.support.tiny import make_model, make_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from stages.common.store import MlflowClient
+    from stages.common.tracking.mlflow_store import MlflowClient
 
 
 @dataclass
@@ -42,7 +44,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client = store.client()
+        client = mlflow_store.client()
         yield Registered(folder, client, (add_version(client, folder, 1), add_version(client, folder, 2)))
 
 
@@ -60,7 +62,7 @@ def served(
     champions: Champions, feedback: Path, token: str = "", per_minute: int = 100_000, **more: Any
 ) -> Iterator[str]:
     """Serve the app over real HTTP, and give its address; `more` are further fields of the page."""
-    page = chat_page.Page("Be brief.", 0.0, 64, ("Hello?",), feedback, **more)
+    page = Page("Be brief.", 0.0, 64, ("Hello?",), feedback, **more)
     hosts = [*serving.LOOPBACK, "chat.example.org"]
     server = serving.server(serving.build(champions, page, hosts, token, per_minute), champions)
     with socket.socket() as listener:

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stages.common import journal
-from stages.common.serving.champions import Champions
-from tests.common.serving.attacks import ASK, CHAT, REFUSED, post, raw, status
+from stages.common.runtime import logs
+from stages.common.serving.engine.champions import Champions
 from tests.common.serving.conftest import served
+from tests.support.attacks import ASK, CHAT, REFUSED, post, raw, status
 
 TOKEN = "a-token-of-many-characters"
 HOSTS = ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "localhost.evil.example", "169.254.169.254"]
@@ -180,7 +180,7 @@ def test_who_asks_too_often_waits(lasting: Champions, tmp_path: Path) -> None:
 
 def test_neither_token_nor_text_is_logged(guarded: str, caplog: pytest.LogCaptureFixture) -> None:
     secret = "the secret of the question"
-    journal.log.propagate = True
+    logs.log.propagate = True
     with caplog.at_level(logging.DEBUG):
         body = ASK | {"messages": [{"role": "user", "content": secret}]}
         for token in (TOKEN, TOKEN + "x"):

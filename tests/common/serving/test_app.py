@@ -12,24 +12,25 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stages.common import registry
-from stages.common.errors import ParamsError, TryAgainError
+from stages.common.release import registry
+from stages.common.runtime.errors import ParamsError, TryAgainError
 from stages.common.serving import app as serving
-from stages.common.serving.champions import Champions
+from stages.common.serving.engine.champions import Champions
 from tests.common.serving.conftest import Registered, served
 
 ROOT = Path(__file__).parents[3]
 SERVER = """
 import sys, time
 from pathlib import Path
-from stages.common import chat_page, process
+from stages.common.runtime import process
 from stages.common.serving import app as serving
-from stages.common.serving.champions import Champions
+from stages.common.serving.engine.champions import Champions
+from stages.common.serving.pages.inputs import Page
 
 process.install_signal_handlers()
 champions = Champions("lathe")
 champions.current.engine.model.register_forward_hook(lambda *_: time.sleep(0.03))
-page = chat_page.Page("", 1.5, 64, ("a",), Path("page.jsonl"))
+page = Page("", 1.5, 64, ("a",), Path("page.jsonl"))
 listener = serving.listening("127.0.0.1", int(sys.argv[1]), "x")
 try:
     serving.run(serving.build(champions, page, ["127.0.0.1"]), champions, listener)

@@ -11,7 +11,7 @@ import pytest
 
 from stages.common.serving import app as serving
 from stages.common.serving import guards
-from tests.common.serving.attacks import ASK, BODY, CHAT, REFUSED, post, raw, status
+from tests.support.attacks import ASK, BODY, CHAT, REFUSED, post, raw, status
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from stages.common import chat_page
-from stages.common.chat_page import Page
-from stages.common.errors import DataError
-from stages.common.records import Record, message
-from stages.common.serving.champions import Champions
-from stages.common.serving.library import LIBRARY
-from stages.common.serving.pages.turns import conversation
+from stages.common.core.records import Record, message
+from stages.common.runtime.errors import DataError
+from stages.common.serving.engine.champions import Champions
+from stages.common.serving.pages import chat, inputs
+from stages.common.serving.pages.inputs import LIBRARY, Page, conversation
 
 DEFAULTS: dict[str, Any] = {
     "system": "",
@@ -44,7 +42,7 @@ def ask(url: str, text: str, **changes: Any) -> tuple[str, str]:
 def test_the_answer_streams_and_its_tokens_are_counted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio_client import Client
 
-    monkeypatch.setattr("stages.common.serving.requests.APART", 0.0)
+    monkeypatch.setattr("stages.common.serving.engine.requests.APART", 0.0)
     job = Client(url, verbose=False).submit("Where?", *settings(), api_name="/chat")
     said, counts = job.result(timeout=30)
     assert re.fullmatch(r"[1-9]\d* tokens read, [1-9]\d* written, version 1", counts)
@@ -63,25 +61,25 @@ def test_every_way_to_decode_and_the_system_prompt_change_the_answer(url: str) -
 
 
 def test_what_no_longer_fits_is_said(lasting: Champions) -> None:
-    from stages.common.serving.requests import pieces
+    from stages.common.serving.engine.requests import pieces
 
     history: list[Record] = [
         turn for n in range(20) for turn in (message("user", f"question {n}"), message("assistant", "answer"))
     ]
     page = Page("", 0.0, 64, (), Path("unused"))
-    asked, found = pieces(lasting.ask, chat_page._question(page, "last", history, *settings()))
+    asked, found = pieces(lasting.ask, inputs.question(page, "last", history, *settings()))
     list(found)
-    assert f"the oldest {asked.dropped} messages no longer fit and were not read" in chat_page._counts(asked, 3)
+    assert f"the oldest {asked.dropped} messages no longer fit and were not read" in chat._counts(asked, 3)
     assert asked.dropped > 0
 
 
 def test_no_setting_goes_beyond_its_slider() -> None:
     page = Page("", 0.0, 64, (), Path("unused"))
     wild = settings(decoding="sampling", temperature=1e9, top_p=-1, penalty=1e9, longest=1e9)
-    question = chat_page._question(page, "a", [], *wild)
+    question = inputs.question(page, "a", [], *wild)
     assert (question.sampling.temperature, question.sampling.top_p) == (2.0, 0.05)
     assert (question.sampling.repetition_penalty, question.max_new_tokens, question.beams) == (2.0, 64, 1)
-    assert chat_page._question(page, "a", [], *settings(decoding="beam search", beams=1e9)).beams == 8
+    assert inputs.question(page, "a", [], *settings(decoding="beam search", beams=1e9)).beams == 8
 
 
 def test_an_error_says_what_to_do(url: str) -> None:
@@ -148,11 +146,11 @@ def test_more_answers_are_to_the_last_message_and_by_chance() -> None:
         {"role": "user", "content": [{"type": "text", "text": "two"}]},
         {"role": "assistant", "content": "another"},
     ]
-    asked = chat_page._of_last_message(page, history, settings(system="Be kind.", decoding="greedy", temperature=0.5))
+    asked = inputs.of_last_message(page, history, settings(system="Be kind.", decoding="greedy", temperature=0.5))
     assert [turn["content"] for turn in asked.messages] == ["Be kind.", "one", "answer", "two"]
     assert (asked.sampling.temperature, asked.beams) == (0.5, 1)
     with pytest.raises(DataError, match="there is no message yet"):
-        chat_page._of_last_message(page, [], settings())
+        inputs.of_last_message(page, [], settings())
 
 
 def test_the_library_fills_message_and_system_prompt() -> None:
@@ -163,4 +161,4 @@ def test_the_library_fills_message_and_system_prompt() -> None:
         "Translation",
     }
     for one in LIBRARY:
-        assert chat_page._from_library(one.name) == (one.text, one.system)
+        assert inputs.from_library(one.name) == (one.text, one.system)

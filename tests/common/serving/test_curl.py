@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.serving.champions import Champions
-from tests.common.serving.attacks import BODY, CHAT
+from stages.common.serving.engine.champions import Champions
 from tests.common.serving.conftest import served
+from tests.support.attacks import BODY, CHAT
 
 TOKEN = "a-token-of-many-characters"
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from stages.common.validate.door import SUITES
 from stages.common.validate.expectations import rank_all, take_turns
+from stages.common.validate.great_expectations import SUITES
 
 
 @pytest.mark.parametrize("ranks", ["1 2 of 2", "2 1 of 2", "1 1 of 2", "1 2 2 3 of 4", "1 2 2 4 of 4", "3 1 2 of 3"])

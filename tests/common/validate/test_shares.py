@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from stages.common.curate.tally import Tally
-from stages.common.records import Shape
+from stages.common.core.records import Shape
+from stages.common.curate.record_counts import Tally
 from stages.common.validate import shares
 
 

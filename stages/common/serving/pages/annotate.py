@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common import annotating
-from stages.common.annotating import ANSWERS_AT_MOST, Round
-from stages.common.errors import DataError
-from stages.common.records import Record
-from stages.common.serving import feedback
-from stages.common.serving.api_types import CHARACTERS_AT_MOST
+from stages.common.annotation import feedback, queue
+from stages.common.annotation.feedback import CHARACTERS_AT_MOST
+from stages.common.annotation.queue import ANSWERS_AT_MOST, Round
+from stages.common.core.records import Record
+from stages.common.ranking.eligibility import Wanted
+from stages.common.runtime.errors import DataError
 from stages.common.serving.pages import AT_ONCE, failures, form
-from stages.common.worth import Wanted
 
 DEMONSTRATIONS = "demonstrations.jsonl"
 NOTHING_LEFT = "Nothing is left for you here. Thank you."
@@ -47,40 +46,40 @@ class Desk:
 
     def round(self, name: str) -> Round:
         """Return a round. Raises DataError."""
-        return annotating.load(self.samples, self.annotations, name, self.wanted)
+        return queue.load(self.samples, self.annotations, name, self.wanted)
 
     def sit(self, name: Any, who: Any) -> Seat:
         """Return the seat of a person who begins, at the newest round if none is said.
 
         Raises DataError for no such round, or no name.
         """
-        newest = annotating.rounds(self.samples)[-1:]
-        seat = Seat(self.round(str(name or "".join(newest))).name, annotating.person(str(who or "")))
+        newest = queue.rounds(self.samples)[-1:]
+        seat = Seat(self.round(str(name or "".join(newest))).name, queue.person(str(who or "")))
         return self.next_to_write(self.next_to_rank(seat))
 
     def next_to_rank(self, seat: Seat) -> Seat:
         """Return the seat with the next answers to rank on it."""
         of = self.round(seat.round)
-        return replace(seat, to_rank=annotating.to_rank(of, annotating.given(of), seat.who, seat.skipped))
+        return replace(seat, to_rank=queue.to_rank(of, queue.given(of), seat.who, seat.skipped))
 
     def next_to_write(self, seat: Seat) -> Seat:
         """Return the seat with the next prompt to answer on it."""
         of = self.round(seat.round)
-        written = annotating.written(self.demonstrations, of)
-        return replace(seat, to_write=annotating.to_write(of, written, seat.who, seat.skipped))
+        written = queue.written(self.demonstrations, of)
+        return replace(seat, to_write=queue.to_write(of, written, seat.who, seat.skipped))
 
     def rank(self, seat: Seat | None, given: Sequence[Any]) -> Seat:
         """Keep the ranks, then the marks, of the answers before a person, and bring the next. Raises DataError."""
         seat = _seated(seat)
         of = self.round(seat.round)
         ranks, marks = given[:ANSWERS_AT_MOST], [one or [] for one in given[ANSWERS_AT_MOST:]]
-        feedback.append(of.file, annotating.save(of, seat.who, seat.to_rank, ranks, marks))
+        feedback.append(of.file, queue.save(of, seat.who, seat.to_rank, ranks, marks))
         return self.next_to_rank(replace(seat, ranked=seat.to_rank))
 
     def write(self, seat: Seat | None, answer: str) -> Seat:
         """Keep an answer that a person wrote, and bring the next prompt. Raises DataError."""
         seat = _seated(seat)
-        line = annotating.demonstration(self.round(seat.round), seat.who, seat.to_write, answer)
+        line = queue.demonstration(self.round(seat.round), seat.who, seat.to_write, answer)
         feedback.append(self.demonstrations, line)
         return self.next_to_write(seat)
 
@@ -104,14 +103,14 @@ class Desk:
     def progress(self, seat: Seat) -> str:
         """Return how far the round is, and how this person agrees with each other one."""
         of = self.round(seat.round)
-        given, written = annotating.given(of), annotating.written(self.demonstrations, of)
+        given, written = queue.given(of), queue.written(self.demonstrations, of)
         done = len({id for one in given.values() for id in one})
         lines = [
             f"**{done:,} of {len(of.samples):,}** prompts ranked, the round waits for {of.needed:,}; by you "
             f"{len(given.get(seat.who, {})):,}. Answers written: {sum(map(len, written.values())):,}, by you "
             f"{len(written.get(seat.who, {})):,}."
         ]
-        for other, cell in annotating.agreement(given, of, seat.who).items():
+        for other, cell in queue.agreement(given, of, seat.who).items():
             interval = f"[{cell['low']:.2f}, {cell['high']:.2f}]"
             lines.append(
                 f"Agreement with {other}: Kendall's τ {cell['value']:.2f} {interval} on {cell['prompts']:.0f} prompts."
@@ -123,7 +122,7 @@ class Desk:
         if not seat.to_rank:
             return NOTHING_LEFT, []
         sample = self.round(seat.round).samples[seat.to_rank]
-        return _text(sample.record["messages"]), annotating.blind(seat.who, sample)
+        return _text(sample.record["messages"]), queue.blind(seat.who, sample)
 
     def question(self, seat: Seat) -> str:
         """Return the prompt to answer as text."""
@@ -172,7 +171,7 @@ def add(blocks: Any, desk: Desk) -> None:
         return handler
 
     def rounds() -> Any:
-        found = annotating.rounds(desk.samples)
+        found = queue.rounds(desk.samples)
         return gradio.Dropdown(choices=found, value=found[-1] if found else None)
 
     ranks = [seat, *ranking.ranks, *ranking.marks]

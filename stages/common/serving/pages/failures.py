@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stages.common.errors import StageError
-from stages.common.journal import log
+from stages.common.runtime.errors import StageError
+from stages.common.runtime.logs import log
 
 
 class Problem:

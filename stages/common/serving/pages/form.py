@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.common.annotations import MARKS
+from stages.common.annotation.ranking_store import MARKS
 
 KEYS = Path(__file__).with_name("ranking_keys.js")
 """Ranks by keys: digits, letters, Enter."""

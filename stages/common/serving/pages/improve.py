@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common import content
-from stages.common.errors import DataError
-from stages.common.journal import log
-from stages.common.records import Record
-from stages.common.serving import feedback
-from stages.common.serving.answered import Answered
-from stages.common.serving.api_types import CHARACTERS_AT_MOST
-from stages.common.serving.champions import Question
-from stages.common.serving.feedback import Edit, Opinion, Ordered
-from stages.common.serving.observing import Observer
+from stages.common.annotation import feedback
+from stages.common.annotation.feedback import CHARACTERS_AT_MOST, Edit, Opinion, Ordered
+from stages.common.core.records import Record
+from stages.common.runtime.errors import DataError
+from stages.common.runtime.logs import log
+from stages.common.serving.api.metrics import Observer
+from stages.common.serving.engine.champions import Question
 from stages.common.serving.pages import AT_ONCE, failures, form
+from stages.common.serving.pages.answered import Answered
+from stages.common.text import content_hash, normalisation
 
 ANSWERS = 4
 THANKS = "Kept, thank you."
@@ -51,7 +50,11 @@ def edit(store: Path, answered: Answered, turns: Sequence[Record], better: str, 
     answer = answered.find(turns, len(turns) - 1)
     if answer is None:
         raise DataError("the last turn is no answer that was given here", remedy="ask first")
-    if not better.strip() or len(better) > CHARACTERS_AT_MOST or content.key(better) == content.key(answer.text):
+    if (
+        not better.strip()
+        or len(better) > CHARACTERS_AT_MOST
+        or normalisation.key(better) == normalisation.key(answer.text)
+    ):
         raise DataError("that is no other answer", remedy="write how it should have been answered")
     line = Edit(messages=answer.messages, response=answer.text, better=better.strip(), annotator=who, **answer.facts)
     feedback.append(store, line)
@@ -79,7 +82,7 @@ async def answers(observer: Observer, question: Question) -> Shown:
             return "".join([piece.text async for piece in open_pieces]), asked.champion.facts()
 
     given = await asyncio.gather(*(one() for _ in range(ANSWERS)))
-    different = list({content.key(text): text for text, _ in given}.values())
+    different = list({normalisation.key(text): text for text, _ in given}.values())
     if len(different) < 2:
         raise DataError("all answers are the same", remedy="raise the temperature, or ask something else")
     return Shown(feedback.turns(question.messages), different, given[0][1])
@@ -142,4 +145,4 @@ def add(
 
 def visit(session: str | None) -> str:
     """Return a name for one visit of the page that says nothing of the visitor."""
-    return f"visit-{content.digest(session).hex()[:12]}"
+    return f"visit-{content_hash.digest(session).hex()[:12]}"

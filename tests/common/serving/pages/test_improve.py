@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from stages.common.errors import DataError
-from stages.common.records import Record, message
-from stages.common.serving import feedback
-from stages.common.serving.answered import Answered
-from stages.common.serving.feedback import Edit, Opinion, Ordered
+from stages.common.annotation import feedback
+from stages.common.annotation.feedback import Edit, Opinion, Ordered
+from stages.common.core.records import Record, message
+from stages.common.runtime.errors import DataError
 from stages.common.serving.pages import improve
+from stages.common.serving.pages.answered import Answered
 from stages.common.serving.pages.improve import Shown
 
 FACTS = {"model": "lathe", "version": "7", "weights_sha256": "f" * 64}

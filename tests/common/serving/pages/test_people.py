@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flows import feedback as export_command
+from flows.cli import feedback as export_command
 from stages import ingest, rank
-from stages.common import annotations, records, samples
-from stages.common.serving import feedback
-from stages.common.serving.champions import Champions
-from stages.common.serving.feedback import Demonstration, Edit, Line, Ordered
-from stages.common.shards import Shards
-from tests.common.serving import browser
+from stages.common.annotation import feedback, ranking_store
+from stages.common.annotation.feedback import Demonstration, Edit, Line, Ordered
+from stages.common.core import records
+from stages.common.ranking import samples
+from stages.common.serving.engine.champions import Champions
+from stages.common.text.parquet_writer import Shards
 from tests.common.serving.conftest import served
+from tests.support import browser
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
 
@@ -159,7 +160,7 @@ def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path
         page.get_by_role("button", name="Save answer and next").click()
         expect(page.get_by_label("Prompt to answer")).not_to_have_value(asked, timeout=60_000)
         expect(page.locator("#progress")).to_contain_text("Answers written: 1, by you 1.")
-    kept = list(annotations.read(file))
+    kept = list(ranking_store.read(file))
     assert len({tuple(line.responses) for line in kept}) > 1, "answers are shuffled"
     assert sum("rude" in marks for line in kept for marks in line.marks or []) == 2
     report = rank.rank(settings, work / "samples/r1", work / "comparisons", file, None)

@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from stages.common import annotations, records, samples
-from stages.common.serving.champions import Champions
-from stages.common.shards import Shards
+from stages.common.annotation import ranking_store
+from stages.common.core import records
+from stages.common.ranking import samples
+from stages.common.serving.engine.champions import Champions
+from stages.common.text.parquet_writer import Shards
 from tests.common.serving.conftest import served
 
 JUNK: list[Any] = ["../../etc/passwd", {"path": "/etc/passwd"}, None, -1, [[1e300]], "{{ 7*7 }}", "\x00<script>", True]
@@ -113,6 +115,6 @@ def test_ranks_are_kept_only_of_who_sits_there_and_of_what_is_shown(client: http
     assert call(client, save, [forged, 9, 1, *ranks[3:]], "ada")["success"] is False
     assert written(work) == []
     assert call(client, save, [forged, *ranks[1:]], "ada")["success"] is True
-    (kept,) = annotations.read(work / "annotations/r1.jsonl")
+    (kept,) = ranking_store.read(work / "annotations/r1.jsonl")
     assert (kept.annotator, kept.ranks, kept.marks) == ("ada", [2, 1], [["rude"], ["rude"]])
     assert sorted(kept.responses) == ["Here.", "There."]

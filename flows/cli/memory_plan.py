@@ -1,0 +1,110 @@
+"""What each trainer of params.yaml would take of this machine's memory, before anything is made."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stages.common.core import params
+from stages.common.finetuning import lora
+from stages.common.memory import available, estimate
+from stages.common.memory.job import Job, reads
+from stages.common.runtime.errors import ParamsError
+
+TOKENIZER = Path("models/tokenizer")
+TRAINERS = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo")
+CHECKPOINTING = ("sft", "dpo")
+"""Trainers whose library recomputes activations unless told otherwise."""
+LIBRARIES = estimate.GIBIBYTE // 2
+"""What a process holds before its model, measured (docs/log.md)."""
+
+
+class Launch(NamedTuple):
+    """What `run.launcher` starts on this machine."""
+
+    processes: int = 1
+    zero: int = 0
+
+
+class Planned(NamedTuple):
+    """One trainer's job, what it needs and what there is for one of its processes."""
+
+    stage: str
+    job: Job
+    need: estimate.Need
+    free: int
+
+
+def launch(launcher: str) -> Launch:
+    """Return the processes and the ZeRO stage of a launcher's command line. Raises ParamsError for a missing file."""
+    words = shlex.split(launcher)
+    given = dict(pairwise(words))
+    if "--config_file" not in given:
+        return Launch(int(given.get("--num_processes", given.get("--nproc_per_node", 1))))
+    settings = params.plain(params.read_yaml(Path(given["--config_file"])))
+    file = settings.get("deepspeed_config", {}).get("deepspeed_config_file")
+    zero = json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"]["stage"] if file else 0
+    return Launch(int(given.get("--num_processes", settings.get("num_processes", 1))), int(zero))
+
+
+def config(document: Mapping[str, Any]) -> Any:
+    """Return transformers' config of the base model. Raises ParamsError when it is not on this machine."""
+    from transformers import AutoConfig
+
+    pretrain, tokenizer = document["pretrain"], document["tokenizer"]
+    try:
+        if pretrain.get("base"):
+            return AutoConfig.from_pretrained(pretrain["base"], local_files_only=True, trust_remote_code=False)
+        return AutoConfig.for_model(**pretrain["model"], vocab_size=entries(tokenizer))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ParamsError(
+            f"no model to estimate: {str(error).splitlines()[0]}", where="params.yaml, pretrain"
+        ) from error
+
+
+def entries(tokenizer: Mapping[str, Any]) -> int:
+    """Return the tokenizer's entries: those of the one that was made, or those it is to have."""
+    from stages.common.core import models
+
+    if (TOKENIZER / "tokenizer.json").is_file():
+        return len(models.load_tokenizer(TOKENIZER))
+    if tokenizer.get("base"):
+        return len(models.load_tokenizer(tokenizer["base"]))
+    return int(tokenizer["vocab_size"])
+
+
+def job(stage: str, document: Mapping[str, Any], base: Any, started: Launch, gpu: bool) -> Job:
+    """Return the job of a stage with the longest examples its params allow."""
+    section = document[stage]
+    training = section["training"]
+    answers = int(document["sample"].get("answers", 4))
+    return Job(
+        config=base,
+        reads=reads(stage, section, answers),
+        batch=int(training.get("per_device_train_batch_size", 8)),
+        checkpointing=bool(training.get("gradient_checkpointing", stage in CHECKPOINTING)),
+        optimiser=str(training.get("optim", "adamw_torch_fused")),
+        bf16=bool(training.get("bf16", gpu and not training.get("fp16"))),
+        adapters=lora.config(section.get("lora"), f"{stage}.lora"),
+        scorer=stage == "reward",
+        actor_critic=stage == "ppo",
+        answers=int(section.get("rollout_batch_size", 64)) if stage == "ppo" else 0,
+        processes=started.processes,
+        zero=started.zero,
+    )
+
+
+def plans(document: Mapping[str, Any]) -> Iterator[Planned]:
+    """Yield each trainer's plan. Raises ParamsError where the base model is not known yet."""
+    import torch
+
+    started, base, gpu = launch(str(document["run"]["launcher"])), config(document), torch.cuda.is_available()
+    if gpu:
+        free = torch.cuda.get_device_properties(0).total_memory
+    else:
+        free = available.system_free() // started.processes - LIBRARIES
+    for stage in TRAINERS:
+        one = job(stage, document, base, started, gpu)
+        yield Planned(stage, one, estimate.estimate(one), free)

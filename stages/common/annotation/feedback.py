@@ -1,0 +1,148 @@
+"""What people say of answers: an append-only file of JSON lines, each on the disk before the page thanks for it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+
+from stages.common.core.records import Record
+from stages.common.runtime.errors import DataError
+
+CHARACTERS_AT_MOST = 65_536
+"""Of one message, written by a client, a visitor or an annotator."""
+BYTES_AT_MOST = 1 << 30
+"""Beyond, nothing is taken: a page that is open to many must not fill the disk."""
+
+
+class Said(BaseModel):
+    """What every line has."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    messages: list[dict[str, str]]
+    """The conversation before the answer, each with role and content."""
+    annotator: str = "page"
+    """Who said it: a name, or of the chat page one visit."""
+
+
+class Model(BaseModel):
+    """Which model had answered."""
+
+    model: str
+    version: str
+    weights_sha256: str
+
+
+class Opinion(Said, Model):
+    """An answer, and whether somebody liked it."""
+
+    kind: Literal["opinion"] = "opinion"
+    response: str
+    liked: bool | None
+    """None takes back what the same visitor said before."""
+
+
+class Edit(Said, Model):
+    """An answer, and how somebody would rather have it."""
+
+    kind: Literal["edit"] = "edit"
+    response: str
+    better: str
+
+
+class Ordered(Said, Model):
+    """Several answers to one conversation, and somebody's ranks of them."""
+
+    kind: Literal["ranking"] = "ranking"
+    responses: list[str]
+    ranks: list[Annotated[int, Field(ge=1)]]
+    """Of each answer; 1 is the best, ties are allowed."""
+
+    @model_validator(mode="after")
+    def _one_rank_each(self) -> "Ordered":
+        if len(self.ranks) != len(self.responses):
+            raise ValueError(f"{len(self.responses)} responses, {len(self.ranks)} ranks")
+        return self
+
+
+class Demonstration(Said):
+    """An answer that a person has written."""
+
+    kind: Literal["demonstration"] = "demonstration"
+    response: str
+
+
+Line = Opinion | Edit | Ordered | Demonstration
+
+
+def _kind(value: Any) -> Any:
+    """Return a line's kind; the first stores held opinions alone and did not say so."""
+    return value.get("kind", "opinion") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+LINE: TypeAdapter[Line] = TypeAdapter(
+    Annotated[
+        Annotated[Opinion, Tag("opinion")]
+        | Annotated[Edit, Tag("edit")]
+        | Annotated[Ordered, Tag("ranking")]
+        | Annotated[Demonstration, Tag("demonstration")],
+        Discriminator(_kind),
+    ]
+)
+
+
+def append(file: Path, line: BaseModel) -> None:
+    """Add a line and wait until the disk has it; several processes may write. Raises DataError when it is full."""
+    data = (json.dumps(line.model_dump(), ensure_ascii=False) + "\n").encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = handle.seek(0, os.SEEK_END)
+        if size + len(data) > BYTES_AT_MOST:
+            raise DataError("the store of feedback is full", where=file, remedy="begin another beside it: rename it")
+        if size and not _ends_whole(file):
+            data = b"\n" + data  # a machine that died here left half a line
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def entries(file: Path) -> Iterator[tuple[int, Line | str]]:
+    """Yield each line's number with what it says, or with what is wrong with it; a store not begun yet has none."""
+    if not file.exists():
+        return
+    with file.open("rb") as handle:
+        for number, text in enumerate(handle, 1):
+            if not text.strip():
+                continue
+            try:
+                yield number, LINE.validate_python(json.loads(text))
+            except ValidationError as error:
+                yield number, str(error.errors()[0]["msg"])
+            except (ValueError, RecursionError) as error:
+                yield number, str(error)
+
+
+def read(file: Path) -> Iterator[Line]:
+    """Yield the lines. Raises DataError with file and line."""
+    for number, line in entries(file):
+        if isinstance(line, str):
+            raise DataError(f"not an opinion: {line}", where=f"{file}:{number}", remedy="take it out")
+        yield line
+
+
+def turns(messages: Sequence[Record]) -> list[dict[str, str]]:
+    """Return role and content of each message."""
+    return [{"role": one["role"], "content": one["content"]} for one in messages]
+
+
+def _ends_whole(file: Path) -> bool:
+    with file.open("rb") as handle:
+        handle.seek(-1, os.SEEK_END)
+        return handle.read(1) == b"\n"

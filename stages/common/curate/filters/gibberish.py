@@ -1,0 +1,136 @@
+"""Signs that a text is no language: symbols, one character over and over, letter salad, rare characters, mojibake.
+
+Each is a share or a count, measured on the whole text; `heuristics.Rules` says how much is too much.
+"""
+
+import itertools
+import math
+import re
+from collections import Counter
+from functools import cache
+from string import ascii_lowercase
+
+from stages.common.curate.filters.language import SCRIPTS
+
+FEWEST_CHARACTERS = 20
+FEWEST_PAIRS = 20
+FEWEST_HAN = 12
+FEWEST_WORDS = 12
+
+FOLLOWERS = (
+    "a:bcdfghiklmnprstuvwxy b:abeijlorstu c:acehiklorstuy d:adegilmnorsuvy e:abcdefghilmnopqrstuvwxy f:aefilortu "
+    "g:aeghilnorsuy h:aeiortuy i:abcdefgklmnoprstvz j:aeou k:aeilnosuy l:adefiklmostuvy m:abeimopsuy "
+    "n:acdefgiklnostuvy o:abcdefgiklmnoprstuvwxy p:aehiloprstu q:u r:abcdefgiklmnoprstuvy s:acehiklmnopstuwy "
+    "t:acehilmorstuwy u:abcdefgilmnprst v:aeioy w:aehinors x:aceiptuy y:aceilmops z:aeioz"
+)
+"""The letters that commonly follow each letter in English words: 97 % of pairs in running text, 45 % of random ones."""
+
+FREQUENT = (
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方"
+    "多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使"
+    "情明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表化"
+    "老给世位次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结反"
+    "受目太量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难且权"
+    "思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运"
+    "這個們來為國說時會對過發後裡裏種經麼學現當沒動還進樣開從實軍無與長機業將兩間問戰應頭體見產話內給門關點員兒東聲論處義幾條"
+    "係氣題爾變總電數報場結資計統區隊決馬書聽許權難達強則設記類據張規萬術領確傳師觀讓識帶導爭運認務邊"
+)
+"""The characters a Chinese text is mostly made of, simplified and traditional."""
+
+SPACE = re.compile(r"\s+")
+SYMBOLS = re.compile(r"[^\w\s.,;:!?'\"()，。；：！？、“”‘’（）《》-]+|_+")
+RUNS = re.compile(r"([^\W\d_])\1{3,}")
+WORDS = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]{2,}(?![A-Za-z0-9_])")
+MIXED = re.compile(r"(?<![^\W_])(?:[A-Za-z]+\d|\d+[A-Za-z])[A-Za-z0-9]*(?![^\W_])")
+OTHER_SIGNS = re.compile(r"[\W\d_]+")
+TOKENS = re.compile(r"[^\W_]+")
+MOJIBAKE = re.compile("[\u00c2-\u00ef][\u0080-\u00bf\u0152-\u0178\u2013-\u2122]|\ufffd|锟斤拷|烫烫|屯屯")
+HAN_RUN = re.compile(SCRIPTS["Han"].pattern)
+
+
+def symbol_share(text: str) -> float:
+    """Return the share of characters other than spaces that are neither letters, digits nor common punctuation."""
+    return sum(map(len, SYMBOLS.findall(text))) / max(len(SPACE.sub("", text)), 1)
+
+
+def entropy(text: str) -> float:
+    """Return the entropy of the characters, spaces aside, in bits; infinite for a text too short to tell."""
+    counts = Counter(SPACE.sub("", text.casefold()))
+    total = counts.total()
+    if total < FEWEST_CHARACTERS:
+        return math.inf
+    return -sum(number / total * math.log2(number / total) for number in counts.values())
+
+
+def run_share(text: str) -> float:
+    """Return the share of characters in runs of four and more of the same letter."""
+    return sum(len(match[0]) for match in RUNS.finditer(text)) / max(len(text), 1)
+
+
+def odd_pair_share(text: str) -> float:
+    """Return the share of neighbouring letters that English hardly ever has side by side; 0 where few are Latin."""
+    words = WORDS.findall(text.lower())
+    letters = sum(map(len, words))
+    if letters - len(words) < FEWEST_PAIRS or 2 * letters < len(OTHER_SIGNS.sub("", text)):
+        return 0.0
+    pairs, common = Counter(itertools.pairwise(" ".join(words))), _common_pairs()
+    return sum(number for pair, number in pairs.items() if pair not in common) / (letters - len(words))
+
+
+def mixed_share(text: str) -> float:
+    """Return the share of tokens that mix letters and digits, as keys and dumps do."""
+    tokens = len(TOKENS.findall(text))
+    return len(MIXED.findall(text)) / tokens if tokens >= FEWEST_WORDS else 0.0
+
+
+def mean_word_length(text: str) -> float:
+    """Return the mean length of what stands between spaces; 0 for a text in a script that writes none."""
+    if any(SCRIPTS[name].search(text) for name in ("Han", "Kana", "Hangul", "Thai")) or len(text) < FEWEST_CHARACTERS:
+        return 0.0
+    words = text.split()
+    return sum(map(len, words)) / max(len(words), 1)
+
+
+def mojibake_share(text: str) -> float:
+    """Return the share of characters that only a wrong decoding leaves behind."""
+    return sum(map(len, MOJIBAKE.findall(text))) / max(len(text), 1)
+
+
+def rare_han_share(text: str) -> float:
+    """Return the share of Chinese characters in neither the first level of GB 2312 nor that of Big5."""
+    characters = "".join(HAN_RUN.findall(text))
+    if len(characters) < FEWEST_HAN:
+        return 0.0
+    common = _first_levels()
+    return sum(character not in common for character in characters) / len(characters)
+
+
+def frequent_han_share(text: str) -> float:
+    """Return the share of the most frequent Chinese characters where they run on without punctuation, 1 elsewhere.
+
+    Lists of terms have few of them too, but separate their terms.
+    """
+    runs = HAN_RUN.findall(text)
+    characters = "".join(runs)
+    if len(characters) < FEWEST_HAN or len(characters) < len(runs) * FEWEST_HAN:
+        return 1.0
+    return sum(character in _frequent() for character in characters) / len(characters)
+
+
+@cache
+def _frequent() -> frozenset[str]:
+    return frozenset(FREQUENT)
+
+
+@cache
+def _common_pairs() -> frozenset[tuple[str, str]]:
+    ends = {pair for letter in ascii_lowercase for pair in ((letter, " "), (" ", letter))}
+    return frozenset(ends | {(row[0], second) for row in FOLLOWERS.split() for second in row[2:]})
+
+
+@cache
+def _first_levels() -> frozenset[str]:
+    simplified = bytes(byte for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for byte in (high, low))
+    lows = [*range(0x40, 0x7F), *range(0xA1, 0xFF)]
+    traditional = bytes(byte for high in range(0xA4, 0xC7) for low in lows for byte in (high, low))
+    return frozenset(simplified.decode("gb2312", "ignore") + traditional.decode("big5", "ignore"))

@@ -1,0 +1,116 @@
+"""Whether a document reads like text: rules after Gopher (Rae et al. 2021) and C4 (Raffel et al. 2020).
+
+For English and Chinese. Both papers' rules are for long web pages; these keep what a domain corpus is made of as well:
+headings, lists of questions, definitions, manuals, verse, and code within text.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from stages.common.core.params import StageParams
+from stages.common.curate.filters import boilerplate, gibberish, phrase_lists, repetition, spam
+from stages.common.curate.filters.phrase_lists import Reading
+from stages.common.text.units import units
+
+Share = Annotated[float, Field(ge=0, le=1)]
+LANGUAGES = ("en", "zh", "und")
+CAUTION = 1.5
+"""How many times the signs of an advertisement another language needs: some of them it has in common with English."""
+
+
+class Rules(StageParams):
+    """How much of each sign is too much."""
+
+    enabled: bool = True
+    """False: no document is dropped by these rules."""
+    fewest_units: NonNegativeInt = 5
+    """Words, numbers and Chinese characters a document must have."""
+    symbols: Share = 0.55
+    """Share of signs that are neither letters, digits nor common punctuation (Gopher counts # and … by word)."""
+    entropy_bits: NonNegativeFloat = 1.8
+    """Least entropy of the characters; one repeated has 0, English about 4, DNA 2."""
+    stretched: Share = 0.4
+    """Share of letters in runs of four and more of the same."""
+    word_characters: NonNegativeFloat = 25.0
+    """Mean length of words (Gopher's 10 loses lists of chemicals)."""
+    odd_pairs: Share = 0.4
+    """Share of letter pairs that English hardly has; letter salad has 0.5 and more, Polish 0.3."""
+    mixed_words: Share = 0.8
+    """Share of words that mix letters and digits, as dumps do."""
+    mojibake: Share = 0.1
+    """Share of characters left by a wrong decoding."""
+    rare_characters: Share = 0.4
+    """Share of Chinese characters that are in common use neither in simplified nor in traditional writing."""
+    frequent_characters: Share = 0.2
+    """Least share of the most frequent Chinese characters, in text that runs on without punctuation."""
+    advertising: NonNegativeFloat = 2.4
+    """Sum of weak signs (calls, prices, contacts, shouting, …; at most 9.5) from which a text is an advertisement."""
+    fill_in: Share = 0.3
+    """Share of `lorem ipsum`."""
+    scripts: Share = 0.6
+    """Share of lines of a page's scripts and styles."""
+    notices: Share = 0.6
+    """Share of notices about cookies, rights, subscriptions and the like."""
+    menus: Share = 0.5
+    """Share of items of menus and navigation."""
+    repeated_lines: Share = 0.3
+    """Share of characters in lines or sentences that stood before (Gopher)."""
+    repeated_passages: Share = 0.3
+    """Share of characters in passages of fifteen units that stood before."""
+    repeated_phrase: Share = 0.6
+    """Share of characters in the most frequent phrase of three units (Gopher's 0.18 loses lists of questions)."""
+
+
+def fault(text: str, language: str, rules: Rules) -> str:
+    """Return why a document is no text worth reading, or nothing.
+
+    The reasons are `too_short`, `gibberish`, `spam`, `boilerplate` and `repetitive`. Of other languages than English
+    and Chinese an advertisement needs more signs: the phrases are not its own.
+    """
+    if not rules.enabled:
+        return ""
+    if is_gibberish(text, rules):
+        return "gibberish"
+    parts, reading = units(text), phrase_lists.read(text)
+    if len(parts) < rules.fewest_units:
+        return "too_short"
+    if spam.score(reading) >= rules.advertising * (1 if language in LANGUAGES else CAUTION):
+        return "spam"
+    if is_boilerplate(reading, rules):
+        return "boilerplate"
+    return "repetitive" if is_repetitive(text, parts, rules) else ""
+
+
+def is_gibberish(text: str, rules: Rules) -> bool:
+    """Whether the text is no language: symbols, one character repeated, letter salad, rare characters, mojibake."""
+    return (
+        gibberish.symbol_share(text) > rules.symbols
+        or gibberish.entropy(text) < rules.entropy_bits
+        or gibberish.run_share(text) > rules.stretched
+        or gibberish.mean_word_length(text) > rules.word_characters
+        or gibberish.mojibake_share(text) > rules.mojibake
+        or gibberish.mixed_share(text) > rules.mixed_words
+        or gibberish.odd_pair_share(text) > rules.odd_pairs
+        or gibberish.rare_han_share(text) > rules.rare_characters
+        or gibberish.frequent_han_share(text) < rules.frequent_characters
+    )
+
+
+def is_boilerplate(reading: Reading, rules: Rules) -> bool:
+    """Whether most of the text is what surrounds the text of a web page."""
+    return (
+        boilerplate.fill_in_share(reading.text) > rules.fill_in
+        or boilerplate.script_share(reading.text) > rules.scripts
+        or boilerplate.notice_share(reading) > rules.notices
+        or boilerplate.menu_share(reading) > rules.menus
+    )
+
+
+def is_repetitive(text: str, parts: list[str], rules: Rules) -> bool:
+    """Whether much of the text (`parts` are its units) stood in it before."""
+    return (
+        repetition.line_share(text) > rules.repeated_lines
+        or repetition.phrase_share(parts) > rules.repeated_phrase
+        or repetition.passage_share(parts) > rules.repeated_passages
+    )

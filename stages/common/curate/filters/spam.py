@@ -1,0 +1,63 @@
+"""How much a text reads like an advertisement: the sum of weak signs, each for what it is worth in a text this long."""
+
+import re
+
+from stages.common.curate.filters.phrase_lists import HAN, Reading
+
+WORDS_OF_A_SIGN = 60
+"""A sign is worth its full weight once in so many words; in a longer text it must come more often."""
+HAN_PER_WORD = 1.6
+
+SHOUTED = re.compile(r"\b[A-Z]{2,}+(?:[ !]{1,4}[A-Z]{2,}+\b)++")
+EXCLAIMED = re.compile(r"[!！]+")
+PRICES = re.compile(
+    r"[$€£¥￥]\s?\d[\d,.]*|\${2,}|(?<![\d,.])\d[\d,.]*+\s?(?:元(?!旦)|块钱?|万(?!一)|usd|dollars|euros?\b|rmb|bucks)"
+    r"|[\d一二三四五六七八九]折|[原现]价\d|送\d|买.送|[全半]价"
+    r"|\d\s?[%％]\s?(?:off|discount|cash|bonus|free|guaranteed|profit|return|优惠|折扣|返)"
+)
+DOMAINS = re.compile(r"\.(?:com|net|org|example|shop|xyz|top|cn|vip|io|info|biz|club|ru|me)\b")
+ADDRESSES = re.compile(r"(?<=\w)@(?=\w)")
+NUMBERS = re.compile(r"(?<![\d.])\d(?:[ ()-]{0,2}\d){6,13}(?!\d|\.\d)")
+HANDLES = re.compile(
+    r"(?:微信|v信|微|(?<![a-z])vx|(?<![a-z])wx|wechat|(?<![a-z])qq|q群|扣扣|(?<![a-z])tg)"
+    r"(?:咨询|联系|号|群)?[\s:：是]{0,2}(?=[a-z0-9_]{5})|微信同号"
+    r"|(?:whatsapp|telegram)[\s:：]{0,2}(?=[@+\d])"
+    r"|(?:热线|速拨|拨打|来电\w{0,2}|电话|call|text|phone)"
+    r"(?: us| today| now| 24/7| \w{1,20} on)?[\s:：]{0,2}(?=[(+]?\d[\d -]{6})"
+)
+DECORATION = re.compile(
+    r"[★☆◆◇●▶►▷◀◄✔✅✓❤♥☎✆➤➡👉👇👆🔥💰💵💸🎁🎉🎊💥⚡🚀🤑💯📞📲🆓]|>{3,}|<{3,}|(?<!=)={4,}+>|~{3,}|\*{3,}|【[^】]{1,20}】|[!！]{3,}"
+)
+WEIGHTS = {
+    "calls": 1.5, "urgency": 1.0, "lures": 1.0, "goods": 1.0, "prices": 1.0, "contacts": 1.0, "handles": 1.0,
+    "exclaimed": 1.0, "shouted": 1.0, "decoration": 0.5,
+}  # fmt: skip
+
+
+def score(reading: Reading) -> float:
+    """Return the weighted number of signs that a text shows, from 0 to 9.5; ordinary prose is below 2."""
+    return sum(WEIGHTS[sign] * min(strength, 1.0) for sign, strength in signs(reading).items())
+
+
+def signs(reading: Reading) -> dict[str, float]:
+    """Return how strong each sign is; 1 is as strong as it counts."""
+    text = reading.text
+    size = max((len(reading.words) + len(HAN.findall(text)) / HAN_PER_WORD) / WORDS_OF_A_SIGN, 1.0)
+    found = {
+        "calls": reading.count("calls") / 2,
+        "urgency": reading.count("urgency"),
+        "lures": reading.count("lures") / 2,
+        "goods": reading.count("goods"),
+        "prices": len(PRICES.findall(reading.lower)),
+        "contacts": _contacts(reading.lower),
+        "handles": len(HANDLES.findall(reading.lower)),
+        "exclaimed": sum(min(len(run), 3) for run in EXCLAIMED.findall(text)) / 3,
+        "shouted": len(SHOUTED.findall(text)),
+        "decoration": len(DECORATION.findall(text)) / 2,
+    }
+    return {sign: number / size for sign, number in found.items()}
+
+
+def _contacts(lower: str) -> int:
+    links = max(lower.count("://"), len(DOMAINS.findall(lower)))
+    return links + len(ADDRESSES.findall(lower)) + len(NUMBERS.findall(lower)) + len(HANDLES.findall(lower))

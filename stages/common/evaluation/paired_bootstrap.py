@@ -1,0 +1,105 @@
+"""One metric of two candidates on the same questions or texts: what changed, with the paired 95 % interval."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stages.common.core.params import PARAMS_FILE
+from stages.common.core.statistics import bootstrap_mean, bootstrap_ratio
+from stages.common.evaluation.behaviour import unsure
+from stages.common.evaluation.metrics import Answer, digits
+from stages.common.evaluation.question_prompts import said
+from stages.common.evaluation.results import Evaluated
+from stages.common.runtime.errors import ParamsError
+from stages.common.text.refusals import refuses
+
+BEHAVIOURS: dict[str, Callable[[str], bool]] = {"refusal": refuses, "unsure": unsure}
+DUE = {"due": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value before and after a stage, their difference (of perplexities: ratio) and its paired 95 % interval."""
+
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+    count: int
+
+
+def is_ratio(metric: str) -> bool:
+    """Whether changes of `metric` are ratios, not differences."""
+    return metric.startswith("perplexity/")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of `metric` is the better one: perplexity, undue refusals, undue ignorance."""
+    return is_ratio(metric) or metric.endswith("/false")
+
+
+def change(metric: str, after: Evaluated, before: Evaluated) -> Change | None:
+    """Return how `metric` changed on the questions (or texts) that both were given; None when they share none.
+
+    Raises ParamsError for a metric that is no mean over questions.
+    """
+    if is_ratio(metric):
+        return perplexity(metric.partition("/")[2], after, before)
+    pairs = [
+        (old, new)
+        for identifier, answer in after.answers.items()
+        if (was := before.answers.get(identifier)) and was["question"] == answer["question"]
+        if (new := score(metric, answer, after.prompt)) is not None
+        if (old := score(metric, was, before.prompt)) is not None
+    ]
+    return of_means(pairs) if pairs else None
+
+
+def of_means(pairs: Sequence[tuple[float, float]]) -> Change:
+    """Return the change of the mean of (before, after) pairs, one pair a question, resampled together."""
+    count = len(pairs)
+    old, new = sum(was for was, _ in pairs) / count, sum(now for _, now in pairs) / count
+    low, high = bootstrap_mean([now - was for was, now in pairs])
+    return Change(digits(old), digits(new), digits(new - old), digits(low), digits(high), count)
+
+
+def perplexity(texts: str, after: Evaluated, before: Evaluated) -> Change | None:
+    """Return the change of perplexity on `texts`, a ratio: above 1 is forgetting; documents are resampled together.
+
+    None unless both read every text in the same tokens: a perplexity per token says nothing across tokenizers.
+    """
+    ours, theirs = after.losses.get(texts, []), before.losses.get(texts, [])
+    if [tokens for _, tokens in ours] != [tokens for _, tokens in theirs]:
+        return None
+    pairs = [(now, was, tokens) for (now, tokens), (was, _) in zip(ours, theirs, strict=True) if tokens]
+    if not pairs:
+        return None
+    total = sum(tokens for *_, tokens in pairs)
+    old, new = (math.exp(sum(pair[side] for pair in pairs) / total) for side in (1, 0))
+    low, high = bootstrap_ratio([now - was for now, was, _ in pairs], [tokens for *_, tokens in pairs])
+    return Change(
+        digits(old), digits(new), digits(new / old), digits(math.exp(low)), digits(math.exp(high)), len(pairs)
+    )
+
+
+def score(metric: str, answer: Answer, prompt: str) -> float | None:
+    """Return what one answer adds to `metric`, a mean over questions; None when the question does not count there.
+
+    Raises ParamsError for a metric that is no such mean.
+    """
+    kind, _, cell = metric.partition("/")
+    if kind == "accuracy" and cell:
+        counts = cell in (answer["group"], f"{answer['group']}/{answer['language']}") and answer["correct"] is not None
+        return float(answer["correct"]) if counts else None
+    if kind in BEHAVIOURS and cell in DUE:
+        if not answer["reference"] or BEHAVIOURS[kind](answer["reference"]) is not DUE[cell]:
+            return None
+        return float(BEHAVIOURS[kind](said(answer["answer"], prompt)))
+    if kind == "reward":
+        return float(answer["reward"]) if "reward" in answer and cell in ("", answer["group"]) else None
+    raise ParamsError(
+        f"'{metric}' cannot be compared question by question",
+        where=PARAMS_FILE,
+        remedy="choose accuracy/…, refusal/…, unsure/…, reward or perplexity/…",
+    )

@@ -1,0 +1,156 @@
+"""The forward of a Llama, Mistral or Qwen2 into a decoder's cache, without what transformers spends around products.
+
+Norms are one operation instead of six, queries and keys are turned together, nothing is asked or wrapped on the way,
+and a prompt, of which only the keys and values are wanted, stops at those of the last layer. On a CPU the weights are
+laid out for these products (see `onednn_weights`); elsewhere the model's own modules make them, so that adapters and
+weights of few bits count as they do there.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+
+from stages.common.generation import onednn_weights, packed_forward
+
+if TYPE_CHECKING:
+    from stages.common.generation.kv_layer import SlotLayer
+
+FAMILIES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+"""Classes built alike; each is tested against transformers' own forward."""
+
+SHAPES = 32
+"""Prompts are read in multiples of so many tokens: a kernel is made for a shape when that is met first."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Prompts of like length: their tokens [B, T], padded on the right, where none looks and answers overwrite."""
+
+    tokens: torch.Tensor
+    rows: torch.Tensor
+    """Rows [R] of the cache that they go to."""
+    source: torch.Tensor
+    """Which of the prompts [R] each of these rows gets."""
+
+
+def suits(model: Any) -> bool:
+    """Whether this model's forward can be made here: of a known class, its weights whole in this process."""
+    inner = packed_forward.inner(model)
+    if type(inner).__name__ not in FAMILIES or inner.config._attn_implementation not in ("sdpa", packed_forward.NAME):
+        return False
+    return not hasattr(inner.model.norm.weight, "ds_id")  # ZeRO-3 gathers a weight when its module is called
+
+
+def is_watched(model: Any) -> bool:
+    """Whether somebody waits for the model's own forward to be called."""
+    inner = packed_forward.inner(model)
+    watchers = [one for module in (model, inner) for one in (module._forward_hooks, module._forward_pre_hooks)]
+    return any(watchers)
+
+
+class Forward:
+    """A model's forward with its weights as they are now, for as long as they stay so."""
+
+    def __init__(self, model: Any) -> None:
+        inner = packed_forward.inner(model)
+        self.body, config = inner.model, inner.config
+        self.heads, self.pairs = config.num_attention_heads, config.num_key_value_heads
+        lay_out = onednn_weights.pays(inner)
+        self.layers = [_Layer(layer, lay_out) for layer in self.body.layers]
+        self.head = onednn_weights.product([inner.lm_head], lay_out)
+
+    def read(self, layers: "list[SlotLayer]", blocks: "list[Block]") -> None:
+        """Write prompts into the cache's `layers`; all are read at once, and each sees itself."""
+        shapes = [block.tokens.shape for block in blocks]
+        sizes = [count * width for count, width in shapes]
+        spare = torch.zeros(-sum(sizes) % SHAPES, dtype=torch.long, device=blocks[0].tokens.device)
+        places = [torch.arange(width, device=spare.device).repeat(count) for count, width in shapes]
+        hidden = self.body.embed_tokens(torch.cat([*(block.tokens.flatten() for block in blocks), spare]))  # [N, d]
+        angles = self.body.rotary_emb(hidden, torch.cat([*places, spare])[None])
+        cos, sin = _turns(*(one[0, :, None] for one in angles))
+        for layer, cached in zip(self.layers, layers, strict=True):
+            both, values = self._projected(layer, hidden)  # [N, heads, D]
+            both = _turned(both, cos, sin)
+            mixed = []
+            parts = (states.split([*sizes, len(spare)])[: len(blocks)] for states in (both, values))
+            for block, *states in zip(blocks, *parts, strict=True):
+                together, own = (one.unflatten(0, block.tokens.shape).transpose(1, 2) for one in states)
+                queries, keys = together[:, : self.heads], together[:, self.heads :]  # [B, heads, T, D]
+                cached.write(block.rows, keys.index_select(0, block.source), own.index_select(0, block.source))
+                if layer is not self.layers[-1]:
+                    mixed.append(self._attend(layer, queries, keys, own, is_causal=True).transpose(1, 2).flatten(0, 1))
+            if layer is not self.layers[-1]:
+                found = torch.cat([*mixed, both.new_zeros(len(spare), *mixed[0].shape[1:])])
+                hidden = layer.after(hidden, found.flatten(1))
+
+    def step(
+        self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, positions: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        """Return the next token's logits [B, V] of the first `used` rows of the cache's `layers`, which are written to.
+
+        `tokens` [B] stand at `positions` [B], none beyond `longest`; a row sees what stands before it and itself.
+        """
+        hidden = self.body.embed_tokens(tokens)
+        cos, sin = _turns(*self.body.rotary_emb(hidden, positions[:, None]))  # [B, 1, D]
+        later = torch.arange(longest + 1, device=tokens.device) > positions[:, None]
+        mask = None
+        slots = torch.arange(used, device=tokens.device)
+        for layer, cached in zip(self.layers, layers, strict=True):
+            both, values = self._projected(layer, hidden)  # [B, heads, D]
+            both = _turned(both, cos, sin)
+            if mask is None:  # in the states' type, which under autocast is not the embeddings'
+                mask = both.new_zeros(later.shape).masked_fill_(later, -torch.inf)[:, None, None]
+            cached.keys[slots, :, positions], cached.values[slots, :, positions] = both[:, self.heads :], values
+            keys, values = (states[:used, :, : longest + 1] for states in (cached.keys, cached.values))
+            mixed = self._attend(layer, both[:, : self.heads, None], keys, values, attn_mask=mask)
+            hidden = layer.after(hidden, mixed.reshape(used, -1))
+        logits: torch.Tensor = self.head(_norm(self.body.norm, hidden))
+        return logits
+
+    def _projected(self, layer: "_Layer", hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return queries with keys [..., Hq + Hkv, D], and values [..., Hkv, D]."""
+        states = layer.project(_norm(layer.before, hidden)).unflatten(-1, (self.heads + 2 * self.pairs, -1))
+        return states[..., : -self.pairs, :], states[..., -self.pairs :, :]
+
+    def _attend(
+        self, layer: "_Layer", queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, **masked: Any
+    ) -> torch.Tensor:
+        shared = self.heads != self.pairs
+        return scaled_dot_product_attention(queries, keys, values, scale=layer.scaling, enable_gqa=shared, **masked)
+
+
+class _Layer:
+    """One layer's products and norms."""
+
+    def __init__(self, layer: Any, lay_out: bool) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.before, self.between, self.scaling = (
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
+            attention.scaling,
+        )
+        self.project = onednn_weights.product([attention.q_proj, attention.k_proj, attention.v_proj], lay_out)
+        self.out = onednn_weights.product([attention.o_proj], lay_out)
+        self.feed_forward = onednn_weights.feed_forward(mlp, lay_out)
+
+    def after(self, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the layer's result from what it was given and what its heads found."""
+        hidden = hidden + self.out(mixed)
+        return hidden + self.feed_forward(_norm(self.between, hidden))
+
+
+def _turns(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines, and sines with the sign that spares turning a negation."""
+    half = sin.shape[-1] // 2
+    return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+
+
+def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return states [..., D] turned by their positions (Su et al. 2021, RoFormer, equation 34)."""
+    return states * cos + states.roll(sin.shape[-1] // 2, dims=-1) * sin
+
+
+def _norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+    return rms_norm(hidden, module.weight.shape, module.weight, module.variance_epsilon)

@@ -1,0 +1,144 @@
+"""A training step on torch's fake tensors, which have shapes and no content: what it would hold, at no cost.
+
+A dispatch mode counts the bytes that are alive, forward and backward. So the figure holds for any architecture,
+attention and checkpointing that transformers runs.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.common.memory.job import Job
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """Make every tensor a fake one; the random generators are left as they are."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with torch.random.fork_rng(devices=[]), FakeTensorMode():
+        yield
+
+
+def models(job: "Job") -> "list[torch.nn.Module]":
+    """Return the trained models with fake weights, in a `without_data` context."""
+    import torch
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kinds = [AutoModelForSequenceClassification if job.scorer else AutoModelForCausalLM]
+    kinds += [AutoModelForSequenceClassification] if job.actor_critic else []
+    with unset_fake_temporarily(), torch.device("meta"):  # peft cannot move fake tensors
+        made = [kind.from_config(job.config) for kind in kinds]
+        if job.checkpointing:
+            for one in made:
+                one.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                one.enable_input_require_grads()
+        made = [adapted(one, job.adapters).train() for one in made]
+    for one in made:
+        replace_content(one)
+    return made
+
+
+def replace_content(model: Any) -> None:
+    """Put fake tensors in the place of parameters and buffers, one for those that are tied."""
+    known: dict[Any, Any] = {}  # by the tensor itself, which so stays alive: an id would be given again
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, value in store.items():
+                if value is not None:
+                    known[value] = store[name] = known[value] if value in known else fake(value)
+
+
+def adapted(model: Any, adapters: Any) -> Any:
+    """Return the model behind fresh adapters that have no content either, or as it is."""
+    if adapters is None:
+        return model
+    from peft import get_peft_model
+
+    own = copy.copy(adapters)
+    own.task_type = "SEQ_CLS" if model.get_output_embeddings() is None else "CAUSAL_LM"
+    return get_peft_model(model, own, low_cpu_mem_usage=True)
+
+
+def fake(value: "torch.Tensor") -> "torch.Tensor":
+    """Return a fake tensor on the CPU in the place of one on `meta`."""
+    import torch
+
+    made = torch.empty(value.shape, dtype=value.dtype)
+    if isinstance(value, torch.nn.Parameter):
+        return torch.nn.Parameter(made, requires_grad=value.requires_grad)
+    return made
+
+
+def step_peak(trained: "list[torch.nn.Module]", job: "Job") -> int:
+    """Return the most bytes that are alive beside weights and optimiser in a forward and backward pass."""
+    import torch
+
+    rows, tokens = job.batch * job.reads.rows, job.reads.tokens
+    ids = torch.zeros(rows, tokens, dtype=torch.long)
+    with ExitStack() as stack:
+        alive = stack.enter_context(alive_bytes())
+        if job.bf16:
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        loss = sum(part_loss(one, ids, job) for one in trained)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+    return alive()
+
+
+def part_loss(model: Any, ids: "torch.Tensor", job: "Job") -> "torch.Tensor":
+    """Return a loss of the same cost in memory as the trainer's."""
+    import torch
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if inner.get_output_embeddings() is None:
+        mask = torch.zeros(len(ids), 1, ids.shape[1], ids.shape[1]) if job.scorer else None
+        states = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        scores: torch.Tensor = inner.score(states).float().mean()
+        return scores
+    places = torch.arange(job.reads.scored)
+    logits = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits
+    targets = torch.zeros(len(ids) * job.reads.scored, dtype=torch.long)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets)
+
+
+@contextmanager
+def alive_bytes() -> "Iterator[Callable[[], int]]":
+    """Count the bytes of all tensors made inside; gives what returns their highest sum so far."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_iter
+
+    class Count(TorchDispatchMode):
+        now, most = 0, 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+        def gone(self, size: int) -> None:
+            self.now -= size
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            inputs = {id(one.untyped_storage()) for one in tree_iter(args) if isinstance(one, torch.Tensor)}
+            for one in tree_iter(result):
+                if not isinstance(one, torch.Tensor):
+                    continue
+                storage = one.untyped_storage()
+                if storage not in self.known and id(storage) not in inputs:
+                    self.known.add(storage)
+                    self.now += storage.nbytes()
+                    self.most = max(self.most, self.now)
+                    weakref.finalize(storage, self.gone, storage.nbytes())
+            return result
+
+    with Count() as count:
+        yield lambda: count.most

@@ -1,0 +1,187 @@
+"""Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO and ORPO alike."""
+
+import hashlib
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from stages.common.core import chat, records
+from stages.common.runtime.errors import DataError
+from stages.common.text import content_hash
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("lathe")
+Which = Literal["best", "all"]
+Row = dict[str, Any]
+
+
+class Choice(NamedTuple):
+    """Which pairs of K ranked answers, and how many of them at most."""
+
+    which: Which
+    most: int | None = None
+
+
+def pairs(ranks: Sequence[int], which: Which) -> list[tuple[int, int]]:
+    """Return the indices (better, worse) of the pairs to learn from K answers whose `ranks` are 1 for the best.
+
+    `best` pairs every answer of the best rank with every worse one; `all` pairs any two whose ranks differ. Ties make
+    no pair.
+    """
+    best = min(ranks, default=0)
+    return [
+        (better, worse)
+        for better, high in enumerate(ranks)
+        for worse, low in enumerate(ranks)
+        if high < low and (which == "all" or high == best)
+    ]
+
+
+def drawn(ordered: list[tuple[int, int]], responses: Sequence[str], most: int | None) -> list[tuple[int, int]]:
+    """Return at most `most` of a comparison's pairs, in their order: those whose answers hash lowest."""
+
+    def digest(pair: tuple[int, int]) -> str:
+        return hashlib.sha256("\n".join(responses[at] for at in pair).encode()).hexdigest()
+
+    return sorted(sorted(ordered, key=digest)[:most])
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[records.Record], answer: str, tools: str | None = None
+) -> tuple[list[int], list[int]]:
+    """Return the tokens of the prompt, and those of the answer to it, end of turn included.
+
+    They are what `chat.encode` gives the whole conversation, so SFT, preferences and decoding see one rendering; the
+    answer begins where the whole and the prompt alone part.
+    """
+    prompt = chat.encode_prompt(tokenizer, messages, tools)
+    whole = chat.encode(tokenizer, [*messages, records.message("assistant", answer)], tools).input_ids
+    shared = next((at for at, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
+    return whole[:shared], whole[shared:]
+
+
+def held_out(folders: Sequence[Path]) -> set[bytes]:
+    """Return the first user turns (as `content.split_digest`) of all held-out comparisons."""
+    rows = (record for folder in folders for record in records.read(folder / "validation"))
+    return {content_hash.split_digest("comparisons", record) for record in rows}
+
+
+def both_splits(
+    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], choice: Choice, max_tokens: int
+) -> tuple["Dataset", "Dataset"]:
+    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained on in none."""
+    train = tokenise(tokenizer, folders, "train", choice, max_tokens, held_out(folders))
+    return train, tokenise(tokenizer, folders, "validation", choice, max_tokens)
+
+
+def tokenise(
+    tokenizer: "PreTrainedTokenizerBase",
+    folders: Sequence[Path],
+    split: str,
+    choice: Choice,
+    max_tokens: int,
+    without: frozenset[bytes] | set[bytes] = frozenset(),
+) -> "Dataset":
+    """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the comparisons' folders.
+
+    What gives no pair is counted by reason and logged: a first user turn in `without`, a single answer, all answers of
+    one rank, two answers that are the same tokens, an answer that ends beyond `max_tokens`. Raises DataError when no
+    pair is left.
+    """
+    from datasets import Dataset
+
+    quiet_bars()
+    counts: Counter[str] = Counter()
+    rows = [
+        row
+        for folder in folders
+        for record in records.read(folder / split)
+        for row in _rows(tokenizer, record, choice, max_tokens, counts, without)
+    ]
+    log.info("%s: %s", split, _summary(len(rows), counts))
+    if not rows:
+        raise DataError(
+            f"no pair to learn from: {_summary(0, counts)}",
+            where=folders[0] / split,
+            remedy="rank answers differently, or raise max_tokens",
+        )
+    return Dataset.from_list(rows)
+
+
+def _rows(
+    tokenizer: "PreTrainedTokenizerBase",
+    record: records.Record,
+    choice: Choice,
+    max_tokens: int,
+    counts: Counter[str],
+    without: frozenset[bytes] | set[bytes],
+) -> Iterator[Row]:
+    counts["comparisons"] += 1
+    if content_hash.split_digest("comparisons", record) in without:
+        counts["held out elsewhere"] += 1
+        return
+    ordered = drawn(pairs(record["ranks"], choice.which), record["responses"], choice.most)
+    if not ordered:
+        counts["with a single answer" if len(record["ranks"]) < 2 else "all tied"] += 1
+        return
+    encoded = [encode(tokenizer, record["prompt"], answer, record["tools"]) for answer in record["responses"]]
+    for better, worse in ordered:
+        (prompt, chosen), rejected = encoded[better], encoded[worse][1]
+        length = len(prompt) + max(len(chosen), len(rejected))
+        if encoded[worse][0] != prompt or chosen == rejected:
+            counts["pairs of equal answers" if chosen == rejected else "pairs that start apart"] += 1
+        elif length > max_tokens:
+            counts[f"pairs longer than {max_tokens} tokens"] += 1
+        else:
+            yield {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "length": length}
+
+
+def _summary(kept: int, counts: Counter[str]) -> str:
+    left_out = [f"{count:,} {reason}" for reason, count in sorted(counts.items()) if reason != "comparisons"]
+    return f"{kept:,} pairs of {counts['comparisons']:,} comparisons; left out: {', '.join(left_out) or 'none'}"
+
+
+def inputs(**named: Path | Iterable[Path]) -> dict[str, Path]:
+    """Return a trainer's inputs by name for its fingerprint: several folders of one name are numbered from 1."""
+    found: dict[str, Path] = {}
+    for name, value in named.items():
+        if isinstance(value, Path):
+            found[name] = value
+        else:
+            found |= {f"{name}-{number}": path for number, path in enumerate(value, 1)}
+    return found
+
+
+def collate(rows: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+    """Return B pairs as 2B rows, the chosen answers first: input_ids, attention_mask and answers, all [2B, T].
+
+    Rows are padded on the right with 0; `answers` holds the answer's tokens at their places, -100 elsewhere.
+    """
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    pairs = [(row["prompt_ids"], row[key]) for key in ("chosen_ids", "rejected_ids") for row in rows]
+    whole = [torch.tensor(prompt + answer) for prompt, answer in pairs]
+    answers = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in pairs]
+    return {
+        "input_ids": pad_sequence(whole, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in whole], batch_first=True),
+        "answers": pad_sequence(answers, batch_first=True, padding_value=-100),
+    }
+
+
+def quiet_bars() -> None:
+    """Switch off the bars of TRL's and datasets' preparations where there is no terminal to draw them on."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")

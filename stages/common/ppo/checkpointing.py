@@ -1,0 +1,121 @@
+"""What PPO keeps: in a checkpoint both models, rollout and KL controller; in a kept model the policy alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import models
+from stages.common.finetuning import lora
+from stages.common.training import optimizer_state
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "weights.safetensors"
+OWN = "ppo"
+POLICY = "policy."
+
+
+class Average:
+    """An exponential moving average of a model's trained weights: average = decay * average + (1 - decay) * weights."""
+
+    def __init__(self, model: Any, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.weights = {name: value.detach().clone() for name, value in trained(model).items()}
+
+    def update(self, *_: Any) -> None:
+        """Take a step's weights in."""
+        for name, value in trained(self.model).items():
+            self.weights[name].lerp_(value.detach(), 1 - self.decay)
+
+    def swap(self) -> None:
+        """Exchange the model's weights with the average."""
+        for name, value in trained(self.model).items():
+            held = value.detach().clone()
+            value.data.copy_(self.weights[name])
+            self.weights[name] = held
+
+
+class Saved:
+    """Mixin before `training.Resumable` and a Trainer whose model is an `ActorCritic`."""
+
+    average: Average | None = None
+
+    def create_optimizer(self: Any, *rest: Any) -> Any:
+        """Create the optimiser; each of its steps goes into the average, if there is one."""
+        optimizer = super().create_optimizer(*rest)  # type: ignore[misc]  # mixin
+        if self.average is not None:
+            optimizer.register_step_post_hook(self.average.update)
+        return optimizer
+
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write both models for a checkpoint (internal call; DeepSpeed's engine writes its own), else the policy."""
+        folder = Path(output_dir or self.args.output_dir)
+        if not _internal_call:
+            self._save_policy(folder)
+        elif self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self.is_deepspeed_enabled:
+                save_weights(trained(self.model), folder / WEIGHTS)
+
+    def _save_policy(self: Any, folder: Path) -> None:
+        whole = self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
+        if not self.args.should_save:
+            return
+        policy = self.accelerator.unwrap_model(self.model).policy
+        if self.average is not None:
+            self.average.swap()
+        if whole is not None:
+            weights = {name.removeprefix(POLICY): value for name, value in whole.items() if name.startswith(POLICY)}
+            policy.save_pretrained(folder, state_dict=models.tied_once(policy, weights))
+        else:
+            lora.save(policy, folder)
+        if self.average is not None:
+            self.average.swap()
+        self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(trained(model or self.model), Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self: Any, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]  # mixin
+        if not self.args.should_save:
+            return
+        own = {
+            "rollout": self.rollout.state() if self.rollout is not None else None,
+            "controller": self.controller.state(),
+            "average": self.average.weights if self.average is not None else None,
+        }
+        optimizer_state.save_state(own, Path(output_dir), OWN)
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]  # mixin
+        if checkpoint is None:
+            return
+        from stages.common.ppo.rollouts import Rollout
+
+        own = optimizer_state.load_state(Path(checkpoint), OWN)
+        self.rollout = Rollout.restore(own["rollout"]) if own["rollout"] else None
+        self.controller.restore(own["controller"])
+        if self.average is not None:
+            self.average.weights = {name: value.to(self.args.device) for name, value in own["average"].items()}
+
+
+def trained(model: Any) -> "dict[str, torch.Tensor]":
+    """Return the parameters that are trained, by name, tied ones once."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def save_weights(weights: "dict[str, torch.Tensor]", path: Path) -> None:
+    """Write tensors as safetensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
+
+
+def load_weights(weights: "dict[str, torch.Tensor]", path: Path) -> None:
+    """Copy what `save_weights` wrote into `weights`, all of them."""
+    from safetensors.torch import load_file
+
+    found = load_file(path)
+    for name, value in weights.items():
+        value.data.copy_(found[name])

@@ -1,0 +1,142 @@
+"""What PPO did: the kept policy of the highest held-out reward, against the one it started from; curve and figures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import chat, models
+from stages.common.core.statistics import bootstrap_mean
+from stages.common.generation import generator
+from stages.common.reward import scoring
+from stages.common.runtime import logs
+from stages.common.runtime.errors import DataError
+from stages.common.text import parquet_writer
+from stages.common.training import fit
+
+if TYPE_CHECKING:
+    from stages.common.tracking.run import Run
+
+COLUMNS = (
+    *("step", "reward", "reward_q05", "reward_q50", "reward_q95", "kl", "kl_k1", "kl_coefficient", "entropy", "length"),
+    *("ended", "repetition", "explained_variance", "policy_loss", "value_loss", "clip_fraction", "value_clip_fraction"),
+)
+Row = dict[str, Any]
+
+
+def publish(
+    trainer: Any, kept: list[Path], start: Path, reward: Path, out: Path, curve: Path, report: Path, run: "Run"
+) -> None:
+    """Copy the best kept policy to `out` and write curve, report and figures. Raises DataError as `pick` does."""
+    history = trainer.state.log_history
+    epochs = measured(history, kept)
+    best = pick(epochs, history, trainer.settings.kl_stop)
+    if not trainer.args.should_save:
+        return
+    fit.copy_model(kept[best], out)
+    write_curve(history, curve)
+    stopped = exploded(history, trainer.settings.kl_stop)
+    rewards = [score_greedy(folder, reward, trainer) for folder in (start, out)]
+    facts = compare(*rewards) | {
+        "best": kept[best].name,
+        "epochs": epochs,
+        "stopped": stopped,
+        "weights_sha256": models.weights_sha256(out),
+    }
+    parquet_writer.write_json(report, facts)
+    run.figure("reward-against-kl", figure(history))
+    run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
+    if stopped:
+        logs.log.warning("%s; %s is what comes out", stopped, kept[best].name)
+    lead, low, high = facts["lead"]
+    logs.report(
+        f"held-out reward {facts['start']:.2f} -> {facts['reward']:.2f}: {lead:+.2f} [{low:+.2f}, {high:+.2f}],"
+        f" KL {epochs[best]['kl']:.1f} nats"
+    )
+
+
+def measured(history: list[Row], kept: list[Path]) -> list[Row]:
+    """Return what was measured of each kept policy, in order."""
+    rows = [row for row in history if "eval_reward" in row]
+    names = ("reward", "kl", "kl_k1", "length", "ended", "repetition")
+    return [
+        {"epoch": folder.name} | {name: row[f"eval_{name}"] for name in names}
+        for folder, row in zip(kept, rows, strict=False)
+    ]
+
+
+def pick(epochs: list[Row], history: list[Row], limit: float) -> int:
+    """Return the index of the policy of the highest reward within the KL limit. Raises DataError when there is none."""
+    within = [index for index, row in enumerate(epochs) if row["kl_k1"] <= limit]
+    if not within:
+        what = exploded(history, limit) or f"KL is beyond {limit} nats a sequence in every kept policy"
+        raise DataError(
+            f"{what}, before any policy was kept" if not epochs else what,
+            where="ppo",
+            remedy="lower ppo.training.learning_rate or raise ppo.kl_coefficient",
+        )
+    return max(within, key=lambda index: (epochs[index]["reward"], -index))
+
+
+def exploded(history: list[Row], limit: float) -> str:
+    """Return why training stopped before its end, or nothing."""
+    for row in history:
+        if row.get("kl_k1", 0.0) > limit:
+            return f"KL to the starting policy reached {row['kl_k1']:.1f} nats a sequence at step {row['step']}"
+    return ""
+
+
+def score_greedy(folder: Path, reward: Path, trainer: Any) -> list[float]:
+    """Return the score of a policy's greedy answer to each held-out prompt."""
+    tokenizer, settings = trainer.processing_class, trainer.settings
+    answers = generator.generate(
+        models.load(folder).to(trainer.args.device),
+        trainer.held_out,
+        max_new_tokens=settings.max_new_tokens,
+        stop=chat.stops(tokenizer),
+        batch_size=settings.rollout_batch_size,
+    )
+    end = chat.end_of_turn(tokenizer)
+    rows = [[*prompt, *answer, end] for prompt, answer in zip(trainer.held_out, answers, strict=True)]
+    return scoring.score_rows(scoring.load(reward), rows, settings.rollout_batch_size)
+
+
+def compare(start: list[float], now: list[float]) -> Row:
+    """Return mean greedy reward before and after, and the lead with its 95 % interval, paired by prompt."""
+    lead = [after - before for before, after in zip(start, now, strict=True)]
+    mean = [sum(values) / len(values) for values in (start, now, lead)]
+    found = {"prompts": len(lead), "start": mean[0], "reward": mean[1]}
+    return {name: rounded(value) for name, value in found.items()} | {
+        "lead": [rounded(value) for value in (mean[2], *bootstrap_mean(lead))]
+    }
+
+
+def rounded(value: float) -> float:
+    """Return six digits: what is written is the same on machines that round sums differently."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def write_curve(history: list[Row], path: Path) -> None:
+    """Write a row a rollout as CSV, for `dvc plots`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [[f"{row.get(name, ''):.6g}" for name in COLUMNS] for row in history if "kl_k1" in row and "loss" in row]
+    path.write_text("\n".join(",".join(row) for row in [list(COLUMNS), *rows]) + "\n", encoding="utf-8")
+
+
+def figure(history: list[Row]) -> Any:
+    """Return reward by step and reward against KL as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in history if "kl_k1" in row and "loss" in row]
+    held_out = [row for row in history if "eval_reward" in row]
+    plot = Figure(figsize=(10, 4), layout="constrained")
+    left, right = plot.subplots(1, 2)
+    left.plot([row["step"] for row in rows], [row["reward"] for row in rows], label="training prompts")
+    band = [[row[f"reward_q{share}"] for row in rows] for share in ("05", "95")]
+    left.fill_between([row["step"] for row in rows], *band, alpha=0.15, label="5 to 95 % of answers")
+    left.plot([row["step"] for row in held_out], [row["eval_reward"] for row in held_out], "o-", label="held out")
+    left.set(xlabel="step", ylabel="reward", title="reward")
+    left.legend()
+    right.plot([row["kl"] for row in rows], [row["reward"] for row in rows], ".-", label="training prompts")
+    right.plot([row["eval_kl"] for row in held_out], [row["eval_reward"] for row in held_out], "o-", label="held out")
+    right.set(xlabel="KL to the starting policy, nats a sequence", ylabel="reward", title="reward against KL")
+    right.legend()
+    return plot

@@ -1,0 +1,207 @@
+"""A language model behind any OpenAI-compatible endpoint as annotator: every pair of answers is asked in both orders.
+
+A pair whose two verdicts do not agree is a tie, which takes out the judge's liking for the first answer (Zheng et al.
+2023). Replies are kept on disk, so nothing is asked, or paid, twice and a stopped stage goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from stages.common.core.params import PARAMS_FILE, StageParams
+from stages.common.ranking.samples import Sample
+from stages.common.runtime.errors import ParamsError, TryAgainError
+from stages.common.text.rule_grader import ranks
+
+CACHE = Path(".lathe/judge.sqlite")
+AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+INSTRUCTION = """You compare two answers of an assistant to the same conversation. The better one is correct, answers \
+in the language of the question, refuses what is harmful and only that, admits what it does not know, is polite, \
+complete and no longer than needed. Reply with A, B or TIE and nothing else."""
+VERDICT = re.compile(r"\b(A|B|TIE)\b")
+
+
+class JudgeParams(StageParams):
+    """The endpoint and what it costs."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    """Base URL of an OpenAI-compatible API."""
+    model: str = ""
+    """The judge's name there."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the key; without one no key is sent."""
+    workers: PositiveInt = 8
+    """Requests at a time."""
+    attempts: PositiveInt = 6
+    """Tries a request, each after twice the wait of the one before."""
+    wait_seconds: NonNegativeFloat = 1.0
+    """Wait before the second try; a longer `Retry-After` of the server is kept."""
+    timeout_seconds: PositiveFloat = 60.0
+    """Longest wait for one reply."""
+    max_tokens: PositiveInt = 8
+    """Longest reply; raise it for a judge that thinks aloud first."""
+    prompt_price: NonNegativeFloat = 0.0
+    """Price of a million tokens read."""
+    completion_price: NonNegativeFloat = 0.0
+    """Price of a million tokens written."""
+
+
+class Reply(NamedTuple):
+    """What came back, and what it cost in tokens."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Judge:
+    """Asks, retries, keeps replies and counts; a context manager."""
+
+    def __init__(self, settings: JudgeParams, cache: Path | None = None) -> None:
+        import httpx
+
+        if not settings.model:
+            raise ParamsError("'rank.judge.model' is missing", where=PARAMS_FILE, remedy="name the judge's model")
+        self.settings = settings
+        key = os.environ.get(settings.key_variable, "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = httpx.Client(headers=headers, timeout=settings.timeout_seconds)
+        file = CACHE if cache is None else cache
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.cache = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+        self.cache.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        self.lock = threading.Lock()
+        self.stopped = threading.Event()
+        self.asked = self.unreadable = 0
+        self.replies: list[Reply] = []
+
+    def __enter__(self) -> "Judge":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self.cache.close()
+
+    def rank(self, samples: Sequence[Sample]) -> list[list[int]]:
+        """Return the ranks of each sample's responses by their number of wins, a tie counting half.
+
+        Raises TryAgainError when the endpoint stays away, ParamsError when it refuses the request or the key.
+        """
+        pairs = [
+            (sample, one, other) for sample in samples for one, other in combinations(range(len(sample.responses)), 2)
+        ]
+        pool = ThreadPoolExecutor(self.settings.workers)
+        try:
+            won = list(pool.map(lambda pair: self.compare(*pair), pairs))
+        except BaseException:
+            self.stopped.set()  # wakes those that wait for their next try
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        wins = {id(sample): [0.0] * len(sample.responses) for sample in samples}
+        for (sample, one, other), points in zip(pairs, won, strict=True):
+            wins[id(sample)][one] += points
+            wins[id(sample)][other] += 1 - points
+        return [ranks(wins[id(sample)]) for sample in samples]
+
+    def compare(self, sample: Sample, one: int, other: int) -> float:
+        """Return 1 when response `one` beats `other` in both orders, 0 when it loses in both, else 1/2."""
+        first = self.verdict(sample, one, other)
+        second = self.verdict(sample, other, one)
+        return {("A", "B"): 1.0, ("B", "A"): 0.0}.get((first, second), 0.5)
+
+    def verdict(self, sample: Sample, shown_first: int, shown_second: int) -> str:
+        """Return A, B or TIE: the last of these words in the reply, or TIE (and counted) for a reply without one."""
+        asked = question(sample, shown_first, shown_second)
+        words = VERDICT.findall(self.reply(asked).text)
+        with self.lock:
+            self.unreadable += not words
+        return str(words[-1]) if words else "TIE"
+
+    def reply(self, messages: list[dict[str, str]]) -> Reply:
+        """Return the judge's reply to `messages`, from the cache when it was asked before."""
+        body = {
+            "model": self.settings.model,
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": self.settings.max_tokens,
+        }
+        key = hashlib.sha256(json.dumps([self.settings.url, body], sort_keys=True).encode()).hexdigest()
+        with self.lock:
+            kept = self.cache.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        reply = Reply(*json.loads(kept[0])) if kept else self._ask(body)
+        with self.lock:
+            self.replies.append(reply)
+            if not kept:
+                self.asked += 1
+                self.cache.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(reply)))
+        return reply
+
+    def summary(self) -> dict[str, float]:
+        """Return what judging these samples takes, cached replies included, so that a report does not change."""
+        read = sum(reply.prompt_tokens for reply in self.replies)
+        written = sum(reply.completion_tokens for reply in self.replies)
+        cost = (read * self.settings.prompt_price + written * self.settings.completion_price) / 1e6
+        return {
+            "requests": len(self.replies),
+            "unreadable": self.unreadable,
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "cost": cost,
+        }
+
+    def _ask(self, body: dict[str, Any]) -> Reply:
+        import httpx
+
+        url, wait, reason = f"{self.settings.url.rstrip('/')}/chat/completions", self.settings.wait_seconds, ""
+        for attempt in range(self.settings.attempts):
+            if attempt and self.stopped.wait(wait):
+                break
+            wait = self.settings.wait_seconds * 2 ** (attempt + 1)
+            try:
+                response = self.client.post(url, json=body)
+            except httpx.TransportError as error:
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            if response.status_code == httpx.codes.OK:
+                return _parse(response.text, url)
+            reason = f"HTTP {response.status_code}: {response.text[:200]}"
+            if response.status_code not in AGAIN:
+                raise ParamsError(f"the judge refuses: {reason}", where=url, remedy="see rank.judge in params.yaml")
+            asked_for = response.headers.get("retry-after", "")
+            wait = max(wait, float(asked_for)) if asked_for.isdecimal() else wait
+        raise TryAgainError(f"the judge does not answer ({reason})", where=url, remedy="replies so far are kept")
+
+
+def question(sample: Sample, shown_first: int, shown_second: int) -> list[dict[str, str]]:
+    """Return the messages that ask which of two responses is better."""
+    talk = "\n".join(f"{turn['role']}: {turn['content']}" for turn in sample.record["messages"])
+    parts = [f"Conversation:\n{talk}"]
+    if sample.record["reference"]:
+        parts.append(f"A correct answer: {sample.record['reference']}")
+    parts += [f"Answer A:\n{sample.responses[shown_first]}", f"Answer B:\n{sample.responses[shown_second]}"]
+    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": "\n\n".join(parts)}]
+
+
+def _parse(text: str, url: str) -> Reply:
+    try:
+        body = json.loads(text)
+        usage = body.get("usage") or {}
+        said = body["choices"][0]["message"]["content"] or ""
+        return Reply(str(said), int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        what = f"not an OpenAI-compatible reply: {text[:200]!r}"
+        raise ParamsError(what, where=url, remedy="see rank.judge.url in params.yaml") from error

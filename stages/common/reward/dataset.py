@@ -1,0 +1,124 @@
+"""Comparisons as a reward model reads them: a prompt with its K answers is one element, an answer a token sequence."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import records
+from stages.common.pairs import preference_pairs
+from stages.common.runtime.errors import DataError
+from stages.common.text import content_hash
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("lathe")
+Row = dict[str, Any]
+
+
+def tokenise(
+    tokenizer: "PreTrainedTokenizerBase",
+    folders: Sequence[Path],
+    split: str,
+    max_tokens: int,
+    without: frozenset[bytes] | set[bytes] = frozenset(),
+) -> tuple[list[Row], Counter[str]]:
+    """Return a row a comparison of `split`, and counts of what there was and what was left out, by reason.
+
+    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers alone), length (of
+    the longest), id, source, categories}. Left out and counted: answers that end beyond `max_tokens`, comparisons whose
+    first user turn is in `without` (held out in another folder), and those that give no pair: a single answer, all of
+    one rank. Raises DataError when nothing is left.
+    """
+    counts: Counter[str] = Counter()
+    rows = []
+    for folder in folders:
+        for record in records.read(folder / split):
+            counts["comparisons"] += 1
+            if content_hash.split_digest("comparisons", record) in without:
+                counts["held out elsewhere"] += 1
+            elif row := _row(tokenizer, record, max_tokens, counts):
+                rows.append(row)
+    log.info("%s: %s", split, summary(len(rows), counts))
+    if not rows:
+        what = f"no comparison to learn from: {summary(0, counts)}"
+        places = ", ".join(str(folder / split) for folder in folders)
+        raise DataError(what, where=places, remedy="rank answers differently, or raise reward.max_tokens")
+    return rows, counts
+
+
+def _row(
+    tokenizer: "PreTrainedTokenizerBase", record: records.Record, max_tokens: int, counts: Counter[str]
+) -> Row | None:
+    if len(record["responses"]) < 2:
+        counts["with a single answer"] += 1
+        return None
+    encoded = [
+        preference_pairs.encode(tokenizer, record["prompt"], answer, record["tools"]) for answer in record["responses"]
+    ]
+    fitting = [at for at, (prompt, answer) in enumerate(encoded) if len(prompt) + len(answer) <= max_tokens]
+    counts["answers too long"] += len(encoded) - len(fitting)
+    ranks = [record["ranks"][at] for at in fitting]
+    if len(set(ranks)) < 2:
+        counts["without two ranks" if len(fitting) == len(encoded) else "without two ranks that fit"] += 1
+        return None
+    whole = [encoded[at][0] + encoded[at][1] for at in fitting]
+    return {
+        "rows": whole,
+        "ranks": ranks,
+        "lengths": [len(encoded[at][1]) for at in fitting],
+        "length": max(map(len, whole)),
+        "id": record["id"],
+        "source": record["source"],
+        "categories": record["categories"] or [],
+    }
+
+
+def summary(kept: int, counts: Counter[str]) -> str:
+    """Return the counts as one line."""
+    left_out = [f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count and reason != "comparisons"]
+    return f"{kept:,} of {counts['comparisons']:,} comparisons; left out: {', '.join(left_out) or 'none'}"
+
+
+class Collator:
+    """Makes a batch: all answers of all prompts as rows, padded on the right with `pad`."""
+
+    def __init__(self, pad: int) -> None:
+        self.pad = pad
+
+    def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+        """Return input_ids and attention_mask [N, T], better and worse [P] (rows of a pair's answers), weight [P].
+
+        `weight` is 1 / (prompts x pairs of the prompt); a batch of which no prompt has a pair has P = 0.
+        """
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        rows = [torch.tensor(answer) for row in batch for answer in row["rows"]]
+        return {
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.pad),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+            **ordered(batch),
+        }
+
+
+def ordered(batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+    """Return better and worse [P], a pair's answers counted through the batch, and weight [P] as `Collator` does."""
+    import torch
+
+    better, worse, weight = [], [], []
+    start = 0
+    for row in batch:
+        pairs = preference_pairs.pairs(row["ranks"], "all")
+        better += [start + high for high, _ in pairs]
+        worse += [start + low for _, low in pairs]
+        weight += [1 / (len(batch) * len(pairs)) for _ in pairs]
+        start += len(row["rows"])
+    return {
+        "better": torch.tensor(better, dtype=torch.long),
+        "worse": torch.tensor(worse, dtype=torch.long),
+        "weight": torch.tensor(weight, dtype=torch.float32),
+    }

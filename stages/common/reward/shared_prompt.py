@@ -1,0 +1,124 @@
+"""One reading of a prompt for all its answers: they stand behind it in one row, and none sees another.
+
+Each answer attends to the prompt and to itself, and its positions go on where the prompt's end, so its score is what
+it gets when read alone, up to rounding. The model's attention has to take a mask [B, 1, T, T]; `check` finds out.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from stages.common.reward import dataset
+from stages.common.reward.dataset import Row
+from stages.common.runtime.errors import ParamsError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+PROMPT, PADDING = 0, -1
+CHECKED, TOLERANCE = 4, 1e-4
+REMEDY = "set it to false: the prompt is then read with each answer"
+
+
+def opening(row: Row) -> int:
+    """Return how many tokens all answers of a row of `ranked_answers.tokenise` have before the first one begins."""
+    return min(len(tokens) - length for tokens, length in zip(row["rows"], row["lengths"], strict=True))
+
+
+def width(row: Row) -> int:
+    """Return the tokens of the prompt, once, with all its answers."""
+    return sum(map(len, row["rows"])) - (len(row["rows"]) - 1) * opening(row)
+
+
+class Collator:
+    """Makes a batch in which a prompt with its answers is one row, padded on the right with `pad`."""
+
+    def __init__(self, pad: int) -> None:
+        self.pad = pad
+
+    def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+        """Return input_ids, attention_mask, position_ids and segments [B, T], ends [N], and `ranked_answers.ordered`.
+
+        `segments` is 0 in the prompt, k in answer k, -1 in the padding; `ends` are the places of the answers' last
+        tokens in the batch flattened to [B x T].
+        """
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        laid = [_lay_out(row) for row in batch]
+        ids, positions, segments = ([torch.tensor(columns[at]) for columns, _ in laid] for at in range(3))
+        input_ids = pad_sequence(ids, batch_first=True, padding_value=self.pad)
+        longest = input_ids.shape[1]
+        return {
+            "input_ids": input_ids,
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "position_ids": pad_sequence(positions, batch_first=True),
+            "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING),
+            "ends": torch.tensor([number * longest + end for number, (_, ends) in enumerate(laid) for end in ends]),
+            **dataset.ordered(batch),
+        }
+
+
+def _lay_out(row: Row) -> tuple[tuple[list[int], list[int], list[int]], list[int]]:
+    start = opening(row)
+    ids, positions, segments = list(row["rows"][0][:start]), list(range(start)), [PROMPT] * start
+    ends = []
+    for number, tokens in enumerate(row["rows"], 1):
+        ids += tokens[start:]
+        positions += range(start, len(tokens))
+        segments += [number] * (len(tokens) - start)
+        ends.append(len(ids) - 1)
+    return (ids, positions, segments), ends
+
+
+def mask(segments: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+    """Return the additive mask [B, 1, T, T] of `segments` [B, T]: what stands before, in the prompt or the same answer.
+
+    Padding sees the padding before it and itself: a row of nothing but minus infinity would have no softmax.
+    """
+    import torch
+
+    reader, read = segments[:, :, None], segments[:, None, :]
+    before = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
+    seen = before & ((reader == read) | ((read == PROMPT) & (reader > PROMPT)))
+    return torch.zeros(seen.shape, dtype=dtype, device=segments.device).masked_fill_(~seen, torch.finfo(dtype).min)[
+        :, None
+    ]
+
+
+def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.Tensor":
+    """Return the scores [N] of a batch of `Collator`; `head` is the model's own, `model` may be wrapped.
+
+    The classifiers of transformers pool one place a row, so their last hidden states are taken and scored here.
+    """
+    output = model(
+        input_ids=inputs["input_ids"],
+        attention_mask=mask(inputs["segments"], head.weight.dtype),
+        position_ids=inputs["position_ids"],
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    found: torch.Tensor = head(output.hidden_states[-1].flatten(0, 1)[inputs["ends"]])[:, 0]
+    return found
+
+
+def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
+    """Raise ParamsError, naming the parameter `where`, unless the model scores answers behind one prompt as alone."""
+    import torch
+
+    head, some = model.get_submodule("score"), rows[:CHECKED]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            together = scores(model, head, Collator(pad)(some))
+            alone = model(input_ids=dataset.Collator(pad)(some)["input_ids"], use_cache=False).logits[:, 0]
+        difference = float((together - alone).abs().max())
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        what = f"this model does not read several answers behind one prompt: {error}"
+        raise ParamsError(what, where=where, remedy=REMEDY) from error
+    finally:
+        model.train(was_training)
+    if difference > TOLERANCE * max(1.0, float(alone.abs().max())):
+        what = f"this model scores answers behind one prompt otherwise than alone, by up to {difference:.2g}"
+        raise ParamsError(what, where=where, remedy=REMEDY)

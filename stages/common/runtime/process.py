@@ -1,0 +1,206 @@
+"""The process contract: one writer a stage, dies with its parent, saves on SIGTERM, own log file, says what failed.
+
+Every stage file ends with `process.run("name", main)`. Exit codes are in `errors.py`.
+"""
+
+import atexit
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from stages.common.runtime import disk_space, errors, logs
+from stages.common.runtime.parent_death import die_with_parent
+
+LOCKS = Path(".lathe/locks")
+GRACE_SECONDS = 25.0
+
+_stop = threading.Event()
+_graceful = False
+continuation: list[str] = []
+
+
+def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
+    """Parse the command line into a main's arguments and run it under the contract; never returns.
+
+    Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item of a foreach) names
+    lock and log; `stage` when run by hand. `again` is the command that continues, for what is not in dvc.yaml.
+    """
+    import typer
+
+    name = os.environ.get("DVC_STAGE", stage)
+    quiet_libraries()
+    die_with_parent()
+    install_signal_handlers()
+    about = sys.modules[mains[0].__module__].__doc__
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=about)
+    for main in mains:
+        app.command(help=about if len(mains) == 1 else main.__doc__)(main)
+    continuation[:] = [again or f"dvc repro {name}"]
+    started = process_start()
+    code = _guarded(name, lambda: app(standalone_mode=False))
+    if is_main_process() and code != errors.EXIT_RUNNING:
+        logs.write_execution(name, started, code)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with its exit handlers run, but without taking the interpreter down around running threads.
+
+    A library's thread that woke up in that moment has aborted the process (SIGABRT, "GIL is released"), and with it the
+    exit code that says whether to resume.
+    """
+    logging.shutdown()
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def process_start() -> float:
+    """Return when this process began, in seconds since the epoch: imports count as the stage's time."""
+    import psutil
+
+    return float(psutil.Process().create_time())
+
+
+def _guarded(name: str, work: Callable[[], Any]) -> int:
+    """Run `work` with lock and log, and return the exit code; every failure is one line on stderr."""
+    from typer.exceptions import TyperException
+
+    try:
+        if set(sys.argv[1:]) & {"--help"}:
+            work()
+            return errors.EXIT_DONE
+        with locked(name), logs.own_log(name, is_main_process()):
+            try:
+                result = work()
+                return result if isinstance(result, int) else errors.EXIT_DONE
+            except Exception:  # raised again: here only the traceback goes to the log
+                logs.log.debug("traceback", exc_info=True)
+                raise
+    except errors.StopRequested:
+        return _fail(name, "stopped on request, everything up to here is saved", errors.EXIT_STOPPED)
+    except errors.StageError as error:
+        return _fail(name, str(error), error.code)
+    except TyperException as error:
+        return _fail(
+            name, f"{error.format_message()}; see python -m stages.{name.split('@')[0]} --help", errors.EXIT_PARAMS
+        )
+    except MemoryError:
+        return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
+    except Exception as error:  # the boundary: whatever it is, the user gets one line and the log the traceback
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            return _fail(name, "out of memory; lower the batch size", errors.EXIT_MEMORY)
+        if disk_space.is_full(error):
+            place = Path(getattr(error, "filename", None) or Path.cwd())
+            left = f"{disk_space.free(place) / disk_space.MEBIBYTE:.1f} MiB are free"
+            return _fail(name, f"{place}: no space left on the disk, {left}; free some", errors.EXIT_AGAIN)
+        return _fail(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 1)
+
+
+def _fail(name: str, what: str, code: int) -> int:
+    ended = "stopped" if code == errors.EXIT_STOPPED else "failed"
+    line = f"lathe: {name} {ended} ({code}): {what}; then continue with: {continuation[0]}"
+    line += f"  (log: {logs.log_file(name)})"
+    print(line, file=sys.stderr, flush=True)
+    logs.with_suppressed_io(lambda: logs.append(name, line))
+    return code
+
+
+def quiet_libraries() -> None:
+    """Switch off telemetry and remote code paths of the libraries; loopback and offline are the defaults."""
+    for variable in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_XET"):
+        os.environ.setdefault(variable, "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "500")
+
+
+@cache
+def threads() -> int:
+    """Return how many threads torch had when first asked: who changes the number later changes it for the process."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 (or the only process) of the stage."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def install_signal_handlers() -> None:
+    """SIGTERM and SIGINT mean: save and leave within GRACE_SECONDS."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, frame: Any) -> None:
+    if _stop.is_set():
+        return
+    _stop.set()
+    watchdog = threading.Timer(GRACE_SECONDS, lambda: os._exit(errors.EXIT_STOPPED))
+    watchdog.daemon = True
+    watchdog.start()
+    if not _graceful:
+        raise errors.StopRequested
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM or SIGINT has arrived; a trainer looks after each step."""
+    return _stop.is_set()
+
+
+@contextmanager
+def graceful_stop() -> Iterator[None]:
+    """Inside, a stop request only sets the flag; the body asks `stop_requested()`, saves and raises StopRequested."""
+    global _graceful
+    _graceful = True
+    try:
+        yield
+    finally:
+        _graceful = False
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the stage's flock; the kernel frees it however the process ends. Raises AlreadyRunningError."""
+    if not is_main_process():
+        yield
+        return
+    with exclusive(LOCKS / f"{name}.lock"):
+        yield
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a flock on the file `lock`, with our process id in it. Raises AlreadyRunningError."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as handle:
+        _take(handle)
+        yield
+
+
+def _take(handle: IO[str]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.seek(0)
+        holder = handle.read().strip() or "unknown"
+        raise errors.AlreadyRunningError(
+            f"already running as process {holder}", where=handle.name, remedy=f"wait for it, or: kill {holder}"
+        ) from error
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()

@@ -1,0 +1,151 @@
+"""Answers that call tools: the calls a model writes are found in its text, run or handed on, and their results read."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from stages.common.core.records import Record, message
+from stages.common.serving.api.metrics import Observer
+from stages.common.serving.engine.champions import Asked, Champion, Question
+from stages.common.serving.engine.requests import Piece
+from stages.common.serving.engine.text import overlap
+
+OPEN = "<tool_call>"
+CALL = re.compile(r"<tool_call>\s*([\w.-]{1,64})\s+(\{.*?\})\s*</tool_call>", re.DOTALL)
+"""As the chat template writes them."""
+CALLS_AT_MOST = 4
+
+
+class Call(NamedTuple):
+    """A call as the model wrote it, `arguments` as JSON."""
+
+    name: str
+    arguments: str
+
+
+class Ran(NamedTuple):
+    """A call, and what the tool said."""
+
+    call: Call
+    result: str
+
+
+@dataclass(frozen=True)
+class Step(Piece):
+    """A piece beside which tools were run, or whose calls the client is to run (finish `tool_calls`)."""
+
+    ran: tuple[Ran, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass
+class Talk:
+    """An answer of several rounds; as `champions.Asked`, with the tokens read in all of them."""
+
+    asked: Asked
+    prompt_tokens: int
+
+    @property
+    def champion(self) -> Champion:
+        """Who answers."""
+        return self.asked.champion
+
+    @property
+    def dropped(self) -> int:
+        """How many of the oldest messages are not read."""
+        return self.asked.dropped
+
+    def cancel(self) -> None:
+        """End the answer at its next token."""
+        self.asked.cancel()
+
+    def follow(self, asked: Asked) -> None:
+        """Go on with the next round."""
+        self.asked, self.prompt_tokens = asked, self.prompt_tokens + asked.prompt_tokens
+
+
+Run = Callable[[str, str], str]
+
+
+async def ask(
+    observer: Observer, question: Question, via: str, run: Run | None = None, rounds: int = 0
+) -> tuple[Asked | Talk, AsyncIterator[Piece]]:
+    """Ask as `Observer.ask`; with `question.tools` the calls are run by `run` in up to `rounds`, or without it found.
+
+    `run` takes a tool's name and arguments and returns its result.
+    """
+    asked, pieces = await observer.ask(question, via)
+    if question.tools is None:
+        return asked, pieces
+    talk = Talk(asked, asked.prompt_tokens)
+    return talk, _rounds(observer, question, via, run, rounds, talk, pieces)
+
+
+async def _rounds(
+    observer: Observer,
+    question: Question,
+    via: str,
+    run: Run | None,
+    rounds: int,
+    talk: Talk,
+    pieces: AsyncIterator[Piece],
+) -> AsyncIterator[Piece]:
+    before = 0
+    for left in range(rounds, -1, -1):
+        said, text, last = Said(), "", Piece("", 0)
+        async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+            async for last in open_pieces:
+                text = said.push(last.text)
+                if text and last.finish is None:
+                    yield Piece(text, before + last.tokens)
+        before += last.tokens
+        calls = said.calls() if last.finish == "stop" else ()
+        if not calls:
+            yield Piece(text + said.held, before, last.finish)
+            return
+        if run is None:
+            yield Step(text, before, "tool_calls", calls=calls)
+            return
+        if not left:  # as long as may be, and no answer yet
+            yield Piece(text, before, "length")
+            return
+        ran = tuple([Ran(call, await asyncio.to_thread(run, *call)) for call in calls])
+        yield Step(text, before, ran=ran)
+        question = replace(question, messages=[*question.messages, *turns(said.shown, ran)])
+        asked, pieces = await observer.ask(question, via)
+        talk.follow(asked)
+
+
+def turns(text: str, ran: tuple[Ran, ...]) -> list[Record]:
+    """Return the turns that a model reads after its calls were run."""
+    calls = [{"name": call.name, "arguments": call.arguments} for call, _ in ran]
+    return [message("assistant", text, tool_calls=calls), *(message("tool", result) for _, result in ran)]
+
+
+def shown(ran: Ran) -> str:
+    """Return a call and its result as Markdown that shows them as they are."""
+    text = f"{ran.call.name} {ran.call.arguments} -> {ran.result}".replace("`", " ")
+    return f"`{' '.join(text.split())}`"
+
+
+class Said:
+    """What a model has said: `shown` before its first call, `held` from there on, for a call is no text to read."""
+
+    def __init__(self) -> None:
+        self.shown, self.held = "", ""
+
+    def push(self, text: str) -> str:
+        """Return what of the new text can be shown."""
+        self.held += text
+        start = self.held.find(OPEN)
+        keep = len(self.held) - start if start >= 0 else overlap(self.held, OPEN)
+        new, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        self.shown += new
+        return new
+
+    def calls(self) -> tuple[Call, ...]:
+        """Return the whole calls that were said."""
+        return tuple(Call(*found) for found in CALL.findall(self.held))[:CALLS_AT_MOST]

@@ -1,0 +1,75 @@
+"""A conversation as the model will read it: cleaned as its training text was, cut to the model's context."""
+
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import chat
+from stages.common.core.records import Record
+from stages.common.runtime.errors import DataError
+from stages.common.text import normalisation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt's tokens, and how many of the oldest messages were left out for it to fit."""
+
+    tokens: list[int]
+    dropped: int
+
+
+def plain(text: str) -> str:
+    """Return `text` normalised and without the tokens that make turns: what is said must not end its own turn."""
+    before = None
+    while text != before:  # taking one out can make another
+        before, text = text, normalisation.normalise(text)
+        for token in chat.SPECIAL_TOKENS:
+            text = text.replace(token, "")
+    return text
+
+
+def readable(value: Any) -> Any:
+    """Return `value`, of the kind that JSON has, with every text in it `plain`."""
+    if isinstance(value, dict):
+        return {plain(key): readable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [readable(inner) for inner in value]
+    return plain(value) if isinstance(value, str) else value
+
+
+def fitted(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], room: int | None, tools: str | None = None
+) -> Fitted:
+    """Return the prompt, the oldest turns dropped until it is at most `room` tokens; a system prompt stays.
+
+    `tools` are JSON, as in `chat.encode_prompt`; a tool's result stays with its question. Without `room` nothing is
+    dropped. Raises DataError when even the last turn alone is too long.
+    """
+    said = [readable(message) for message in messages]
+    offered = json.dumps(readable(json.loads(tools)), ensure_ascii=False) if tools else None
+    system = [message for message in said[:1] if message["role"] == "system"]
+    turns = said[len(system) :]
+    # An answer without its question would confuse, and so would a tool's result.
+    last = len(turns) - 1
+    begins = [turn["role"] == "user" or (at == last and turn["role"] != "tool") for at, turn in enumerate(turns)]
+    starts = [0, *(at for at in range(1, len(turns)) if begins[at])]
+
+    def tokens(start: int) -> list[int]:
+        return chat.encode_prompt(tokenizer, [*system, *turns[start:]], offered)
+
+    found = tokens(0)
+    if room is None or len(found) <= room:
+        return Fitted(found, 0)
+    least = tokens(starts[-1])
+    if len(least) > room:
+        raise DataError(
+            f"the message has {len(least)} tokens, and there is room for {max(room, 0)}",
+            remedy="shorten it, or lower the longest answer",
+        )
+    start = starts[bisect_left(starts, True, key=lambda at: len(tokens(at)) <= room)]
+    return Fitted(tokens(start), start)

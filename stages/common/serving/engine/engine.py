@@ -1,0 +1,251 @@
+"""Answers to many at once from one model: requests join the batch between two steps and leave it when they are done.
+
+Continuous batching (Yu et al. 2022, Orca, section 4.1) in one thread over the decoder's cache. A beam search cannot
+share a step with others: it runs beside the batch, one at a time.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.common.core import chat
+from stages.common.generation import generator
+from stages.common.generation.batch import survivors
+from stages.common.generation.generator import beam
+from stages.common.generation.sampling import Sampling, choose, keys, uniforms
+from stages.common.runtime import process
+from stages.common.runtime.errors import DataError
+from stages.common.runtime.logs import log
+from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, Finish, Piece, Request, Ticket, room
+from stages.common.serving.engine.text import Text
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Engine:
+    """One model answering; `submit` from any thread, events come from the engine's thread."""
+
+    def __init__(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: int = 32, waiting_at_most: int = 64
+    ) -> None:
+        self.model, self.tokenizer, self.rows_at_most = model.eval(), tokenizer, rows
+        self.waiting_at_most = waiting_at_most
+        self._ends = frozenset(chat.stops(tokenizer))
+        self._waiting: deque[Ticket] = deque()
+        self._rows: list[Ticket] = []
+        self._beams: set[Ticket] = set()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._beam_thread = ThreadPoolExecutor(1, "beam")
+        process.threads()  # as they are before any engine works
+        self._new_cache()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def context(self) -> int | None:
+        """Return the most tokens a prompt and its answer may have together; None: there is no limit."""
+        return generator.context(self.model)
+
+    def submit(self, request: Request, deliver: Deliver) -> Ticket:
+        """Queue a request; `deliver` gets its pieces, or the exception that ended it.
+
+        Raises DataError for a prompt without room for an answer, BusyError, and ClosedError after `close`.
+        """
+        ticket = Ticket(request, deliver, Text(self.tokenizer, request.stop), room(self.context, request))
+        with self._changed:
+            if self._closed:
+                raise ClosedError("this model takes no more requests")
+            if len(self._waiting) + len(self._beams) >= self.waiting_at_most:
+                raise BusyError(f"{len(self._waiting)} requests are waiting", remedy="try again in a few seconds")
+            if request.beams > 1:
+                self._beams.add(ticket)
+                self._beam_thread.submit(self._search, ticket)
+            else:
+                self._waiting.append(ticket)
+                self._changed.notify_all()
+        return ticket
+
+    def load(self) -> tuple[int, int]:
+        """Return how many requests wait, and how many are being answered."""
+        with self._changed:
+            return len(self._waiting), len(self._rows) + len(self._beams)
+
+    def close(self) -> None:
+        """Take no more requests; those under way and waiting are still answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._beam_thread.shutdown(wait=False)
+
+    def join(self, seconds: float) -> bool:
+        """Wait until a closed engine has answered all; return whether it has."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._waiting or self._rows or self._beams), seconds)
+
+    def cancel_all(self) -> None:
+        """End every answer at its next step."""
+        with self._changed:
+            for ticket in (*self._waiting, *self._rows, *self._beams):
+                ticket.cancel()
+
+    def _new_cache(self) -> None:
+        from stages.common.generation import kv_cache
+
+        self._cache = kv_cache.for_model(self.model, self.rows_at_most)
+
+    def _work(self) -> None:
+        import torch
+
+        every = process.threads()
+        with torch.inference_mode():
+            while self._wait():
+                try:
+                    torch.set_num_threads(every)
+                    self._admit()
+                    if self._rows:
+                        torch.set_num_threads(max(1, every - 1))  # a core for the event loop, which sends the tokens
+                        self._step()
+                except Exception as error:  # the thread's boundary: readers get it, and the engine goes on
+                    self._fail(error)
+
+    def _wait(self) -> bool:
+        """Wait for work; return False when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._rows or self._closed)
+            return bool(self._waiting or self._rows)
+
+    def _admit(self) -> None:
+        """Read the prompts of the requests for which there are free rows."""
+        import torch
+
+        with self._changed:
+            for ticket in [one for one in self._waiting if one.cancelled]:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+                ticket.deliver(Piece("", 0, "cancelled"))
+            if self._rows and not self._cache.refills:
+                return
+            free = self.rows_at_most - len(self._rows)
+            taken = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+            self._rows += taken
+        if not taken:
+            return
+        prefixes = [ticket.request.prompt[:-1] for ticket in taken]
+        # Room for whole answers at once: the cache would else be copied as they grow.
+        longest = max(row.position + row.limit - row.count for row in self._rows)
+        self._cache.admit(prefixes, [1] * len(taken), longest)
+        for ticket in taken:
+            sampling = ticket.request.sampling
+            if sampling.temperature:
+                key = keys([ticket.request.prompt], sampling.seed)
+                ticket.uniform = uniforms(key, np.zeros(1, np.uint64), ticket.limit)[0]
+            if sampling.repetition_penalty != 1:
+                size = self.model.get_output_embeddings().weight.shape[0]
+                ticket.seen = torch.zeros(size, dtype=torch.bool, device=self.model.device)
+                ticket.seen[ticket.request.prompt] = True
+
+    def _step(self) -> None:
+        """Give every row its next token; rows that are over leave."""
+        import torch
+
+        rows, device = self._rows, self.model.device
+        last = torch.tensor([row.token for row in rows], device=device)
+        positions = torch.tensor([row.position for row in rows], device=device)
+        logits = self._cache.step(last, positions, max(row.position for row in rows)).float()
+        tokens = self._choose(logits).tolist()
+        whole = logits.amax(-1).isfinite().tolist()
+        over = [self._advance(row, token, ok) for row, token, ok in zip(rows, tokens, whole, strict=True)]
+        if any(over):
+            self._leave(torch.tensor(over))
+
+    def _choose(self, logits: "torch.Tensor") -> "torch.Tensor":
+        """Return the next tokens [B] for logits [B, V], each row's by its own sampling."""
+        import torch
+
+        kinds: dict[Sampling, list[int]] = {}
+        for place, row in enumerate(self._rows):
+            kinds.setdefault(row.kind, []).append(place)
+        tokens = torch.empty(len(self._rows), dtype=torch.long, device=logits.device)
+        for sampling, places in kinds.items():
+            rows = [self._rows[place] for place in places]
+            seen = [row.seen for row in rows if row.seen is not None]
+            drawn = [float(row.uniform[row.count]) for row in rows if row.uniform is not None]
+            tokens[places] = choose(
+                logits if len(kinds) == 1 else logits[places],
+                sampling,
+                torch.tensor(drawn, device=logits.device) if drawn else None,
+                torch.stack(seen) if seen else None,
+            )
+        return tokens
+
+    def _advance(self, row: Ticket, token: int, is_number: bool) -> bool:
+        """Hand the row its token; return whether its answer is over."""
+        if not is_number:
+            remedy = "its training diverged or the file is damaged: use an earlier version"
+            row.deliver(DataError(f"the model's logits are not numbers, at token {row.count}", remedy=remedy))
+            return True
+        row.token, row.position, row.count = token, row.position + 1, row.count + 1
+        if row.seen is not None:
+            row.seen[token] = True
+        at_stop = token in self._ends
+        if not at_stop:
+            row.hear(token)
+        finish: Finish | None = None
+        if row.cancelled:
+            finish = "cancelled"
+        elif at_stop or row.text.ended:
+            finish = "stop"
+        elif row.count >= row.limit:
+            finish = "length"
+        row.tell(finish)
+        return finish is not None
+
+    def _leave(self, over: "torch.Tensor") -> None:
+        order = survivors(over.to(self.model.device))
+        self._cache.keep(order)
+        with self._changed:
+            self._rows = [self._rows[place] for place in order.tolist()]
+            self._changed.notify_all()
+
+    def _fail(self, error: Exception) -> None:
+        """End all rows with the error and begin with an empty cache: what the old one holds is not known."""
+        log.error("the batch failed: %s: %s", type(error).__name__, error)
+        log.debug("traceback", exc_info=error)
+        with self._changed:
+            failed, self._rows = self._rows, []
+            self._changed.notify_all()
+        for row in failed:
+            row.deliver(error)
+        self._new_cache()
+
+    def _search(self, ticket: Ticket) -> None:
+        """Answer by beam search: in one piece, for what is best is known only at the end."""
+        asked = ticket.request
+        try:
+            (tokens,) = beam(
+                self.model,
+                [asked.prompt],
+                beams=asked.beams,
+                max_new_tokens=ticket.limit,
+                stop=sorted(self._ends),
+                repetition_penalty=asked.sampling.repetition_penalty,
+                is_stopped=lambda: ticket.cancelled,
+            )
+            for token in tokens:
+                ticket.text.add(token)
+            text = ticket.text.take() + ticket.text.end()
+            cut = len(tokens) >= ticket.limit and not ticket.text.ended
+            ticket.deliver(Piece(text, len(tokens), "cancelled" if ticket.cancelled else "length" if cut else "stop"))
+        except Exception as error:  # the thread's boundary, as in `_work`
+            log.error("a beam search failed: %s: %s", type(error).__name__, error)
+            ticket.deliver(error)
+        finally:
+            with self._changed:
+                self._beams.discard(ticket)
+                self._changed.notify_all()

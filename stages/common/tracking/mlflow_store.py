@@ -1,0 +1,169 @@
+"""The MLflow store: `mlflow.db` in the working tree with its files in `mlartifacts/`; MLFLOW_TRACKING_URI overrides."""
+
+import fcntl
+import logging
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from stages.common.runtime import process
+from stages.common.runtime.errors import StageError, TryAgainError
+from stages.common.runtime.logs import log
+from stages.common.tracking import lineage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient as MlflowClient  # for the annotations of those who may not import mlflow
+
+DATABASE, ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
+ENVIRONMENT = {  # a server that is away must show at once (our thread tries again), its address not in the output
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says where there is no such model, and where a model has no such alias."""
+NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
+
+T = TypeVar("T")
+_environment = threading.Lock()
+
+
+def client() -> "MlflowClient":
+    """Return a client of the store, its schema migrated by one process at a time.
+
+    Raises TryAgainError when the store does not answer.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    address = uri()
+    _make_global(address)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with answers(), _one_at_a_time() if address.startswith("sqlite") else nullcontext():
+        connected = MlflowClient(address, registry_uri=address)
+        connected.get_experiment_by_name("Default")
+    return connected
+
+
+def _make_global(address: str) -> None:
+    """Tell MLflow the address: its SQL registry resolves models:/ with a client of its own.
+
+    MLflow also writes it to the environment, where it would outlive a change of the working folder: that is undone.
+    """
+    import mlflow
+
+    with _environment:
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(address)
+        if given is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = given
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Hold a file lock: a fresh database breaks when two processes migrate it at once."""
+    process.LOCKS.mkdir(parents=True, exist_ok=True)
+    with (process.LOCKS / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def uri() -> str:
+    """Return MLFLOW_TRACKING_URI, or the database in the working tree."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
+
+
+def shown(text: str = "") -> str:
+    """Return `text`, or the store's address, without the password that an address may carry."""
+    return re.sub(r"//[^/@\s]*@", "//", text or uri())
+
+
+@contextmanager
+def answers() -> Iterator[None]:
+    """Turn whatever the store raises inside into a TryAgainError that names the store."""
+    try:
+        yield
+    except StageError:
+        raise
+    except Exception as error:  # MlflowException, SQLAlchemy's, requests', botocore's: all mean the same to a user
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "start the store, or set MLFLOW_TRACKING_URI"
+        raise TryAgainError(f"the MLflow store fails: {shown(first[:300])}", where=shown(), remedy=remedy) from error
+
+
+def or_none(ask: Callable[[], T]) -> T | None:
+    """Return what `ask` finds, or None where MLflow says that there is no such thing."""
+    from mlflow import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in NOTHING_THERE and "not found" in str(error):  # the second code has other causes too
+            return None
+        raise
+
+
+def experiment_id(connected: "MlflowClient", name: str) -> str:
+    """Return the id of experiment `name`, made on first use."""
+    from mlflow import MlflowException
+
+    found = connected.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    # a server chooses the place of its artifacts itself
+    place = None if uri().startswith(("http:", "https:")) else ARTIFACTS.absolute().as_uri()
+    try:
+        return str(connected.create_experiment(name, artifact_location=place))
+    except MlflowException as error:
+        made_meanwhile = connected.get_experiment_by_name(name)
+        if made_meanwhile is None:
+            raise error
+        return str(made_meanwhile.experiment_id)
+
+
+def run_page(stage: str, flow_run: str) -> str:
+    """Return the page of the run that `stage` made in this flow run; nothing when the store has none or is away."""
+    address = uri()
+    if address.startswith("sqlite") and not DATABASE.exists():
+        return ""
+    try:
+        connected = client()
+        with answers():
+            experiment = connected.get_experiment_by_name(lineage.project())
+            if experiment is None:
+                return ""
+            wanted = f"tags.flow_run = '{flow_run}' and attributes.run_name = '{stage}'"
+            newest = ["attributes.start_time DESC"]
+            runs = connected.search_runs([experiment.experiment_id], wanted, max_results=1, order_by=newest)
+    except TryAgainError as error:
+        log.warning("no link to MLflow: %s", error)
+        return ""
+    page = address if address.startswith("http") else f"http://127.0.0.1:{os.environ.get('MLFLOW_PORT', '5000')}"
+    return f"{page}/#/experiments/{experiment.experiment_id}/runs/{runs[0].info.run_id}" if runs else ""
+
+
+def listed(location: str) -> list[str]:
+    """Return the names of the files directly at a remote location."""
+    from mlflow.artifacts import list_artifacts
+
+    return [Path(one.path).name for one in list_artifacts(artifact_uri=location, tracking_uri=uri())]
+
+
+def download(location: str, folder: Path) -> None:
+    """Copy the artifacts at a remote location to `folder`, which is there whole or not at all."""
+    from mlflow.artifacts import download_artifacts
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as scratch:
+        fetched = download_artifacts(artifact_uri=location, dst_path=scratch, tracking_uri=uri())
+        Path(fetched).rename(folder)

@@ -1,0 +1,102 @@
+"""Every kind of word becomes the record it says, once, in the order it was said; what teaches nothing is counted."""
+
+from typing import Any
+
+from stages.common.annotation import feedback_export
+from stages.common.annotation.feedback import Demonstration, Edit, Line, Opinion, Ordered
+from stages.common.annotation.feedback_export import Exported
+
+FACTS: Any = {"model": "lathe", "version": "3", "weights_sha256": "f" * 64}
+
+
+def asked(text: str = "Where?") -> Any:
+    return [{"role": "user", "content": text}]
+
+
+def opinion(response: str, liked: bool | None, who: str = "ann", text: str = "Where?") -> Opinion:
+    return Opinion(messages=asked(text), response=response, liked=liked, annotator=who, **FACTS)
+
+
+def edit(response: str, better: str, who: str = "ann") -> Edit:
+    return Edit(messages=asked(), response=response, better=better, annotator=who, **FACTS)
+
+
+def ranking(responses: list[str], ranks: list[int], who: str = "ann") -> Ordered:
+    return Ordered(messages=asked(), responses=responses, ranks=ranks, annotator=who, **FACTS)
+
+
+def done(*lines: Line) -> Exported:
+    return feedback_export.export(lines)
+
+
+def ordered(exported: Exported) -> list[tuple[list[str], list[int], str]]:
+    return [(one["responses"], one["ranks"], one["annotator"]) for one in exported.comparisons]
+
+
+def test_a_ranking_is_a_comparison_with_ranks_from_one() -> None:
+    found = done(ranking(["a", "b", "c", "d"], [4, 2, 2, 3]))
+    assert ordered(found) == [(["a", "b", "c", "d"], [3, 1, 1, 2], "ann")]
+    assert found.comparisons[0]["prompt"] == asked()
+    assert found.taken == {"ranking": 1} and not +found.left_out
+
+
+def test_an_edit_beats_the_answer_and_is_a_conversation() -> None:
+    found = done(edit("a", "b"))
+    assert ordered(found) == [(["b", "a"], [1, 2], "ann")]
+    assert found.conversations == [{"messages": [*asked(), {"role": "assistant", "content": "b"}]}]
+
+
+def test_a_demonstration_is_a_conversation() -> None:
+    found = done(Demonstration(messages=asked(), response="b", annotator="ann"))
+    assert found.conversations == [{"messages": [*asked(), {"role": "assistant", "content": "b"}]}]
+    assert not found.comparisons
+
+
+def test_likes_are_a_comparison_only_with_another_answer_to_the_same_conversation() -> None:
+    found = done(opinion("a", True), opinion("b", False), opinion("c", True, text="Why?"))
+    assert ordered(found) == [(["a", "b"], [1, 2], "page")]
+    assert +found.left_out == {feedback_export.ALONE: 1} and found.taken == {"opinion": 2}
+    alike = done(opinion("a", True), opinion("b", True))
+    assert not alike.comparisons and +alike.left_out == {feedback_export.ALIKE: 2}
+
+
+def test_visitors_are_counted_once_an_answer() -> None:
+    votes = [opinion("a", True, who) for who in ("ann", "bob")]
+    votes += [opinion("B", True, "ann"), opinion("b ", False, "bob"), opinion("c", True, "bob")]
+    again = [opinion("a", True, "bob"), opinion("c", True, "bob")]
+    assert ordered(done(*votes, *again)) == [(["a", "B", "c"], [1, 3, 2], "page")]
+    changed = done(opinion("a", True), opinion("b", True), opinion("b", False))
+    assert ordered(changed) == [(["a", "b"], [1, 2], "page")] and +changed.left_out == {feedback_export.REPLACED: 1}
+
+
+def test_a_like_can_be_taken_back() -> None:
+    found = done(opinion("a", True), opinion("b", False), opinion("b", None))
+    assert not found.comparisons
+    assert +found.left_out == {feedback_export.REPLACED: 1, feedback_export.TAKEN_BACK: 1, feedback_export.ALONE: 1}
+
+
+def test_a_later_word_of_the_same_person_takes_the_place_of_the_earlier() -> None:
+    found = done(
+        ranking(["a", "b"], [1, 2]), edit("a", "c"), ranking(["b", "a"], [1, 2]), ranking(["a", "b"], [1, 2], "bob")
+    )
+    assert ordered(found) == [(["b", "a"], [1, 2], "ann"), (["c", "a"], [1, 2], "ann"), (["a", "b"], [1, 2], "bob")]
+    assert +found.left_out == {feedback_export.REPLACED: 1}
+
+
+def test_what_prefers_nothing_is_left_out_with_its_reason() -> None:
+    unasked = Ordered(messages=[], responses=["a", "b"], ranks=[1, 2], annotator="ann", **FACTS)
+    found = done(
+        *(ranking(["a", "b"], [1, 1]), ranking(["a", "A"], [1, 2], "bob"), edit("a", "A "), edit("b", " "), unasked),
+        Demonstration(messages=asked(), response=" ", annotator="ann"),
+    )
+    assert not found.comparisons and not found.conversations
+    assert +found.left_out == {feedback_export.TIED: 2, feedback_export.UNCHANGED: 2, feedback_export.EMPTY: 2}
+
+
+def test_earlier_records_keep_their_lines_when_the_store_grows() -> None:
+    lines: list[Line] = [ranking(["a", "b"], [1, 2]), opinion("a", True), opinion("b", False), edit("a", "c")]
+    first = done(*lines)
+    assert first == done(*lines)
+    grown = done(*lines, ranking(["d", "e"], [1, 2]), edit("d", "f"))
+    assert grown.comparisons[: len(first.comparisons)] == first.comparisons
+    assert grown.conversations[: len(first.conversations)] == first.conversations

@@ -1,0 +1,63 @@
+"""A candidate asked: every question answered, examples given, right answers recognised."""
+
+from typing import Any
+
+import pytest
+
+from stages.common.core import records
+from stages.common.evaluation import generate_answers, question_prompts
+from stages.common.generation import generator
+from tests.support.tiny import conversation, make_model, make_tokenizer
+
+TOKENIZER = make_tokenizer()
+
+
+def candidate(prompt: str) -> generate_answers.Candidate:
+    return generate_answers.Candidate(make_model(TOKENIZER).eval(), TOKENIZER, prompt, max_new_tokens=6, batch_size=4)
+
+
+def question(number: int) -> records.Record:
+    return {
+        "id": f"q:{number}",
+        "messages": [records.message("user", f"What is the capital of land {number}?")],
+        "reference": f"town {number}",
+        "group": "iid",
+        "category": "capital/en",
+    }
+
+
+@pytest.mark.parametrize("prompt", ["plain", "chat"])
+def test_every_question_gets_an_answer_and_none_is_no_error(prompt: str) -> None:
+    asked = [question(number) for number in range(5)]
+    answers = generate_answers.ask(candidate(prompt), asked)
+    assert [row["id"] for row in answers] == [row["id"] for row in asked]
+    assert answers == generate_answers.ask(candidate(prompt), asked)
+    assert generate_answers.ask(candidate(prompt), []) == []
+
+
+def test_a_plain_answer_is_judged_by_the_line_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = TOKENIZER("town 1.\nWhat is the capital of land 2?")["input_ids"]
+    monkeypatch.setattr(generator, "generate", lambda *_, **__: [said])
+    assert generate_answers.ask(candidate("plain"), [question(1)])[0]["correct"]
+    assert not generate_answers.ask(candidate("chat"), [question(1)])[0]["correct"]
+
+
+def test_a_base_model_is_asked_in_one_form_whatever_the_examples_a_chat_keeps_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def generate(_: Any, prompts: list[list[int]], **__: Any) -> list[list[int]]:
+        seen.extend(TOKENIZER.decode(prompt) for prompt in prompts)
+        return [TOKENIZER(" town 1.")["input_ids"] for _ in prompts]
+
+    monkeypatch.setattr(generator, "generate", generate)
+    examples = question_prompts.pool(conversation(number) for number in range(10, 30))
+    rows = generate_answers.ask_with_shots(candidate("plain"), [question(1)], [0, 2], examples, [])
+    assert [(row["shots"], row["correct"]) for row in rows] == [(0, True), (2, True)]
+    assert [text.count("A:") for text in seen] == [1, 3]
+    seen.clear()
+    given = generate_answers.ask(candidate("chat"), [question(1)])
+    rows = generate_answers.ask_with_shots(candidate("chat"), [question(1)], [0, 2], examples, given)
+    assert [text.count("assistant") for text in seen] == [1, 3]
+    assert rows[0] == {"shots": 0} | given[0]

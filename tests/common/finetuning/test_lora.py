@@ -1,0 +1,116 @@
+"""Adapters over a base model of few bits: what is kept answers as what was trained, and a killed training resumes."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from stages import sft
+from stages.common.core import checkpoints, models, params
+from stages.common.finetuning import lora
+from stages.common.memory import estimate
+from stages.common.runtime.errors import ParamsError
+from stages.common.text.parquet_writer import write as write_records
+from stages.common.tracking.run import Run
+from stages.common.training import fit
+from tests.support.tiny import conversation, make_model, make_tokenizer
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+FOUR_BITS = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+TRAINING = {"max_steps": 6, "learning_rate": 1e-2, "per_device_train_batch_size": 2}
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    tokenizer = make_tokenizer()
+    models.save(make_model(tokenizer), tokenizer, tmp_path / "model")
+    for split in ("train", "validation"):
+        write_records([conversation(n) for n in range(1, 7)], tmp_path / "conversations" / split, "conversations")
+    return tmp_path
+
+
+def trainer_in(work: Path, **changed: Any) -> Any:
+    settings = sft.Params(training=TRAINING, **changed)
+    return sft.build_trainer(settings, work / "model", work / "conversations", "f")
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize("quantization", [None, FOUR_BITS, {"load_in_8bit": True}], ids=["whole", "4 bits", "8 bits"])
+def test_what_is_kept_answers_as_what_was_trained(work: Path, quantization: dict[str, Any] | None) -> None:
+    trainer = trainer_in(work, lora=LORA, quantization=quantization)
+    matrix = trainer.model.base_model.model.model.layers[0].mlp.up_proj.base_layer.weight
+    assert matrix.element_size() * matrix.numel() * 8 == lora.bits(quantization) * 64 * 32
+    start = models.load(work / "model")
+    trainer.train()
+    learnt = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert learnt and all("lora_" in name for name in learnt)
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    trainer.save_model(str(work / "kept"))
+    kept = models.load(work / "kept")
+    trained = logits(trainer.model)
+    tolerance = 1e-5 if quantization != {"load_in_8bit": True} else 2e-2  # its products round the inputs too
+    assert torch.allclose(logits(kept), trained, atol=tolerance)
+    assert not torch.allclose(logits(kept), logits(start), atol=3 * tolerance)
+    assert {name: one.shape for name, one in kept.state_dict().items()} == {
+        name: one.shape for name, one in start.state_dict().items()
+    }
+    assert "quantization_config" not in kept.config.to_dict()
+
+
+def test_the_adapters_beside_a_kept_model_are_what_was_merged(work: Path) -> None:
+    trainer = trainer_in(work, lora=LORA)
+    trainer.train()
+    trainer.save_model(str(work / "kept"))
+    names = {file.name for file in (work / "kept/adapter").iterdir()}
+    assert names == {"adapter_model.safetensors", "adapter_config.json"}
+    alone = PeftModel.from_pretrained(models.load(work / "model"), work / "kept/adapter")
+    assert torch.allclose(logits(alone), logits(models.load(work / "kept")), atol=1e-5)
+
+
+def test_a_training_of_four_bits_resumes_to_the_same_bits(work: Path) -> None:
+    settings = sft.Params(training=TRAINING, lora=LORA, quantization=FOUR_BITS)
+    whole = trainer_in(work, lora=LORA, quantization=FOUR_BITS)
+    *_, kept = fit.fit(whole, settings, Run(None), "sft")
+    expected = models.weights_sha256(kept)
+    folder = Path(whole.args.output_dir)
+    newest = checkpoints.newest(folder)
+    assert newest is not None
+    shutil.rmtree(newest)
+    shutil.rmtree(folder / fit.KEPT / kept.name)
+    assert checkpoints.newest(folder) is not None, "there is one to resume from"
+    *_, again = fit.fit(trainer_in(work, lora=LORA, quantization=FOUR_BITS), settings, Run(None), "sft")
+    assert models.weights_sha256(again) == expected
+
+
+def test_few_bits_without_adapters_and_unknown_keys_are_refused(work: Path) -> None:
+    (work / "params.yaml").write_text("sft: {training: {}, quantization: {load_in_4bit: true}}")
+    with pytest.raises(ParamsError, match="cannot be trained themselves: set lora too"):
+        params.load(sft.Params, "sft")
+    with pytest.raises(ParamsError, match=r"unknown key 'sft\.quantization\.load_in_4bits', did you mean"):
+        trainer_in(work, lora=LORA, quantization={"load_in_4bits": True})
+
+
+def test_without_the_library_the_error_says_what_to_install(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ParamsError, match=r"'sft\.quantization' needs bitsandbytes.*EXTRAS=dev,qlora"):
+        lora.base(work / "model", sft.Params(training={}, lora=LORA, quantization=FOUR_BITS), "sft")
+
+
+def test_the_estimate_counts_four_bits_a_weight(work: Path) -> None:
+    model = models.load(work / "model")
+    matrices = [one.weight for one in model.modules() if type(one) is torch.nn.Linear]
+    head = model.get_output_embeddings().weight
+    frozen = sum(one.numel() for one in matrices if one is not head)
+    for one in model.parameters():
+        one.requires_grad_(False)
+    assert estimate.held(model, 32) - estimate.held(model, 4) == pytest.approx(frozen * 3.5)

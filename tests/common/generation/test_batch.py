@@ -1,0 +1,67 @@
+"""Rows that leave and the ones that take their places; the cache holds what its rows need and little more."""
+
+import itertools
+
+import pytest
+import torch
+
+from stages.common.generation import batch, kv_cache
+from tests.support import decoders
+
+
+@pytest.mark.parametrize("rows", range(1, 7))
+def test_survivors_fill_the_gaps_and_move_as_little_as_possible(rows: int) -> None:
+    for over in itertools.product([False, True], repeat=rows):
+        alive = [row for row in range(rows) if not over[row]]
+        order = batch.survivors(torch.tensor(over)).tolist()
+        assert sorted(order) == alive
+        assert [row for place, row in enumerate(order) if row == place] == [row for row in alive if row < len(alive)]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+def test_a_row_keeps_its_past_when_others_leave(model_type: str) -> None:
+    model = decoders.build(model_type)
+    prompts = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [14, 15], [16, 17, 18]]
+    with torch.inference_mode():
+        cache = kv_cache.for_model(model, 6)
+        cache.admit([prompt[:-1] for prompt in prompts], [1, 1, 1, 1, 2], 4)
+        rows = [prompts[index] for index in (0, 1, 2, 3, 4, 4)]
+        for over in ([1, 0, 0, 0, 0, 0], [0, 1, 0, 1, 0], [0, 0, 0], [0, 0, 1]):
+            order = batch.survivors(torch.tensor(over, dtype=torch.bool))
+            cache.keep(order)
+            rows = [rows[index] for index in order.tolist()]
+            last, places = torch.tensor([row[-1] for row in rows]), torch.tensor([len(row) - 1 for row in rows])
+            logits = cache.step(last, places, int(places.max()))
+            for row, found in zip(rows, logits, strict=True):
+                expected = model(input_ids=torch.tensor([row])).logits[0, -1]
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            rows = [[*row, 20 + number] for number, row in enumerate(rows)]
+    assert len(rows) == 2
+
+
+def test_the_slots_grow_to_what_their_rows_need_and_shrink_when_they_are_gone() -> None:
+    model = decoders.build("llama", max_position_embeddings=2_000)
+    with torch.inference_mode():
+        cache = kv_cache.Slots(model, 2)
+        cache.admit([[5] * 1_000], [2], 0)
+        assert cache.capacity == 1_024
+        cache.step(torch.tensor([5, 6]), torch.tensor([1_024, 1_000]), 1_024)
+        assert cache.capacity == 1_088
+        assert {tuple(layer.keys.shape) for layer in cache.layers if layer.keys is not None} == {(2, 2, 1_088, 8)}
+        cache.keep(torch.tensor([], dtype=torch.long))
+        cache.admit([[5] * 10], [1], 0)
+        assert cache.capacity == 64
+
+
+def test_a_prompt_is_read_once_for_all_its_answers() -> None:
+    model = decoders.build("llama")
+    read: list[list[int]] = []
+    hook = model.model.embed_tokens.register_forward_hook(lambda _, ids, __: read.append(ids[0].flatten().tolist()))
+    with torch.inference_mode():
+        cache = kv_cache.Slots(model, 8)
+        cache.admit([[5, 6, 7], [8, 9]], [4, 4], 0)
+        logits = cache.step(torch.tensor([3] * 8), torch.tensor([3] * 4 + [2] * 4), 3)
+    hook.remove()
+    prompts, step = read
+    assert sorted(token for token in prompts if token) == [5, 6, 7, 8, 9] and step == [3] * 8
+    assert torch.equal(logits[0], logits[3])

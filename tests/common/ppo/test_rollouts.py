@@ -1,0 +1,95 @@
+"""Rollouts: what the decoder gives is what the models would say, and a checkpoint keeps all of it."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.common.core import chat
+from stages.common.ppo import actor_critic, rollouts
+from stages.common.ppo import losses as ppo_core
+from stages.common.reward import scoring
+from stages.common.runtime import process
+from stages.common.runtime.errors import StopRequested
+from stages.common.training import optimizer_state
+from tests.common.reward.test_scoring import reward_model
+from tests.support.tiny import make_model, make_tokenizer
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [20, 21], [22]]
+
+
+def collector(autocast: Any = None, **targets: float) -> rollouts.Collector:
+    tokenizer = make_tokenizer()
+    drawn = rollouts.Drawn(0.9, 6, 2, [3, *range(100, 140)], chat.end_of_turn(tokenizer), autocast)
+    aims = {"gamma": 1.0, "gae_lambda": 0.95, "reward_clip": 5.0, "end_penalty": 1.0, "mean": 0.0, "std": 1.0}
+    reference = make_model(tokenizer, seed=1).eval()
+    return rollouts.Collector(reward_model(), reference, drawn, rollouts.Targets(**aims | targets), 3, 0, 1)
+
+
+def module() -> actor_critic.ActorCritic:
+    return actor_critic.ActorCritic(make_model(make_tokenizer()), reward_model(), 0.9)
+
+
+def test_kept_log_probabilities_are_those_of_a_new_reading() -> None:
+    kept, read = (
+        collector().collect(module(), PROMPTS, 4),
+        collector(autocast=nullcontext).collect(module(), PROMPTS, 4),
+    )
+    assert kept.episodes == read.episodes
+    for name, column in kept.columns.items():
+        assert column.tolist() == [pytest.approx(row, abs=1e-5) for row in read.columns[name].tolist()], name
+    assert len({len(answer) for answer in kept.episodes.answers}) > 1
+    stops = set(collector().drawn.stops)
+    assert kept.ended.tolist() == [answer[-1] in stops for answer in kept.episodes.answers]
+    assert set(kept.ended.tolist()) == {True, False}
+
+
+def test_answers_are_scored_with_an_end_of_turn_whatever_ended_them() -> None:
+    one = collector()
+    found = one.collect(module(), PROMPTS, 0)
+    rows = [
+        [*prompt, *(answer[:-1] if ended else answer), one.drawn.end_of_turn]
+        for prompt, answer, ended in zip(*found.episodes, found.ended.tolist(), strict=True)
+    ]
+    assert found.scores.tolist() == pytest.approx(scoring.score_rows(one.reward, rows), abs=1e-6)
+
+
+def test_targets_are_the_cores_of_the_columns() -> None:
+    one = collector(mean=0.5, std=0.25, reward_clip=2.0)
+    found = one.collect(module(), PROMPTS, 1)
+    one.finish(found, 0.3)
+    mask, kl = found.columns["mask"], found.columns["log_probs"] - found.columns["reference"]
+    scores = ((found.scores - 0.5) / 0.25).clamp(-2, 2) - (~found.ended).float()
+    rewards = torch.where(mask, -0.3 * kl, 0.0)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        rewards[row, length - 1] += scores[row]
+    advantages, returns = ppo_core.advantages(rewards, found.columns["values"], mask, 1.0, 0.95)
+    assert torch.allclose(found.columns["returns"], returns, atol=1e-6)
+    assert torch.allclose(found.columns["advantages"], ppo_core.whiten(advantages, mask), atol=1e-6)
+    assert found.figures["kl"] >= 0
+
+
+def test_another_rollout_of_the_same_prompts_has_other_answers() -> None:
+    first, again, other = (collector().collect(module(), PROMPTS, number) for number in (0, 0, 1))
+    assert first.episodes == again.episodes
+    assert first.episodes.answers != other.episodes.answers
+
+
+def test_a_checkpoint_keeps_a_rollout_to_the_bit(tmp_path: Path) -> None:
+    one = collector()
+    found = one.collect(module(), PROMPTS, 7)
+    one.finish(found, 0.1)
+    optimizer_state.save_state({"rollout": found.state()}, tmp_path, "ppo")
+    back = rollouts.Rollout.restore(optimizer_state.load_state(tmp_path, "ppo")["rollout"])
+    assert (back.number, back.episodes, back.figures) == (7, found.episodes, found.figures)
+    assert all(torch.equal(column, back.columns[name]) for name, column in found.columns.items())
+    assert torch.equal(back.scores, found.scores)
+    assert torch.equal(back.ended, found.ended)
+
+
+def test_a_request_to_stop_ends_a_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "stop_requested", lambda: True)
+    with pytest.raises(StopRequested):
+        collector().collect(module(), PROMPTS, 0)

@@ -1,0 +1,67 @@
+"""Scores of a reward model: one an answer, at its last token, whatever the batch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from stages.common.core import chat, models, records
+from stages.common.reward import scoring
+from stages.common.runtime.errors import DataError
+from tests.support.tiny import CONFIG, make_model, make_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROMPTS = [[records.message("user", f"What is the capital of land {number}?")] for number in (1, 22, 333)]
+ANSWERS = ["town 7.", "...", "I do not know."]
+
+
+def reward_model(labels: int = 1) -> "PreTrainedModel":
+    from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+
+    set_seed(0)
+    config = AutoConfig.for_model(**CONFIG, vocab_size=len(make_tokenizer()), num_labels=labels)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def test_a_score_is_the_heads_output_at_the_end_of_turn() -> None:
+    tokenizer, model = make_tokenizer(), reward_model()
+    whole = chat.encode(tokenizer, [*PROMPTS[0], records.message("assistant", ANSWERS[0])]).input_ids
+    assert whole[-1] == chat.end_of_turn(tokenizer)
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([whole])).logits.item()
+    assert scoring.score(model, tokenizer, PROMPTS[:1], ANSWERS[:1]) == pytest.approx([expected], abs=1e-5)
+
+
+def test_the_batch_changes_no_score_and_order_is_kept() -> None:
+    tokenizer, model = make_tokenizer(), reward_model()
+    together = scoring.score(model, tokenizer, PROMPTS, ANSWERS)
+    apart = [scoring.score(model, tokenizer, [p], [a])[0] for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    assert together == pytest.approx(apart, abs=1e-5)
+    assert len(set(together)) == 3
+    assert scoring.score(model, tokenizer, [], []) == []
+
+
+def test_a_score_that_is_no_number_is_an_error() -> None:
+    tokenizer, model = make_tokenizer(), reward_model()
+    model.get_submodule("score").weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match="not a number"):
+        scoring.score(model, tokenizer, PROMPTS, ANSWERS)
+
+
+def test_an_answer_beyond_the_context_is_an_error() -> None:
+    with pytest.raises(DataError, match="the reward model reads 256"):
+        scoring.score(reward_model(), make_tokenizer(), PROMPTS[:1], ["long " * 300])
+
+
+def test_only_a_model_of_one_label_is_loaded(tmp_path: Path) -> None:
+    reward_model(1).save_pretrained(tmp_path / "reward")
+    assert scoring.load(tmp_path / "reward").config.num_labels == 1
+    reward_model(3).save_pretrained(tmp_path / "three")
+    with pytest.raises(DataError, match="one number, this one 3"):
+        scoring.load(tmp_path / "three")
+    models.save(make_model(make_tokenizer()), make_tokenizer(), tmp_path / "policy")
+    with pytest.raises(DataError):
+        scoring.load(tmp_path / "policy")

@@ -1,0 +1,84 @@
+"""make feedback: what people said lies in data/raw under DVC, the same bytes each time, and ingest reads it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.cli import feedback as command
+from stages.common.annotation import feedback, feedback_export
+from stages.common.annotation.feedback import Demonstration, Edit, Opinion
+from stages.common.core import records
+from stages.common.runtime.errors import DataError
+from tests.support import project
+
+FACTS = {"model": "lathe", "version": "3", "weights_sha256": "f" * 64}
+ASKED = [{"role": "user", "content": "Which city is the capital of Portugal?"}]
+
+
+def say(stores: Path) -> None:
+    """Write a store as the pages do: an edit, two votes, a vote alone, a demonstration in a store of its own."""
+    page = stores / "page.jsonl"
+    said = {"messages": ASKED, "annotator": "ada", **FACTS}
+    feedback.append(page, Edit.model_validate(said | {"response": "Porto.", "better": "It is Lisbon."}))
+    for response, liked in (("Lisbon.", True), ("Madrid.", False)):
+        feedback.append(page, Opinion.model_validate(said | {"response": response, "liked": liked}))
+    alone = said | {"messages": [{"role": "user", "content": "Why?"}], "response": "Because.", "liked": True}
+    feedback.append(page, Opinion.model_validate(alone))
+    line = Demonstration(messages=[{"role": "user", "content": "And of Spain?"}], response="Madrid.", annotator="ada")
+    feedback.append(stores / "demonstrations.jsonl", line)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_all_stores_are_read_and_broken_lines_named(tmp_path: Path) -> None:
+    say(tmp_path)
+    with (tmp_path / "page.jsonl").open("ab") as handle:
+        handle.write(b'{"kind": "edit", "time": "20\n\xff\xfe\n[1]\n')
+    broken: list[str] = []
+    exported = feedback_export.export(command.lines(tmp_path, broken))
+    assert (len(exported.comparisons), len(exported.conversations)) == (2, 2)
+    assert [line.split(": ")[0] for line in broken] == [f"{tmp_path}/page.jsonl:{number}" for number in (5, 6, 7)]
+    said = command.summary(exported, broken, tmp_path)
+    assert "2 comparisons and 2 conversations" in said
+    assert "from 1 edited answers, 2 likes and dislikes, 1 written" in said
+    assert f"left out  1  {feedback_export.ALONE}" in said and "left out  3  broken lines" in said
+    with pytest.raises(DataError, match="nobody has said anything yet"):
+        list(command.lines(tmp_path / "none", broken))
+
+
+def test_the_same_store_gives_the_same_bytes_and_an_unchanged_file_is_left(tmp_path: Path) -> None:
+    say(tmp_path / "feedback")
+    out = tmp_path / "out"
+    assert command.write(feedback_export.export(command.lines(tmp_path / "feedback", [])), out)
+    first, stamp = content(out), (out / "comparisons.jsonl").stat().st_mtime_ns
+    assert not command.write(feedback_export.export(command.lines(tmp_path / "feedback", [])), out)
+    assert content(out) == first and (out / "comparisons.jsonl").stat().st_mtime_ns == stamp
+    assert not command.write(feedback_export.export([]), tmp_path / "nothing") and not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.slow
+def test_it_is_under_dvc_and_ingest_reads_it(tmp_path: Path) -> None:
+    folder = project.lay(tmp_path / "project", "params.yaml", {"demo.enabled": False})
+    assert project.run(folder, "python", "-m", "flows.cli.feedback").returncode == 4, "nobody has said anything"
+    say(folder / "feedback")
+    done = project.run(folder, "python", "-m", "flows.cli.feedback")
+    assert done.returncode == 0, done.stderr
+    assert "changed; keep it: git add data/raw/feedback.dvc" in done.stdout
+    pointer, files = (folder / "data/raw/feedback.dvc").read_text(), content(folder / "data/raw/feedback")
+    status = project.run(folder, "git", "status", "--short", "-uall").stdout.split("\n")
+    assert "?? data/raw/feedback.dvc" in status and not [line for line in status if "jsonl" in line]
+    again = project.run(folder, "python", "-m", "flows.cli.feedback")
+    assert "as it was" in again.stdout
+    assert (folder / "data/raw/feedback.dvc").read_text() == pointer and content(folder / "data/raw/feedback") == files
+    done = project.run(folder, "dvc", "repro", "ingest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = list(records.read(folder / "data/ingested/comparisons"))
+    assert [(row["id"], row["responses"]) for row in rows] == [
+        ("feedback/comparisons.jsonl:1", ["It is Lisbon.", "Porto."]),
+        ("feedback/comparisons.jsonl:2", ["Lisbon.", "Madrid."]),
+    ]
+    read = json.loads((folder / "reports/ingest.json").read_text())
+    assert len(list(records.read(folder / "data/ingested/conversations"))) == 2, read

@@ -1,0 +1,49 @@
+"""A small PPO for tests: models, prompts and texts on disk, and the stage's trainer over them."""
+
+from pathlib import Path
+from typing import Any
+
+from stages import ppo
+from stages.common.core import models
+from stages.common.ranking.samples import SCHEMA
+from stages.common.tracking.run import Run
+from tests.common.reward.test_scoring import reward_model
+from tests.support.tiny import conversation, make_model, make_tokenizer, write_validated
+
+TRAINING = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.003, "seed": 1}
+SMALL: dict[str, Any] = {
+    "max_tokens": 128,
+    "max_new_tokens": 6,
+    "rollout_episodes": 8,
+    "rollouts_per_epoch": 2,
+    "value_clip": 0.2,
+    "value_warmup": 0,
+    "demonstrations": 10,
+}
+
+
+def write_ppo(folder: Path) -> None:
+    """Write a policy, a reward model, samples, conversations and documents."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_validated(folder)
+    tokenizer = make_tokenizer()
+    models.save(make_model(tokenizer), tokenizer, folder / "model")
+    models.save(reward_model(), tokenizer, folder / "reward")
+    for split, numbers in (("train", range(100, 120)), ("validation", range(120, 126))):
+        rows = [
+            {"id": f"p:{n}", "source": "p", "messages": conversation(n)["messages"][:1], "reference": None}
+            | {"category": None, "responses": ["a", "b"], "cut": [False, False]}
+            for n in numbers
+        ]
+        (folder / "samples" / split).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "samples" / split / "part-00000.parquet")
+
+
+def trainer_in(work: Path, **settings: Any) -> Any:
+    chosen = ppo.Params(**({"training": TRAINING | settings.pop("training", {})} | SMALL | settings))
+    prompts = ppo.read(chosen, work / "model", work / "samples")
+    trainer = ppo.build_trainer(chosen, work / "model", work / "reward", prompts, work / "conversations", "test")
+    trainer.run, trainer.blocks = Run(None), None
+    return trainer
