@@ -97,7 +97,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server started the way `make flow` does, with the settings of pyproject.toml."""
     folder, url = tmp_path_factory.mktemp("prefect"), f"http://127.0.0.1:{free_port()}/api"
     shutil.copy(ROOT / "pyproject.toml", folder)
-    start = [sys.executable, "-c", "from flows import server; server.ensure()"]
+    start = [sys.executable, "-c", "from flows.local import server; server.ensure()"]
     subprocess.run(start, cwd=folder, check=True, timeout=180, env=environment(url))
     yield url
     assert background.end(folder / server.RECORD)

@@ -9,7 +9,7 @@ from stages.common.core.records import Record, Shape, message
 from stages.common.demo import world
 from stages.common.demo.rows import Row
 
-FACTS = Path(__file__).parents[3] / "data/facts"
+FACTS = Path(__file__).parents[2] / "data/facts"
 ROLES = {
     "system": "system",
     "human": "user",

@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def lay(folder: Path, profile: str, changes: dict[str, Any]) -> Path:

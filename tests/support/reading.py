@@ -12,7 +12,7 @@ from typing import Any
 from stages import demo
 from stages.common.demo import rows, world
 
-FACTS = Path(__file__).parent.parent.parent / "data/facts"
+FACTS = Path(__file__).parents[2] / "data/facts"
 Found = dict[str, Any]
 
 

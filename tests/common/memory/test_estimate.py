@@ -16,7 +16,7 @@ from stages.common.runtime.errors import OutOfMemoryError
 from stages.common.training import fit
 from tests.support.small_ppo import trainer_in, write_ppo
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 256,

@@ -24,7 +24,7 @@ from tests.support import preloaded
 from tests.support.counts import times, told
 from tests.support.mlflow_server import free_port, server, wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 AT_ONCE = 8
 FAULTS = ("500", "500 after it was done", "no answer", "no answer after it was done", "a hung-up line")
 TIMEOUT_SECONDS = 1

@@ -13,7 +13,7 @@ from stages.common.runtime.errors import StopRequested, TryAgainError
 from stages.common.tracking import event_log, forwarder, mlflow_sender, mlflow_store, run, session
 from tests.support.mlflow_server import free_port, wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARAMS = {"sft": {"max_tokens": 256, "training": {"learning_rate": 1e-5, "betas": [0.9, 0.95]}}}
 
 

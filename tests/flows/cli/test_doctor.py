@@ -13,7 +13,7 @@ from stages.common.core import params
 from stages.common.memory import available, estimate
 from stages.common.runtime.errors import ParamsError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
