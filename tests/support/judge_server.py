@@ -18,6 +18,7 @@ class JudgeServer(Loopback):
         super().__init__(Handler)
         self.reply = reply
         self.failures: list[tuple[int, dict[str, str]]] = []
+        self.headers: list[dict[str, str]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(404, {"error": "no such path"})
         self.server.seen.append(body)
         self.server.keys.add(self.headers.get("Authorization"))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.server.failures:
             status, headers = self.server.failures.pop()
             return self._send(status, {"error": "not now"}, headers)

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,9 @@ from stages.common.runtime.errors import ParamsError, TryAgainError
 from stages.common.text.rule_grader import ranks
 
 CACHE = Path(".lathe/judge.sqlite")
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+AGAIN = frozenset({408, 409, 429})
+"""With everything from 500 on, what the client tries again."""
+STOP_SECONDS = 10.0
 INSTRUCTION = """You compare two answers of an assistant to the same conversation. The better one is correct, answers \
 in the language of the question, refuses what is harmful and only that, admits what it does not know, is polite, \
 complete and no longer than needed. Reply with A, B or TIE and nothing else."""
@@ -43,10 +45,8 @@ class JudgeParams(StageParams):
     """Environment variable with the key; without one no key is sent."""
     workers: PositiveInt = 8
     """Requests at a time."""
-    attempts: PositiveInt = 6
-    """Tries a request, each after twice the wait of the one before."""
-    wait_seconds: NonNegativeFloat = 1.0
-    """Wait before the second try; a longer `Retry-After` of the server is kept."""
+    attempts: PositiveInt = 8
+    """Tries a request, half a second to eight apart; a `Retry-After` of up to two minutes is kept."""
     timeout_seconds: PositiveFloat = 60.0
     """Longest wait for one reply."""
     max_tokens: PositiveInt = 8
@@ -69,20 +69,30 @@ class Judge:
     """Asks, retries, keeps replies and counts; a context manager."""
 
     def __init__(self, settings: JudgeParams, cache: Path | None = None) -> None:
-        import httpx
+        import openai
 
         if not settings.model:
             raise ParamsError("'rank.judge.model' is missing", where=PARAMS_FILE, remedy="name the judge's model")
         self.settings = settings
         key = os.environ.get(settings.key_variable, "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.client = httpx.Client(headers=headers, timeout=settings.timeout_seconds)
+        # the client would send what other variables of OpenAI's hold, and follow a redirect to another host
+        self.headers: dict[str, str | openai.Omit] = {
+            "Authorization": f"Bearer {key}" if key else openai.omit,
+            "OpenAI-Organization": openai.omit,
+            "OpenAI-Project": openai.omit,
+        }
+        self.client = openai.OpenAI(
+            api_key=key or "none",
+            base_url=settings.url,
+            timeout=settings.timeout_seconds,
+            max_retries=settings.attempts - 1,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
         file = CACHE if cache is None else cache
         file.parent.mkdir(parents=True, exist_ok=True)
         self.cache = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self.cache.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
         self.lock = threading.Lock()
-        self.stopped = threading.Event()
         self.asked = self.unreadable = 0
         self.replies: list[Reply] = []
 
@@ -93,7 +103,8 @@ class Judge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.close()
-        self.cache.close()
+        with self.lock:
+            self.cache.close()
 
     def rank(self, samples: Sequence[Sample]) -> list[list[int]]:
         """Return the ranks of each sample's responses by their number of wins, a tie counting half.
@@ -104,13 +115,16 @@ class Judge:
             (sample, one, other) for sample in samples for one, other in combinations(range(len(sample.responses)), 2)
         ]
         pool = ThreadPoolExecutor(self.settings.workers)
+        asking = [pool.submit(self.compare, *pair) for pair in pairs]
         try:
-            won = list(pool.map(lambda pair: self.compare(*pair), pairs))
+            for one in wait(asking, return_when=FIRST_EXCEPTION).done:
+                one.result()
         except BaseException:
-            self.stopped.set()  # wakes those that wait for their next try
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([one for one in asking if one.running()], STOP_SECONDS)  # replies on their way are paid for
             raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown()
+        won = [one.result() for one in asking]
         wins = {id(sample): [0.0] * len(sample.responses) for sample in samples}
         for (sample, one, other), points in zip(pairs, won, strict=True):
             wins[id(sample)][one] += points
@@ -164,25 +178,20 @@ class Judge:
         }
 
     def _ask(self, body: dict[str, Any]) -> Reply:
-        import httpx
+        import openai
 
-        url, wait, reason = f"{self.settings.url.rstrip('/')}/chat/completions", self.settings.wait_seconds, ""
-        for attempt in range(self.settings.attempts):
-            if attempt and self.stopped.wait(wait):
-                break
-            wait = self.settings.wait_seconds * 2 ** (attempt + 1)
-            try:
-                response = self.client.post(url, json=body)
-            except httpx.TransportError as error:
-                reason = f"{type(error).__name__}: {error}"
-                continue
-            if response.status_code == httpx.codes.OK:
-                return _parse(response.text, url)
-            reason = f"HTTP {response.status_code}: {response.text[:200]}"
-            if response.status_code not in AGAIN:
-                raise ParamsError(f"the judge refuses: {reason}", where=url, remedy="see rank.judge in params.yaml")
-            asked_for = response.headers.get("retry-after", "")
-            wait = max(wait, float(asked_for)) if asked_for.isdecimal() else wait
+        url = f"{self.settings.url.rstrip('/')}/chat/completions"
+        try:
+            asked = self.client.chat.completions.with_raw_response.create(**body, extra_headers=self.headers)
+            return _parse(asked.text, url)
+        except openai.APIStatusError as error:
+            code = error.status_code
+            reason = f"HTTP {code}: {error.response.text[:200]}"
+            if code < 500 and code not in AGAIN:
+                what = f"the judge refuses: {reason}"
+                raise ParamsError(what, where=url, remedy="see rank.judge in params.yaml") from error
+        except openai.APIConnectionError as error:
+            reason = f"{type(error.__cause__).__name__}: {error.__cause__}"
         raise TryAgainError(f"the judge does not answer ({reason})", where=url, remedy="replies so far are kept")
 
 

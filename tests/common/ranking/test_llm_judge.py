@@ -1,5 +1,7 @@
 """A judge endpoint: both orders, ties, retries, the cache and its costs, against a real HTTP server."""
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def fair(a: str, b: str) -> str:
 
 
 def settings(url: str, **own: Any) -> JudgeParams:
-    known: dict[str, Any] = {"model": "judge-1", "wait_seconds": 0.0, "attempts": 3, "workers": 4}
+    known: dict[str, Any] = {"model": "judge-1", "attempts": 3, "workers": 4}
     return JudgeParams(url=url, **(known | own))
 
 
@@ -70,9 +72,18 @@ def test_nothing_is_asked_twice_and_the_cost_stays_the_same(tmp_path: Path) -> N
 
 def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
     with serving(fair) as server, Judge(settings(server.url), tmp_path / "cache.sqlite") as judge:
-        server.failures = [(429, {"Retry-After": "0"}), (503, {})]
+        server.failures = [(429, {"Retry-After": "2"}), (503, {"Retry-After": "0"})]
+        began = time.monotonic()
         assert judge.rank([sample("good", "best")]) == [[2, 1]]
         assert len(server.seen) == 4
+        assert time.monotonic() - began > 2, "the server's wish was not kept"
+
+
+def test_a_server_that_wants_hours_is_not_waited_for(tmp_path: Path) -> None:
+    with serving(fair) as server, Judge(settings(server.url), tmp_path / "cache.sqlite") as judge:
+        server.failures = [(429, {"Retry-After": "7200"})]
+        with pytest.raises(TryAgainError, match="HTTP 429"):
+            judge.rank([sample("good", "best")])
 
 
 def test_a_server_that_stays_away_means_try_again_and_keeps_what_was_said(tmp_path: Path) -> None:
@@ -111,6 +122,50 @@ def test_the_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.
                 judge.rank([sample("good", "best")])
             assert server.keys == {sent}
             server.keys.clear()
+
+
+def test_what_else_openai_keeps_in_the_environment_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_WEBHOOK_SECRET")
+    for variable in others:
+        monkeypatch.setenv(variable, "another-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: another-secret")
+    for key in ("", "secret"):
+        monkeypatch.setenv("JUDGE_KEY", key)
+        own = tmp_path / f"cache{key}.sqlite"
+        with serving(fair) as server, Judge(settings(server.url, key_variable="JUDGE_KEY"), own) as judge:
+            judge.rank([sample("good", "best")])
+        assert server.keys == {f"Bearer {key}" if key else None}
+        assert "another-secret" not in str(server.headers)
+
+
+def test_no_redirect_is_followed(tmp_path: Path) -> None:
+    with serving(fair) as other, serving(fair) as server, Judge(settings(server.url), tmp_path / "cache") as judge:
+        server.failures = [(307, {"Location": f"{other.url}/chat/completions"})] * 2
+        with pytest.raises(ParamsError, match="HTTP 307"):
+            judge.rank([sample("good", "best")])
+    assert other.seen == []
+
+
+def test_an_error_does_not_wait_for_a_worker_between_two_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.common.ranking.llm_judge.STOP_SECONDS", 0.1)
+    with serving(fair) as server, Judge(settings(server.url, workers=2), tmp_path / "cache.sqlite") as judge:
+        server.failures = [(401, {}), (503, {"Retry-After": "20"})]
+        began = time.monotonic()
+        with pytest.raises(ParamsError, match="HTTP 401"):
+            judge.rank([sample("good", "best", "bad")])
+        assert time.monotonic() - began < 10
+
+
+def test_replies_kept_by_an_earlier_version_are_read(tmp_path: Path) -> None:
+    key = "728bde47e6d77f4566124d4a96138118db5576880c7c95430be15f670d79102d"
+    kept = sqlite3.connect(tmp_path / "cache.sqlite")
+    kept.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+    kept.execute("INSERT INTO replies VALUES (?, ?)", (key, '["B", 100, 1]'))
+    kept.commit()
+    kept.close()
+    with Judge(settings("http://127.0.0.1:9/v1"), tmp_path / "cache.sqlite") as judge:
+        reply = judge.reply([{"role": "user", "content": "Which?"}])
+    assert (reply, judge.asked) == (("B", 100, 1), 0)
 
 
 def test_the_judge_sees_conversation_reference_and_both_answers(tmp_path: Path) -> None:
