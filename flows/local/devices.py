@@ -1,6 +1,5 @@
 """Which GPUs of this host a stage runs on: the server's slots say how many, a file lock per device says which."""
 
-import fcntl
 import getpass
 import os
 import tempfile
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from stages.common.runtime import locks
 from stages.common.runtime.errors import TryAgainError
 
 WAIT_SECONDS = 1.0
@@ -36,22 +36,13 @@ def held(count: int, devices: Sequence[str], cancel: threading.Event) -> Iterato
     folder = Path(tempfile.gettempdir()) / f"lathe-gpu-{getpass.getuser()}"
     folder.mkdir(exist_ok=True)
     while True:
-        with ExitStack() as locks:
+        with ExitStack() as stack:
             taken: list[str] = []
             for name in devices:
-                if len(taken) < count and _take(folder / f"{name}.lock", locks):
+                if len(taken) < count and stack.enter_context(locks.attempt(folder / f"{name}.lock")):
                     taken.append(name)
             if len(taken) == count:
                 yield taken
                 return
         if cancel.wait(WAIT_SECONDS):
             raise TryAgainError("cancelled while waiting for a GPU", where=folder)
-
-
-def _take(path: Path, locks: ExitStack) -> bool:
-    handle = locks.enter_context(path.open("w"))
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -4,7 +4,6 @@ Where it is, and every other setting of it, stands in pyproject.toml under [tool
 In the foreground, for a Procfile or a container: python -m flows.local.server
 """
 
-import fcntl
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows.local import background
+from stages.common.runtime import locks
 from stages.common.runtime.errors import TryAgainError
 
 HOME = Path(".lathe/prefect")
@@ -84,8 +84,7 @@ def ensure() -> str:
         return url
     if address(url)[0] not in LOOPBACK:
         raise TryAgainError("no Prefect server answers", where=url, remedy="start it there, or unset PREFECT_API_URL")
-    with (HOME / "start.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two flows that start at once share one server
+    with locks.waiting(HOME / "start.lock"):  # two flows that start at once share one server
         if not answers(url):
             _start(url)
     return url

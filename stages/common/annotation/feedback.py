@@ -1,6 +1,5 @@
 """What people say of answers: an append-only file of JSON lines, each on the disk before the page thanks for it."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from stages.common.core.records import Record
+from stages.common.runtime import locks
 from stages.common.runtime.errors import DataError
 
 CHARACTERS_AT_MOST = 65_536
@@ -101,8 +101,7 @@ def append(file: Path, line: BaseModel) -> None:
     """Add a line and wait until the disk has it; several processes may write. Raises DataError when it is full."""
     data = (json.dumps(line.model_dump(), ensure_ascii=False) + "\n").encode()
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with file.open("ab") as handle, locks.writing(handle.fileno()):
         size = handle.seek(0, os.SEEK_END)
         if size + len(data) > BYTES_AT_MOST:
             raise DataError("the store of feedback is full", where=file, remedy="begin another beside it: rename it")

@@ -16,7 +16,7 @@ from typing import Any
 
 from stages.common.core import code_closure
 from stages.common.core.models import file_sha256
-from stages.common.runtime import disk_space, kill_points, process
+from stages.common.runtime import disk_space, kill_points, locks, process
 
 ROOT = Path("checkpoints")
 MANIFEST = "manifest.json"
@@ -99,7 +99,7 @@ def held(folder: Path) -> Iterator[None]:
     if not process.is_main_process():
         yield
         return
-    with process.exclusive(folder / "lock"):
+    with locks.exclusive(folder / "lock"):
         yield
 
 

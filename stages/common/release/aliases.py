@@ -4,7 +4,6 @@ Every move is a few writes to a registry that has no transactions. They come in 
 dies, champion on a version that passed the gate, and the same call again finishes what was begun.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.release import promotion_history, registry
 from stages.common.release.gate import Approval, Decision
 from stages.common.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Version
-from stages.common.runtime import kill_points
+from stages.common.runtime import kill_points, locks
 from stages.common.runtime.errors import DataError, TryAgainError
 from stages.common.runtime.logs import log
 from stages.common.tracking import mlflow_store
@@ -33,12 +32,11 @@ def one_at_a_time(name: str) -> Iterator[None]:
 
     Against a server, two machines do not see each other's lock: there `enthrone` looks again before it moves.
     """
-    with _lock_file(name).open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting: another process moves aliases of %s", name)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def say(holder: str) -> None:
+        log.info("waiting: process %s moves aliases of %s", holder, name)
+
+    with locks.waiting(_lock_file(name), say):
         yield
 
 

@@ -4,7 +4,6 @@ A line says who, when, what (`promoted`, `refused`, `pending`, `approved`, `reje
 why, and from which version to which. A line torn by a crash or a full disk is passed over with a warning.
 """
 
-import fcntl
 import getpass
 import json
 import os
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stages.common.runtime import locks
 from stages.common.runtime.logs import log
 
 HISTORY = Path(".lathe/promotions.jsonl")
@@ -31,8 +31,7 @@ def append(facts: dict[str, Any], *, by: str = "") -> bool:
     not repeat. Raises OSError when the disk does not take it.
     """
     HISTORY.parent.mkdir(parents=True, exist_ok=True)
-    with HISTORY.open("a+b") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with HISTORY.open("a+b") as handle, locks.writing(handle.fileno()):
         handle.seek(0)
         whole = handle.read()
         if _told(_newest(_lines(whole), facts["name"], facts["version"])) == facts:

@@ -4,7 +4,6 @@ Every stage file ends with `process.run("name", main)`. Exit codes are in `error
 """
 
 import atexit
-import fcntl
 import logging
 import os
 import signal
@@ -14,12 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
-from stages.common.runtime import disk_space, errors, logs
+from stages.common.runtime import disk_space, errors, locks, logs
 from stages.common.runtime.parent_death import die_with_parent
 
-LOCKS = Path(".lathe/locks")
 GRACE_SECONDS = 25.0
 
 _stop = threading.Event()
@@ -175,32 +173,9 @@ def graceful_stop() -> Iterator[None]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the stage's flock; the kernel frees it however the process ends. Raises AlreadyRunningError."""
+    """Hold the stage's lock; the kernel frees it however the process ends. Raises AlreadyRunningError."""
     if not is_main_process():
         yield
         return
-    with exclusive(LOCKS / f"{name}.lock"):
+    with locks.exclusive(locks.FOLDER / f"{name}.lock"):
         yield
-
-
-@contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a flock on the file `lock`, with our process id in it. Raises AlreadyRunningError."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as handle:
-        _take(handle)
-        yield
-
-
-def _take(handle: IO[str]) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        handle.seek(0)
-        holder = handle.read().strip() or "unknown"
-        raise errors.AlreadyRunningError(
-            f"already running as process {holder}", where=handle.name, remedy=f"wait for it, or: kill {holder}"
-        ) from error
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()

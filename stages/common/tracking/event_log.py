@@ -1,11 +1,10 @@
 """A run's events in an append-only file: the local truth, which outlives the process and the tracking store.
 
 `<id>.jsonl` holds the events, `<id>/` beside it the files they name and `state.json`: how far the store has them.
-Whoever holds the flock on the events sends them; the kernel frees it when the process dies.
+Whoever holds the lock on the events sends them; the kernel frees it when the process dies.
 """
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.common.runtime import locks
 from stages.common.runtime.logs import log
 
 Event = dict[str, Any]
@@ -95,7 +95,7 @@ class Spool:
     def release(self) -> None:
         """Close the spool and free its lock; harmless when done before."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            locks.close(self._descriptor)
             self._descriptor = -1
 
     def _read_state(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def create(folder: Path = FOLDER) -> Spool:
     path = folder / f"{uuid.uuid4().hex}.jsonl"
     unnamed = path.with_suffix(".new")
     descriptor = os.open(unnamed, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    locks.take(descriptor)
     unnamed.replace(path)
     return Spool(path, descriptor)
 
@@ -121,13 +121,11 @@ def leftovers(folder: Path = FOLDER) -> Iterator[Spool]:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
         except FileNotFoundError:
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        if not locks.take(descriptor, wait=False):
+            locks.close(descriptor)
             continue
         if os.fstat(descriptor).st_nlink == 0:  # its sender finished between our open and our lock
-            os.close(descriptor)
+            locks.close(descriptor)
             continue
         yield Spool(path, descriptor)
 

@@ -1,6 +1,5 @@
 """The MLflow store: `mlflow.db` in the working tree with its files in `mlartifacts/`; MLFLOW_TRACKING_URI overrides."""
 
-import fcntl
 import logging
 import os
 import re
@@ -11,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from stages.common.runtime import process
+from stages.common.runtime import locks
 from stages.common.runtime.errors import StageError, TryAgainError
 from stages.common.runtime.logs import log
 from stages.common.tracking import lineage
@@ -47,7 +46,8 @@ def client() -> "MlflowClient":
     _make_global(address)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with answers(), _one_at_a_time() if address.startswith("sqlite") else nullcontext():
+    alone = locks.waiting(locks.FOLDER / "mlflow.lock")  # two that migrate a fresh database at once break it
+    with answers(), alone if address.startswith("sqlite") else nullcontext():
         connected = MlflowClient(address, registry_uri=address)
         connected.get_experiment_by_name("Default")
     return connected
@@ -67,15 +67,6 @@ def _make_global(address: str) -> None:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         else:
             os.environ["MLFLOW_TRACKING_URI"] = given
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Hold a file lock: a fresh database breaks when two processes migrate it at once."""
-    process.LOCKS.mkdir(parents=True, exist_ok=True)
-    with (process.LOCKS / "mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def uri() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.common.core import chat, records
-from stages.common.runtime import process
+from stages.common.runtime import locks, process
 from stages.common.runtime.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write(sequences: Iterable[list[int]], path: Path, block_tokens: int, *, wher
     with PartialState().main_process_first():
         if process.is_main_process():
             temporary = path.with_suffix(".writing")
-            with process.exclusive(path.with_suffix(".lock")), temporary.open("wb") as handle:
+            with locks.exclusive(path.with_suffix(".lock")), temporary.open("wb") as handle:
                 for sequence in sequences:
                     numpy.asarray(sequence, dtype=numpy.uint32).tofile(handle)
                 handle.flush()
