@@ -141,7 +141,7 @@ def test_the_procfile_has_the_services_of_compose() -> None:
     assert "127.0.0.1" in PROCFILE["mlflow"] and "0.0.0.0" not in "".join(PROCFILE.values())
 
 
-def test_deployments_are_of_our_flows_on_our_pool_and_the_nightly_one_is_paused() -> None:
+def test_deployments_are_of_our_flows_on_our_pool_and_leave_schedules_to_the_page() -> None:
     from flows import release, train
     from flows.local import services
 
@@ -154,5 +154,4 @@ def test_deployments_are_of_our_flows_on_our_pool_and_the_nightly_one_is_paused(
         flow = flows[deployment["entrypoint"]]
         assert set(deployment["parameters"]) <= set(inspect.signature(flow).parameters)
         assert deployment["work_pool"] == {"name": services.POOL}
-    nightly = next(deployment for deployment in DEPLOYMENTS if deployment["name"] == "nightly")
-    assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
+        assert "schedules" not in deployment
