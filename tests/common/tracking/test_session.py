@@ -169,7 +169,8 @@ def test_a_store_that_is_away_costs_one_warning_and_is_caught_up_later(
     with session.start("evaluate"):
         wait_for(lambda: len(list(event_log.FOLDER.glob("*.jsonl"))) == 1)
     assert sorted(rows("select name, status from runs")) == [("evaluate", "FINISHED"), ("sft", "FINISHED")]
-    assert rows("select key, value, step from metrics") == [("loss", 1.0, 1)]
+    # a wait of ten seconds or more adds the machine's own metrics
+    assert rows("select key, value, step from metrics where key not like 'system/%'") == [("loss", 1.0, 1)]
 
 
 def test_a_spool_that_cannot_be_written_does_not_stop_the_stage(
