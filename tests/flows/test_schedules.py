@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flows import services
+from flows.local import services
 from tests.flows.conftest import ROOT
-from tests.flows.test_services import services as command
+from tests.flows.local.test_services import services as command
 from tests.flows.test_train import post, read
 
 WAIT_SECONDS = 120.0
