@@ -1,7 +1,9 @@
 # Lathe in a container, for CUDA (the default) or the CPU:
 #   docker build -t lathe .
-#   docker build -t lathe --build-arg DEVICE=cpu --build-arg PIP_ARGS="--extra-index-url <the PyTorch CPU index>" .
-# As it is, it serves the chat; `docker run lathe dvc repro` trains. Data, models and mlflow.db are in /app.
+#   docker build -t lathe --build-arg DEVICE=cpu \
+#     --build-arg PIP_ARGS="--extra-index-url <the PyTorch CPU index>" .
+# As it is, it serves the chat; `docker run lathe dvc repro` trains.
+# Data, models and mlflow.db are in /app.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 ARG DEVICE=cuda
 
@@ -13,7 +15,8 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# torch first: DeepSpeed is built against it. The check stops an image whose torch is not for its device.
+# torch first: DeepSpeed is built against it.
+# The check stops an image whose torch is not for its device.
 # PIP_ARGS is several words, hence without quotes.
 # hadolint ignore=SC2086
 RUN python -m pip install $PIP_ARGS -c constraints.txt torch numpy \
@@ -32,7 +35,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 FROM cpu AS cuda
-# CUDA itself comes with torch; the driver from the host. Triton compiles its kernels' launchers with gcc.
+# CUDA itself comes with torch; the driver from the host.
+# Triton compiles its kernels' launchers with gcc.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \

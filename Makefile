@@ -1,7 +1,9 @@
-# The one list of tasks: hooks, CI and the README call these and nothing else. `make` alone shows it.
+# The one list of tasks: hooks, CI and the README call these and nothing else.
+# `make` alone shows it.
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-# The first interpreter that runs and is new enough; 3.11 first, because constraints.txt is tested with it.
+# The first interpreter that runs and is new enough;
+# 3.11 first, because constraints.txt is tested with it.
 PYTHON := $(or $(PYTHON),$(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
 EXTRAS ?= dev
@@ -18,12 +20,14 @@ VERSION ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-# Threads that wait for each other spin a microsecond, then sleep: longer halves the speed beside other programs,
-# not at all costs a fifth on an idle machine (docs/log.md).
+# Threads that wait for each other spin a microsecond, then sleep:
+# longer halves the speed beside other programs, not at all costs a fifth on an idle machine
+# (docs/log.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 500
 
-# Stages are started as `python -m …`, so the environment's own python comes first. The rest: no telemetry.
+# Stages are started as `python -m …`, so the environment's own python comes first.
+# The rest: no telemetry.
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 export DO_NOT_TRACK = 1
@@ -78,7 +82,7 @@ down: env ## stop what `make up` started
 serve: env ## the chat with the champion
 	@$(BIN)/python -m stages.deploy serve
 
-feedback: env ## what people said on the pages as raw data under DVC, which the next `dvc repro` reads
+feedback: env ## what people said on the pages, as raw data under DVC for the next `dvc repro`
 	@$(BIN)/python -m flows.cli.feedback
 
 review: env ## ask in Prefect's page whether the version that waits becomes champion
