@@ -11,14 +11,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from stages.common.core import params
 from stages.common.ranking.eligibility import Wanted
-from stages.common.release import registry
+from stages.common.release import promoted
+from stages.common.release.promoted import Promotion
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.logs import log
@@ -27,7 +28,7 @@ from stages.common.serving.api.tools import Name, Tools
 from stages.common.serving.engine.champions import Champions, Question
 from stages.common.serving.engine.requests import pieces
 from stages.common.serving.pages.inputs import Page, conversation
-from stages.common.tracking import mlflow_store, session
+from stages.common.tracking import session
 
 SERVE = "python -m stages.deploy serve"
 TOKEN = "LATHE_SERVE_TOKEN"
@@ -66,23 +67,6 @@ class Params(params.StageParams):
     """Folder of Parquet files that `search` reads; their passages are kept in memory."""
 
 
-class Promotion(BaseModel):
-    """What deploy needs of the promotion's report."""
-
-    name: str
-    champion_sha256: str | None
-    """Weights of the champion after the decision; None when there is none."""
-    decision: Literal["promoted", "pending", "refused"]
-    weights_sha256: str
-    """Weights that were decided about."""
-    reason: str
-
-    @property
-    def deployed_sha256(self) -> str | None:
-        """Weights that are to answer: the champion's, or where there is none those that wait, once approved."""
-        return self.champion_sha256 or (self.weights_sha256 if self.decision == "pending" else None)
-
-
 def check(
     promotion: Annotated[Path, typer.Option(help="report of the promotion")],
     report: Annotated[Path, typer.Option(help="report to write")],
@@ -90,15 +74,15 @@ def check(
     """Load the champion, ask it the canned prompts and write its answers."""
     settings = params.load(Params, "deploy")
     with session.start("deploy", params={"deploy": settings.model_dump()}, inputs={"promotion": promotion}) as run:
-        promoted = read(promotion)
-        number = waiting(promoted)
+        said = promoted.read(promotion)
+        number = promoted.waiting(said)
         if number:
-            write(report, promoted, waits=True)
+            write(report, said, waits=True)
             found = f"no champion yet: version {number} waits for review, make review"
         else:
-            champions = same_weights(Champions(promoted.name, rows=1), promoted, promotion)
+            champions = same_weights(Champions(said.name, rows=1), said, promotion)
             answers, seconds = ask(champions, settings)
-            write(report, promoted, answers)
+            write(report, said, answers)
             run.table("canned", answers)
             run.metrics({"first_token_seconds": seconds})
             number = champions.current.version.number
@@ -114,7 +98,7 @@ def serve(
 ) -> None:
     """Serve the champion as chat page and API until Ctrl-C; answers under way then have 20 seconds to end."""
     settings, secret = params.load(Params, "deploy"), token(host, without_token)
-    name = registered_name()
+    name = promoted.registered_name()
     with serving.listening(host, port, SERVE) as listener:
         backend = "" if settings.backend == TRANSFORMERS else settings.backend
         champions = Champions(name, settings.answers_at_once, settings.waiting, backend=backend)
@@ -137,42 +121,11 @@ def token(host: str, without_token: bool) -> str:
     return given
 
 
-def read(path: Path) -> Promotion:
-    """Return the promotion's report. Raises DataError when it is missing, malformed, or nothing is to be deployed."""
-    try:
-        promoted = Promotion.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError) as error:
-        what = f"not a promotion's report ({str(error).splitlines()[0]})"
-        raise DataError(what, where=path, remedy="run `dvc repro -f promote`") from error
-    if promoted.deployed_sha256 is None:
-        raise DataError(f"there is no champion: {promoted.reason}", where=path, remedy="train a better candidate")
-    return promoted
-
-
-def registered_name() -> str:
-    """Return `promote.name` of params.yaml. Raises ParamsError."""
-    name = (params.read_yaml(params.PARAMS_FILE).get("promote") or {}).get("name")
-    if not name:
-        raise ParamsError("missing key 'promote.name'", where=params.PARAMS_FILE)
-    return str(name)
-
-
-def waiting(promoted: Promotion) -> str:
-    """Return the number of the version that waits for a person where there is no champion yet, else ""."""
-    if promoted.champion_sha256 is not None:
-        return ""
-    client = mlflow_store.client()
-    if registry.with_alias(client, promoted.name, registry.CHAMPION):
-        return ""
-    found = registry.with_weights(client, promoted.name, promoted.weights_sha256)
-    return found.number if found else ""
-
-
-def same_weights(champions: Champions, promoted: Promotion, report: Path) -> Champions:
+def same_weights(champions: Champions, said: Promotion, report: Path) -> Champions:
     """Return the champion in memory. Raises DataError when it is not the one of the promotion's report."""
     held = champions.current.facts()["weights_sha256"]
-    if held != promoted.deployed_sha256:
-        what = f"the champion's weights are {str(promoted.deployed_sha256)[:12]} here and {held[:12]} in the registry"
+    if held != said.deployed_sha256:
+        what = f"the champion's weights are {str(said.deployed_sha256)[:12]} here and {held[:12]} in the registry"
         raise DataError(what, where=report, remedy="run `dvc repro -f promote`")
     return champions
 
@@ -192,9 +145,9 @@ def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], f
     return rows, longest
 
 
-def write(path: Path, promoted: Promotion, answers: Sequence[dict[str, str]] = (), waits: bool = False) -> None:
+def write(path: Path, said: Promotion, answers: Sequence[dict[str, str]] = (), waits: bool = False) -> None:
     """Write the report: the same on every machine. `waits`: the weights wait for a person, and nobody answers yet."""
-    facts: dict[str, object] = {"name": promoted.name, "weights_sha256": promoted.deployed_sha256}
+    facts: dict[str, object] = {"name": said.name, "weights_sha256": said.deployed_sha256}
     facts |= {"review": "pending"} if waits else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(

@@ -5,7 +5,6 @@ data/comparisons/<round>, in the splits of the samples, data/pools/<round>, with
 agreement between annotators. Run: dvc repro rank@r1
 """
 
-import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from stages.common.ranking.llm_judge import Judge, JudgeParams
 from stages.common.ranking.samples import Sample
 from stages.common.reward import scoring
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError, ParamsError, TryAgainError
+from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.figures import bars
 from stages.common.text import rule_grader
 from stages.common.text.parquet_writer import Shards, write_json
@@ -107,8 +106,10 @@ def annotate(
                 rankings[name], facts[name] = endpoint.rank(samples), endpoint.summary()
         elif name == "human":
             waits = name == settings.annotators[0]
-            rankings[name] = by_people(samples, given(human, name), settings.human_share if waits else 0.0)
-            facts[name] = people_agree(samples, given(human, name))
+            rankings[name] = ranking_store.by_people(
+                samples, given(human, name), settings.human_share if waits else 0.0
+            )
+            facts[name] = ranking_store.people_agree(samples, given(human, name))
         else:
             rankings[name] = by_reward(samples, given(reward, name))
     return rankings, facts
@@ -128,25 +129,6 @@ def by_rules(
     counts = Counter(name for answers in judged for names in answers for name in names)
     ranks = [rule_grader.ranks([rule_grader.score(names, weights) for names in answers]) for answers in judged]
     return ranks, {"indicators": dict(sorted(counts.items())), "answers": sum(map(len, judged))}
-
-
-def by_people(samples: Sequence[Sample], file: Path, share: float) -> Ranks:
-    """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the samples has some."""
-    result = ranking_store.merged(file, samples)
-    ranked = sum(ranks is not None for ranks in result)
-    missing = math.ceil(share * len(samples)) - ranked
-    if missing > 0:
-        what = f"people have ranked {ranked} of {len(samples)} samples, {missing} more are needed"
-        raise TryAgainError(what, where=file, remedy="rank them, or lower rank.human_share")
-    return result
-
-
-def people_agree(samples: Sequence[Sample], file: Path) -> dict[str, Any]:
-    """Return how many samples each person ranked, their agreement on those they share, and what they marked."""
-    people = ranking_store.by_annotator(file, samples)
-    orders = {name: [given.get(sample.record["id"]) for sample in samples] for name, given in people.items()}
-    facts: dict[str, Any] = {"ranked": {name: len(given) for name, given in people.items()}}
-    return facts | {"agreement": losses.agreement(orders), "marks": ranking_store.marks(file, samples)}
 
 
 def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:

@@ -7,15 +7,17 @@ prompt replaces the earlier one.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stages.common.pairs import losses
 from stages.common.ranking.samples import Sample
-from stages.common.runtime.errors import DataError
+from stages.common.runtime.errors import DataError, TryAgainError
 from stages.common.text.rule_grader import ranks
 
 Mark = Literal["answers the question", "truthful", "harmful", "rude"]
@@ -102,3 +104,22 @@ def merged(file: Path, samples: Sequence[Sample]) -> list[list[int] | None]:
         given = [ranked[sample.record["id"]] for ranked in people.values() if sample.record["id"] in ranked]
         result.append(ranks([-sum(each) / len(given) for each in zip(*given, strict=True)]) if given else None)
     return result
+
+
+def by_people(samples: Sequence[Sample], file: Path, share: float) -> "list[list[int] | None]":
+    """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the samples has some."""
+    result = merged(file, samples)
+    ranked = sum(ranks is not None for ranks in result)
+    missing = math.ceil(share * len(samples)) - ranked
+    if missing > 0:
+        what = f"people have ranked {ranked} of {len(samples)} samples, {missing} more are needed"
+        raise TryAgainError(what, where=file, remedy="rank them, or lower rank.human_share")
+    return result
+
+
+def people_agree(samples: Sequence[Sample], file: Path) -> dict[str, Any]:
+    """Return how many samples each person ranked, their agreement on those they share, and what they marked."""
+    people = by_annotator(file, samples)
+    orders = {name: [given.get(sample.record["id"]) for sample in samples] for name, given in people.items()}
+    facts: dict[str, Any] = {"ranked": {name: len(given) for name, given in people.items()}}
+    return facts | {"agreement": losses.agreement(orders), "marks": marks(file, samples)}

@@ -72,22 +72,6 @@ def listening(host: str, port: int, command: str) -> socket.socket:
 def server(app: "FastAPI", champions: Champions) -> Any:
     """Return a uvicorn server that on a signal answers what it has begun, and says meanwhile that it is not ready."""
     import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class Impatient(H11Protocol):
-        """HTTP that hangs up on who does not end a request's headers: uvicorn waits for ever."""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.headers_due = self.loop.call_later(HEADER_SECONDS, self.hang_up)
-
-        def hang_up(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.headers_due.cancel()
-            super().connection_lost(exc)
 
     class Draining(uvicorn.Server):
         """A server whose first signal closes the door, and whose second ends it at once."""
@@ -107,7 +91,7 @@ def server(app: "FastAPI", champions: Champions) -> Any:
     return Draining(
         uvicorn.Config(
             app,
-            http=Impatient,
+            http=_impatient(),
             ws="none",
             log_config=None,
             access_log=False,
@@ -116,6 +100,27 @@ def server(app: "FastAPI", champions: Champions) -> Any:
             timeout_graceful_shutdown=2,
         )
     )
+
+
+def _impatient() -> Any:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        """HTTP that hangs up on who does not end a request's headers: uvicorn waits for ever."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.headers_due = self.loop.call_later(HEADER_SECONDS, self.hang_up)
+
+        def hang_up(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.headers_due.cancel()
+            super().connection_lost(exc)
+
+    return Impatient
 
 
 def run(app: "FastAPI", champions: Champions, listener: socket.socket) -> None:

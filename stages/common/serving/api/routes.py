@@ -45,9 +45,7 @@ def add_routes(app: "FastAPI", observer: Observer, bounds: Bounds) -> None:
     async def complete(request: Request) -> Any:
         try:
             asked_for = await _parsed(request)
-            if asked_for.model not in (None, champions.name):
-                what = f"there is no model '{asked_for.model}', only '{champions.name}'"
-                raise Refusal(404, what, param="model", code="model_not_found")
+            _known(asked_for.model, champions.name)
             named = asked_for.server_tools
             run = partial(bounds.tools.run, allowed=named) if named else None
             asked, pieces = await tool_calls.ask(observer, question(asked_for, bounds), "api", run, bounds.tool_rounds)
@@ -76,6 +74,12 @@ def add_routes(app: "FastAPI", observer: Observer, bounds: Bounds) -> None:
     app.add_route("/v1/models", models, methods=["GET"])
     app.add_route("/v1/models/{model:path}", models, methods=["GET"])
     app.add_route("/v1/{rest:path}", unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+
+
+def _known(model: str | None, served: str) -> None:
+    if model not in (None, served):
+        what = f"there is no model '{model}', only '{served}'"
+        raise Refusal(404, what, param="model", code="model_not_found")
 
 
 async def _parsed(request: "Request") -> ChatRequest:

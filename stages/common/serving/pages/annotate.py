@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stages.common.annotation import feedback, queue
 from stages.common.annotation.feedback import CHARACTERS_AT_MOST
@@ -129,8 +129,32 @@ class Desk:
         return _text(self.round(seat.round).prompts[seat.to_write]) if seat.to_write else NOTHING_LEFT
 
 
-def add(blocks: Any, desk: Desk) -> None:
-    """Add the page to `blocks`, which are open."""
+class _Parts(NamedTuple):
+    """The page's components."""
+
+    name: Any
+    who: Any
+    begin: Any
+    problem: Any
+    progress: Any
+    seat: Any
+    asked: Any
+    ranking: form.Form
+    back: Any
+    later: Any
+    question: Any
+    answer: Any
+    keep: Any
+    leave: Any
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What an action may change."""
+        head = [self.seat, self.problem, self.progress, self.asked]
+        return [*head, *self.ranking.outputs, self.question, self.answer]
+
+
+def _parts() -> _Parts:
     import gradio
 
     gradio.Markdown("# Annotate")
@@ -150,38 +174,49 @@ def add(blocks: Any, desk: Desk) -> None:
         answer = gradio.Textbox(label="Your answer", lines=4, max_length=CHARACTERS_AT_MOST)
         with gradio.Row():
             keep, leave = gradio.Button("Save answer and next", variant="primary"), gradio.Button("Skip prompt")
+    return _Parts(name, who, begin, problem, progress, seat, asked, ranking, back, later, question, answer, keep, leave)
 
-    outputs = [seat, problem, progress, asked, *ranking.outputs, question, answer]
+
+def _doing(parts: _Parts, desk: Desk, action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
+    def handler(*given: Any) -> dict[Any, Any]:
+        """Do it, and show what is next; what the person was about to say elsewhere on the page stays."""
+        with failures.noted("annotating") as failed:
+            before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
+            shown: dict[Any, Any] = {parts.seat: sits, parts.problem: "", parts.progress: desk.progress(sits)}
+            if before is None or before.to_rank != sits.to_rank:
+                text, responses = desk.ranking(sits)
+                updates = form.showing(responses, ANSWERS_AT_MOST, True)
+                shown |= {parts.asked: text} | dict(zip(parts.ranking.outputs, updates, strict=True))
+            if before is None or before.to_write != sits.to_write:
+                shown |= {parts.question: desk.question(sits), parts.answer: ""}
+            return shown
+        return {parts.problem: f"**{failed.text}**"}
+
+    return handler
+
+
+def add(blocks: Any, desk: Desk) -> None:
+    """Add the page to `blocks`, which are open."""
+    import gradio
+
+    parts = _parts()
+    outputs, ranking, seat = parts.outputs, parts.ranking, parts.seat
 
     def does(action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
-        def handler(*given: Any) -> dict[Any, Any]:
-            """Do it, and show what is next; what the person was about to say elsewhere on the page stays."""
-            with failures.noted("annotating") as failed:
-                before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
-                shown: dict[Any, Any] = {seat: sits, problem: "", progress: desk.progress(sits)}
-                if before is None or before.to_rank != sits.to_rank:
-                    text, responses = desk.ranking(sits)
-                    updates = form.showing(responses, ANSWERS_AT_MOST, True)
-                    shown |= {asked: text} | dict(zip(ranking.outputs, updates, strict=True))
-                if before is None or before.to_write != sits.to_write:
-                    shown |= {question: desk.question(sits), answer: ""}
-                return shown
-            return {problem: f"**{failed.text}**"}
-
-        return handler
+        return _doing(parts, desk, action)
 
     def rounds() -> Any:
         found = queue.rounds(desk.samples)
         return gradio.Dropdown(choices=found, value=found[-1] if found else None)
 
     ranks = [seat, *ranking.ranks, *ranking.marks]
-    gradio.on([begin.click, who.submit], does(desk.sit), [name, who], outputs, **AT_ONCE)
+    gradio.on([parts.begin.click, parts.who.submit], does(desk.sit), [parts.name, parts.who], outputs, **AT_ONCE)
     ranking.save.click(does(lambda sits, *given: desk.rank(sits, given)), ranks, outputs, **AT_ONCE)
-    back.click(does(desk.back), seat, outputs, **AT_ONCE)
-    later.click(does(desk.skip_to_rank), seat, outputs, **AT_ONCE)
-    keep.click(does(desk.write), [seat, answer], outputs, **AT_ONCE)
-    leave.click(does(desk.skip_to_write), seat, outputs, **AT_ONCE)
-    blocks.load(rounds, None, name, **AT_ONCE)
+    parts.back.click(does(desk.back), seat, outputs, **AT_ONCE)
+    parts.later.click(does(desk.skip_to_rank), seat, outputs, **AT_ONCE)
+    parts.keep.click(does(desk.write), [seat, parts.answer], outputs, **AT_ONCE)
+    parts.leave.click(does(desk.skip_to_write), seat, outputs, **AT_ONCE)
+    blocks.load(rounds, None, parts.name, **AT_ONCE)
 
 
 def _seated(seat: Seat | None) -> Seat:

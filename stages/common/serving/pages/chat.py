@@ -1,6 +1,6 @@
 """The chat as a Gradio page: streaming, every way to decode, token counts, a library of prompts; and /annotate."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -51,33 +51,6 @@ def _blocks(observer: Observer, page: Page) -> Any:
 
     name, answered = observer.champions.name, Answered()
 
-    async def respond(text: str, history: list[Record], *settings: Any) -> AsyncIterator[tuple[str, str]]:
-        """Answer the last message of a conversation; beside it, what it took."""
-        said, asked = "", None
-        ran: list[Ran] = []
-        with failures.shown("an answer"):
-            question, run = (
-                inputs.question(page, text, history, *settings),
-                partial(page.tools.run, allowed=settings[-1]),
-            )
-            try:
-                asked, pieces = await tool_calls.ask(observer, question, "page", run, page.tool_rounds)
-                async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
-                    async for piece in open_pieces:
-                        said += piece.text
-                        ran += piece.ran if isinstance(piece, Step) else ()
-                        yield said, _counts(asked, piece.tokens, ran)
-            finally:
-                if asked:
-                    answered.note(question.messages, said, asked.champion.facts())
-
-    def like(data: gradio.LikeData, history: list[Record], request: gradio.Request) -> str:
-        """Keep a like or dislike of an answer that was given here."""
-        who = improve.visit(request.session_hash)
-        with failures.noted("keeping a like") as failed:
-            improve.opinion(page.feedback, answered, turns(history), data.index, data.liked, who)
-        return failed.text
-
     def champion() -> str:
         facts = observer.champions.current.facts()
         return f"Version {facts['version']} of {facts['model']}, weights {facts['weights_sha256'][:12]}"
@@ -87,35 +60,7 @@ def _blocks(observer: Observer, page: Page) -> Any:
         version = gradio.Markdown(champion(), elem_id="version")
         system, *others = inputs.components(page)
         counts = gradio.Markdown("", elem_id="counts", render=False)
-        chat = gradio.ChatInterface(
-            respond,
-            chatbot=gradio.Chatbot(
-                label=name,
-                scale=1,
-                allow_tags=False,
-                sanitize_html=True,
-                feedback_options=("Like", "Dislike"),
-                buttons=["copy"],
-            ),
-            textbox=gradio.Textbox(
-                label="Message",
-                show_label=False,
-                placeholder="Type a message...",
-                container=False,
-                elem_id="message",
-                max_length=CHARACTERS_AT_MOST,
-                submit_btn=True,
-                stop_btn=True,
-            ),
-            additional_inputs=[system, *others],
-            additional_inputs_accordion=gradio.Accordion("Settings", open=False, render=False),
-            additional_outputs=[counts],
-            examples=[[text] for text in page.examples],
-            cache_examples=False,
-            flagging_mode="never",
-            analytics_enabled=False,
-            api_name="chat",
-        )
+        chat = _conversation(name, _responder(observer, page, answered), [system, *others], counts, page.examples)
         counts.render()
         problem = gradio.Markdown("", elem_id="problem")
         improve.add(
@@ -129,7 +74,7 @@ def _blocks(observer: Observer, page: Page) -> Any:
         )
         library = gradio.Dropdown([one.name for one in inputs.LIBRARY], value=None, label="Prompt library")
         library.input(inputs.from_library, library, [chat.textbox, system], **AT_ONCE)
-        chat.chatbot.like(like, chat.chatbot, problem, **AT_ONCE)
+        chat.chatbot.like(_liker(page, answered), chat.chatbot, problem, **AT_ONCE)
         blocks.load(champion, None, version, **AT_ONCE)
     with blocks.route("Annotate", "/annotate"):
         annotate.add(blocks, annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted))
@@ -137,6 +82,77 @@ def _blocks(observer: Observer, page: Page) -> Any:
     queue = blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)._queue
     queue.sleep_when_free, queue.progress_update_sleep_when_free = LOOK_SECONDS
     return blocks
+
+
+def _responder(observer: Observer, page: Page, answered: Answered) -> Callable[..., AsyncIterator[tuple[str, str]]]:
+    async def respond(text: str, history: list[Record], *settings: Any) -> AsyncIterator[tuple[str, str]]:
+        """Answer the last message of a conversation; beside it, what it took."""
+        said, asked = "", None
+        ran: list[Ran] = []
+        with failures.shown("an answer"):
+            question = inputs.question(page, text, history, *settings)
+            run = partial(page.tools.run, allowed=settings[-1])
+            try:
+                asked, pieces = await tool_calls.ask(observer, question, "page", run, page.tool_rounds)
+                async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+                    async for piece in open_pieces:
+                        said += piece.text
+                        ran += piece.ran if isinstance(piece, Step) else ()
+                        yield said, _counts(asked, piece.tokens, ran)
+            finally:
+                if asked:
+                    answered.note(question.messages, said, asked.champion.facts())
+
+    return respond
+
+
+def _liker(page: Page, answered: Answered) -> Callable[..., str]:
+    import gradio
+
+    def like(data: gradio.LikeData, history: list[Record], request: gradio.Request) -> str:
+        """Keep a like or dislike of an answer that was given here."""
+        who = improve.visit(request.session_hash)
+        with failures.noted("keeping a like") as failed:
+            improve.opinion(page.feedback, answered, turns(history), data.index, data.liked, who)
+        return failed.text
+
+    return like
+
+
+def _conversation(
+    name: str, respond: Callable[..., Any], settings: Sequence[Any], counts: Any, examples: Sequence[str]
+) -> Any:
+    import gradio
+
+    return gradio.ChatInterface(
+        respond,
+        chatbot=gradio.Chatbot(
+            label=name,
+            scale=1,
+            allow_tags=False,
+            sanitize_html=True,
+            feedback_options=("Like", "Dislike"),
+            buttons=["copy"],
+        ),
+        textbox=gradio.Textbox(
+            label="Message",
+            show_label=False,
+            placeholder="Type a message...",
+            container=False,
+            elem_id="message",
+            max_length=CHARACTERS_AT_MOST,
+            submit_btn=True,
+            stop_btn=True,
+        ),
+        additional_inputs=list(settings),
+        additional_inputs_accordion=gradio.Accordion("Settings", open=False, render=False),
+        additional_outputs=[counts],
+        examples=[[text] for text in examples],
+        cache_examples=False,
+        flagging_mode="never",
+        analytics_enabled=False,
+        api_name="chat",
+    )
 
 
 def _counts(asked: Asked | Talk, tokens: int, ran: Sequence[Ran] = ()) -> str:

@@ -101,10 +101,18 @@ def add(
     import gradio
 
     with gradio.Accordion("Improve the last answer", open=False):
-        better = gradio.Textbox(label="How it should have been answered", lines=4, max_length=CHARACTERS_AT_MOST)
-        with gradio.Row():
-            take, save = gradio.Button("Begin with the answer"), gradio.Button("Keep the better answer")
-        kept = gradio.Markdown("", elem_id="edit-kept")
+        _add_edit(store, answered, chatbot, turns)
+    with gradio.Accordion("Rank answers to the last message", open=False):
+        _add_ranks(observer, store, [chatbot, *settings], question)
+
+
+def _add_edit(store: Path, answered: Answered, chatbot: Any, turns: Callable[[list[Record]], list[Record]]) -> None:
+    import gradio
+
+    better = gradio.Textbox(label="How it should have been answered", lines=4, max_length=CHARACTERS_AT_MOST)
+    with gradio.Row():
+        take, save = gradio.Button("Begin with the answer"), gradio.Button("Keep the better answer")
+    kept = gradio.Markdown("", elem_id="edit-kept")
 
     def last(history: list[Record]) -> str:
         answer = answered.find(turns(history), len(history) - 1)
@@ -117,11 +125,16 @@ def add(
 
     take.click(last, chatbot, better, **AT_ONCE)
     save.click(keep, [chatbot, better], kept, **AT_ONCE)
-    with gradio.Accordion("Rank answers to the last message", open=False):
-        more = gradio.Button("Ask for four answers")
-        ranking, held = form.build(ANSWERS, False, "Keep the ranks"), gradio.State(None, time_to_live=3600)
-        ranked = gradio.Markdown("", elem_id="ranks-kept")
 
+
+def _add_ranks(
+    observer: Observer, store: Path, asked: Sequence[Any], question: Callable[[list[Record], Sequence[Any]], Question]
+) -> None:
+    import gradio
+
+    more = gradio.Button("Ask for four answers")
+    ranking, held = form.build(ANSWERS, False, "Keep the ranks"), gradio.State(None, time_to_live=3600)
+    ranked = gradio.Markdown("", elem_id="ranks-kept")
     outputs = [held, ranked, *ranking.outputs]
 
     def after(shown: Shown | None, said: str) -> dict[Any, Any]:
@@ -139,7 +152,7 @@ def add(
             return after(None, THANKS)
         return {ranked: failed.text}
 
-    more.click(show, [chatbot, *settings], outputs, **AT_ONCE)
+    more.click(show, list(asked), outputs, **AT_ONCE)
     ranking.save.click(keep_ranks, [held, *ranking.ranks], outputs, **AT_ONCE)
 
 
