@@ -88,9 +88,9 @@ def test_only_evaluate_and_promote_read_the_test_questions() -> None:
     ("library", "home"),
     [
         ("mlflow", {"stages/common/tracking/mlflow_sender.py", "stages/common/tracking/mlflow_store.py"}),
-        ("prefect", {"flows"}),
+        ("prefect", {"flows", "flows/local"}),
         ("dvc", {"flows/pipeline.py"}),
-        ("gradio", {"stages/common/serving/pages/chat.py", "stages/common/serving/pages"}),
+        ("gradio", {"stages/common/serving/pages"}),
     ],
 )
 def test_a_library_is_imported_only_in_its_home(library: str, home: set[str]) -> None:
