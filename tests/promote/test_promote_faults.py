@@ -89,7 +89,12 @@ def history() -> list[tuple[str, str, str | None, str | None]]:
 
 def test_every_write_of_the_code_is_a_point_that_is_tested() -> None:
     root, points = Path(promote.__file__).parent, set()
-    for file in ("promote.py", "common/release/aliases.py", "common/release/registry.py"):
+    for file in (
+        "promote.py",
+        "common/release/aliases.py",
+        "common/release/registry.py",
+        "common/release/artifacts.py",
+    ):
         points |= set(
             re.findall(r"kill_points\.point\(f?\"promote:([\w-]+)", (root / file).read_text(encoding="utf-8"))
         )

@@ -6,8 +6,9 @@ from stages.common.core import params
 from stages.common.demo import groups
 from stages.common.demo.conversations import bare, message
 from stages.common.demo.groups import Groups
+from stages.common.demo.items import styled, wrong
 from stages.common.demo.rows import CHECKS, Files, Row
-from stages.common.demo.world import LANGUAGES, Item, Language, World, styled, wrong
+from stages.common.demo.world import LANGUAGES, Item, Language, World
 from stages.common.runtime.errors import ParamsError
 from stages.common.text import rule_grader
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stages.common.demo.faults import pii
+from stages.common.demo.items import styled
 from stages.common.demo.rows import Row
-from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state, styled
+from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state
 
 Message = dict[str, Any]
 THANKS_SHARE = 0.3

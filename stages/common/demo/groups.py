@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 
-from stages.common.demo import world
+from stages.common.demo import items
 from stages.common.demo.world import LANGUAGES, STOPS, Item, Language, World
 
 Groups = dict[str, list[Item]]
@@ -20,7 +20,7 @@ def invent(here: World, rng: random.Random) -> Names:
     for language in LANGUAGES:
         names[language] = {}
         for family in here.texts["names"]["topics"]:
-            drawn = world.invented_names(here, family, language)
+            drawn = items.invented_names(here, family, language)
             rng.shuffle(drawn)
             half, quarter = len(drawn) // 2, len(drawn) // 4
             names[language][family] = [drawn[:half], drawn[half:-quarter], drawn[-quarter:]]
@@ -46,14 +46,14 @@ def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int],
     trained = [fact for fact in here.facts if fact.key not in held]
     unasked = [fact for fact in here.facts if fact.key in held]
     for language in LANGUAGES:
-        candidates = world.questions(here, trained, language, "train")
-        iid = world.spread(candidates, sizes["iid"], rng, topics=False)
+        candidates = items.questions(here, trained, language, "train")
+        iid = items.spread(candidates, sizes["iid"], rng, topics=False)
         groups["iid"] += iid
-        groups["ood_phrasing"] += world.spread(
-            world.questions(here, trained, language, "ood"), sizes["ood_phrasing"], rng
+        groups["ood_phrasing"] += items.spread(
+            items.questions(here, trained, language, "ood"), sizes["ood_phrasing"], rng
         )
-        groups["phrased"] += world.questions(here, trained, language, "prompts")
-        groups["ood_fact"] += world.spread(world.questions(here, unasked, language, "train"), sizes["ood_fact"], rng)
+        groups["phrased"] += items.questions(here, trained, language, "prompts")
+        groups["ood_fact"] += items.spread(items.questions(here, unasked, language, "train"), sizes["ood_fact"], rng)
         tested = {item.text for item in iid}
         trained_here, spare = _divide([item for item in candidates if item.text not in tested], phrasings, rng)
         groups["train"] += trained_here
@@ -88,13 +88,13 @@ def behaviour(here: World, names: Names, sizes: Mapping[str, int], rng: random.R
             [
                 item
                 for family, parts in names[language].items()
-                for item in world.invented_questions(here, family, parts[part], language)
+                for item in items.invented_questions(here, family, parts[part], language)
             ]
             for part in range(3)
         )
-        groups["train"] += world.spread(trained, sizes["made_up"] // 2, rng)
-        groups["spare"] += world.spread(spare, sizes["made_up"] // 4, rng)
-        groups["honesty"] += world.spread(tested, sizes["honesty"], rng)
+        groups["train"] += items.spread(trained, sizes["made_up"] // 2, rng)
+        groups["spare"] += items.spread(spare, sizes["made_up"] // 4, rng)
+        groups["honesty"] += items.spread(tested, sizes["honesty"], rng)
         for name, test, rest in (
             ("harmless", *_harmful(here, language, sizes["harmless"], rng)),
             ("general", *_general(here, language, sizes["general"], rng)),
@@ -121,7 +121,7 @@ def prompts(
     return [
         *others,
         *rng.sample(known, count - len(others) - fresh),
-        *world.spread(phrased, fresh, rng, topics=False),
+        *items.spread(phrased, fresh, rng, topics=False),
     ]
 
 
@@ -130,20 +130,20 @@ def _harmful(here: World, language: Language, count: int, rng: random.Random) ->
     acts = list(here.texts["harmful"]["acts"][language])
     rng.shuffle(acts)
     unseen = round(UNSEEN_SHARE * len(acts))
-    seen = world.harmful_requests(here, acts[unseen:], language)
+    seen = items.harmful_requests(here, acts[unseen:], language)
     rng.shuffle(seen)
-    new = world.spread(world.harmful_requests(here, acts[:unseen], language), count // 2, rng)
+    new = items.spread(items.harmful_requests(here, acts[:unseen], language), count // 2, rng)
     return new + seen[: count - count // 2], seen[count - count // 2 :]
 
 
 def _general(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
     """Return `count` test questions of small talk, none of them a part of another (`Hello!`, `Hello there!`)."""
-    items = world.small_talk(here, language)
-    rng.shuffle(items)
-    longest = [item for item in items if not any(_part(item.text, other.text) for other in items)]
-    test = world.spread(longest, count, rng)
+    talk = items.small_talk(here, language)
+    rng.shuffle(talk)
+    longest = [item for item in talk if not any(_part(item.text, other.text) for other in talk)]
+    test = items.spread(longest, count, rng)
     tested = {item.text for item in test}
-    return test, [item for item in items if item.text not in tested]
+    return test, [item for item in talk if item.text not in tested]
 
 
 def _part(text: str, other: str) -> bool:

@@ -4,29 +4,21 @@ A version's source is always a logged model of this project's experiment. Only w
 a version is loaded only when every byte is as its manifest says and the manifest is the one it was registered with.
 """
 
-import json
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-from stages.common.core import checkpoints, models
+from stages.common.release import artifacts
 from stages.common.runtime import kill_points
 from stages.common.runtime.errors import DataError
-from stages.common.runtime.logs import log
 from stages.common.tracking import lineage, mlflow_store
 
 if TYPE_CHECKING:
     from stages.common.tracking.mlflow_store import MlflowClient
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-KINDS = frozenset({".safetensors", ".json", ".jinja"})  # no pickle (.bin, .pt, .pkl, …) goes in or comes out
-CACHE = Path(".lathe/models")
-LINEAGE = "lineage.json"
 SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})")
 DESCRIPTION_CHARACTERS = 5000  # the width of MLflow's column
 GOES_ON = "\n\nThe whole card is among the files of the run `promote`."
@@ -66,7 +58,7 @@ def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, st
     if known:
         return known
     with mlflow_store.answers():
-        model = _uploaded(client, name, folder, tags["weights_sha256"], record)
+        model = artifacts.uploaded(client, name, folder, tags["weights_sha256"], record)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
             kill_points.point("promote:name")
@@ -143,8 +135,8 @@ def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
 def fetch(client: "MlflowClient", version: Version) -> Path:
     """Return the local folder of a version's files. Raises DataError naming what is not as it was registered."""
     location, model_id = _place(client, version)
-    folder = _local(location) or _downloaded(location, model_id)
-    wrong = _fault(folder, version.tags)
+    folder = artifacts.local(location) or artifacts.downloaded(location, model_id)
+    wrong = artifacts.fault(folder, version.tags)
     if wrong:
         raise DataError(wrong, where=f"{version.name} version {version.number}", remedy=REMEDY)
     return folder
@@ -153,15 +145,15 @@ def fetch(client: "MlflowClient", version: Version) -> Path:
 def record(client: "MlflowClient", version: Version) -> str:
     """Return the record of where a version comes from, or "" for a version that has none; its model is not fetched."""
     location, _ = _place(client, version)
-    folder = _local(location)
+    folder = artifacts.local(location)
     if folder:
-        return (folder / LINEAGE).read_text(encoding="utf-8") if (folder / LINEAGE).exists() else ""
+        return (folder / artifacts.LINEAGE).read_text(encoding="utf-8") if (folder / artifacts.LINEAGE).exists() else ""
     with mlflow_store.answers(), tempfile.TemporaryDirectory() as scratch:
         found = mlflow_store.listed(location)
-        if LINEAGE not in found:
+        if artifacts.LINEAGE not in found:
             return ""
-        mlflow_store.download(f"{location}/{LINEAGE}", Path(scratch) / LINEAGE)
-        return (Path(scratch) / LINEAGE).read_text(encoding="utf-8")
+        mlflow_store.download(f"{location}/{artifacts.LINEAGE}", Path(scratch) / artifacts.LINEAGE)
+        return (Path(scratch) / artifacts.LINEAGE).read_text(encoding="utf-8")
 
 
 def _place(client: "MlflowClient", version: Version) -> tuple[str, str]:
@@ -178,73 +170,6 @@ def _place(client: "MlflowClient", version: Version) -> tuple[str, str]:
         what = f"its files lie in {location}, outside this project's artifacts ({root or 'there are none'})"
         raise DataError(what, where=where, remedy=REMEDY)
     return location, model.model_id
-
-
-def _fault(folder: Path, tags: dict[str, str]) -> str:
-    """Return what keeps a folder from being loaded as the version with these tags, or ""."""
-    wrong = checkpoints.fault(folder)
-    if wrong:
-        return wrong
-    if models.file_sha256(folder / checkpoints.MANIFEST) != tags.get("manifest_sha256"):
-        return f"{folder / checkpoints.MANIFEST}: not the manifest it was registered with"
-    for file in folder.rglob("*"):
-        if file.is_file() and file.suffix not in KINDS:
-            return f"{file}: only {', '.join(sorted(KINDS))} are loaded"
-    if models.weights_sha256(folder) != tags.get("weights_sha256"):
-        return f"{folder}: not the weights that were evaluated"
-    return ""
-
-
-def _local(location: str) -> Path | None:
-    """Return the folder that a `file:` location or a plain path names; None for a remote one."""
-    parts = urlsplit(location)
-    if parts.scheme not in ("", "file"):
-        return None
-    return Path(url2pathname(parts.path)) if parts.scheme else Path(location)
-
-
-def _downloaded(location: str, model_id: str) -> Path:
-    """Return the local copy of a remote folder; one that is whole is not fetched again."""
-    folder = CACHE / model_id
-    if folder.exists() and not checkpoints.fault(folder):
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    with mlflow_store.answers():
-        mlflow_store.download(location, folder)
-    return folder
-
-
-def _uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: str, record: str) -> Any:
-    """Return a logged model that holds the files of `folder` and their manifest, sent unless it is there whole."""
-    experiment = mlflow_store.experiment_id(client, lineage.project())
-    release = f"{name}/{weights_sha256}"
-    known = client.search_logged_models([experiment], f"tags.`release` = '{release}' and status = 'READY'")
-    if known:
-        return known[0]
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    for file in files:
-        if file.suffix not in KINDS:
-            log.warning("%s stays out of the registry: only %s go in", file, ", ".join(sorted(KINDS)))
-    kept = {file.relative_to(folder).as_posix(): file for file in files if file.suffix in KINDS}
-    kept.pop(checkpoints.MANIFEST, None)
-    trained = client.search_logged_models([experiment], f"tags.`sha256` = '{weights_sha256}'", max_results=1)
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest, kept[LINEAGE] = Path(scratch) / checkpoints.MANIFEST, Path(scratch) / LINEAGE
-        kept[LINEAGE].write_text(record, encoding="utf-8")
-        hashes = {place: models.file_sha256(file) for place, file in kept.items()}
-        manifest.write_text(json.dumps(hashes, indent=1, sort_keys=True), encoding="utf-8")
-        about = {"release": release, "weights_sha256": weights_sha256, "manifest_sha256": models.file_sha256(manifest)}
-        source_run = trained[0].source_run_id if trained else None
-        model = client.create_logged_model(
-            experiment, name.translate(mlflow_store.NAME), source_run, about, model_type="release"
-        )
-        kill_points.point("promote:model")
-        for place, file in (kept | {checkpoints.MANIFEST: manifest}).items():
-            client.log_model_artifact(model.model_id, str(file), str(Path(place).parent) if "/" in place else None)
-            kill_points.point(f"promote:file-{place}")
-    ready = client.finalize_logged_model(model.model_id, "READY")
-    kill_points.point("promote:ready")
-    return ready
 
 
 def _version(found: Any) -> Version:

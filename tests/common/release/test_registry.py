@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages import promote
-from stages.common.release import aliases, registry
+from stages.common.release import aliases, artifacts, registry
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import mlflow_store
 from tests.support.champion import add_candidate, write_project
@@ -25,7 +25,7 @@ def test_a_champion_on_a_server_is_fetched_once_and_verified(tmp_path: Path, mon
         promote.main(Path("reports/evaluate"), Path("models"), Path("reports/promote.json"))
         client = mlflow_store.client()
         version, folder = registry.champion(client, "lathe")
-        assert folder.is_relative_to(registry.CACHE)
+        assert folder.is_relative_to(artifacts.CACHE)
         weights = folder / "model.safetensors"
         assert weights.read_bytes() == Path("models/sft/model.safetensors").read_bytes()
         assert (folder / "adapter/adapter_config.json").read_text() == "{}"

@@ -14,12 +14,21 @@ import numpy as np
 from stages.common.core import chat
 from stages.common.generation import generator
 from stages.common.generation.batch import survivors
-from stages.common.generation.generator import beam
 from stages.common.generation.sampling import Sampling, choose, keys, uniforms
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError
 from stages.common.runtime.logs import log
-from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, Finish, Piece, Request, Ticket, room
+from stages.common.serving.engine.requests import (
+    BusyError,
+    ClosedError,
+    Deliver,
+    Finish,
+    Piece,
+    Request,
+    Ticket,
+    room,
+    searched,
+)
 from stages.common.serving.engine.text import Text
 
 if TYPE_CHECKING:
@@ -225,23 +234,9 @@ class Engine:
         self._new_cache()
 
     def _search(self, ticket: Ticket) -> None:
-        """Answer by beam search: in one piece, for what is best is known only at the end."""
-        asked = ticket.request
+        """Answer by beam search, beside the batch."""
         try:
-            (tokens,) = beam(
-                self.model,
-                [asked.prompt],
-                beams=asked.beams,
-                max_new_tokens=ticket.limit,
-                stop=sorted(self._ends),
-                repetition_penalty=asked.sampling.repetition_penalty,
-                is_stopped=lambda: ticket.cancelled,
-            )
-            for token in tokens:
-                ticket.text.add(token)
-            text = ticket.text.take() + ticket.text.end()
-            cut = len(tokens) >= ticket.limit and not ticket.text.ended
-            ticket.deliver(Piece(text, len(tokens), "cancelled" if ticket.cancelled else "length" if cut else "stop"))
+            ticket.deliver(searched(self.model, ticket, sorted(self._ends)))
         except Exception as error:  # the thread's boundary, as in `_work`
             log.error("a beam search failed: %s: %s", type(error).__name__, error)
             ticket.deliver(error)

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from stages.common.generation.generator import GREEDY, fitting
+from stages.common.generation.generator import GREEDY, beam, fitting
 from stages.common.generation.sampling import Sampling
 from stages.common.runtime.errors import StageError
 from stages.common.serving.engine.text import Text
@@ -15,6 +15,7 @@ from stages.common.serving.engine.text import Text
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from transformers import PreTrainedModel
 
 Finish = Literal["stop", "length", "cancelled", "tool_calls"]
 
@@ -163,3 +164,22 @@ def _piece(event: Piece | Exception) -> Piece:
     if isinstance(event, Exception):
         raise event
     return event
+
+
+def searched(model: "PreTrainedModel", ticket: Ticket, stop: Sequence[int]) -> Piece:
+    """Return an answer by beam search in one piece, for what is best is known only at the end."""
+    asked = ticket.request
+    (tokens,) = beam(
+        model,
+        [asked.prompt],
+        beams=asked.beams,
+        max_new_tokens=ticket.limit,
+        stop=stop,
+        repetition_penalty=asked.sampling.repetition_penalty,
+        is_stopped=lambda: ticket.cancelled,
+    )
+    for token in tokens:
+        ticket.text.add(token)
+    text = ticket.text.take() + ticket.text.end()
+    cut = len(tokens) >= ticket.limit and not ticket.text.ended
+    return Piece(text, len(tokens), "cancelled" if ticket.cancelled else "length" if cut else "stop")
