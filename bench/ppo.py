@@ -24,15 +24,18 @@ from pathlib import Path
 from subprocess import PIPE
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import typer
 
+from bench.ppo_limit import limit
 from bench.reward import MODEL, VOCABULARY
 from stages import ppo
 from stages import tokenizer as tokenizer_stage
 from stages.common.core import chat, models, records
 from stages.common.reward import scoring
 from stages.common.text.parquet_writer import write
+from stages.common.tracking.run import Run
 
 BATCH, EPOCHS, LONGEST, ERRORS = 32, 4, 48, 4.0
 OPTIMISER: dict[str, Any] = {"learning_rate": 1e-6, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
@@ -75,6 +78,8 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train once; return seconds, in all and by place, and what was read: lengths of prompts and of answers."""
     from transformers import PrinterCallback
 
+    from stages.common.ppo.collector import Collector
+
     settings = ppo.Params(
         training=OPTIMISER | {"per_device_train_batch_size": BATCH, "num_train_epochs": 1, "seed": seed},
         rollout_episodes=BATCH,
@@ -83,13 +88,13 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
         max_new_tokens=LONGEST,
     )
     prompts = {"train": job["prompts"], "validation": job["prompts"][:1]}
-    read = (folder / "policy", folder / "reward", prompts, folder / "conversations")
-    trainer = ppo.build_trainer(settings, *read, "bench")
+    places = {"model": folder / "policy", "reward": folder / "reward"}
+    places |= {name: folder / name for name in ("conversations", "documents")}
+    trainer = ppo.build_trainer(settings, prompts, Run(None), "bench", **places)
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
-    trainer.run = trainer.blocks = None
     trainer.remove_callback(PrinterCallback)
     found: dict[str, Any] = {"prompts": [], "lengths": [], **dict.fromkeys(PLACES, 0.0)}
-    collect = trainer.collector.collect
+    collect = Collector.collect
 
     def counted(*given: Any) -> Any:
         rollout = collect(*given)
@@ -98,10 +103,10 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
         found["lengths"] += rollout.lengths().tolist()
         return rollout
 
-    trainer.collector.collect = counted
-    start = time.monotonic()
-    trainer.train()
-    found["seconds"] = time.monotonic() - start
+    with patch.object(Collector, "collect", counted):
+        start = time.monotonic()
+        trainer.train()
+        found["seconds"] = time.monotonic() - start
     found["update"] = found["seconds"] - found["rollout"] - found["scoring"]
     return found
 
@@ -134,46 +139,6 @@ def theirs(python: Path | None, folder: Path) -> Iterator[Callable[[int], dict[s
             return dict(json.loads(answer))
 
         yield train
-
-
-def products(rows: int, weights: list[Any], backward: bool, seconds: float = 1.0) -> float:
-    """Return how long the products of `rows` rows with the weights take, at the faster of two layouts."""
-    import torch
-
-    best = float("inf")
-    layouts = [weights, [weight.t().contiguous().t() for weight in weights]]
-    sides = [(torch.randn(rows, weight.shape[1]), torch.randn(rows, weight.shape[0])) for weight in weights]
-    with torch.inference_mode():
-        for matrices in layouts:
-            began = time.perf_counter()
-            while time.perf_counter() - began < seconds:
-                start = time.perf_counter()
-                for weight, (inputs, gradient) in zip(matrices, sides, strict=True):
-                    torch.nn.functional.linear(inputs, weight)
-                    if backward:
-                        gradient @ weight
-                        gradient.t() @ inputs
-                best = min(best, time.perf_counter() - start)
-    return best
-
-
-def limit(folder: Path, asked: list[int], answered: list[int]) -> float:
-    """Return the seconds that the products of one update of mean size take, with its rollout and scoring.
-
-    `asked`, `answered`: lengths of the prompts and answers that were read.
-    """
-    import torch
-
-    policy = models.load(folder / "policy")
-    head = [policy.get_output_embeddings().weight.detach()]
-    linear = [module for module in policy.modules() if isinstance(module, torch.nn.Linear)]
-    body = [module.weight.detach() for module in linear if module.weight is not policy.get_output_embeddings().weight]
-    prompts, answers = (round(statistics.fmean(lengths) * BATCH) for lengths in (asked, answered))
-    whole = prompts + answers
-    rollout = products(prompts, body, False) + answers / BATCH * products(BATCH, body + head, False)
-    scored = 3 * products(whole, body, False) + products(answers, head, False)
-    update = 2 * products(whole, body, True) + products(answers, head, True)
-    return rollout + scored + EPOCHS * update
 
 
 def speed(one: dict[str, Any]) -> float:
@@ -240,7 +205,7 @@ def main(
                 if peer:
                     other.append(peer(seed))
                     print(f"{'TRL 1.12 PPOTrainer':<22}{speed(other[-1]):>8.2f} episodes/s", flush=True)
-        least = limit(folder, pooled(stage, "prompts"), pooled(stage, "lengths"))
+        least = limit(folder, pooled(stage, "prompts"), pooled(stage, "lengths"), batch=BATCH, epochs=EPOCHS)
     if other and apart(pooled(stage, "lengths"), pooled(other, "lengths")) > ERRORS:
         raise RuntimeError("not the same task: the two sides' answers are not of the same length on average")
     print(f"\n{updates} updates of {BATCH} episodes, {threads} threads, median of {rounds} rounds\n")

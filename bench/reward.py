@@ -24,7 +24,7 @@ from stages import tokenizer as tokenizer_stage
 from stages.common.core import models
 from stages.common.pairs import preference_pairs
 from stages.common.reward import dataset, scoring
-from stages.common.training import fit
+from stages.common.training import fit_params
 
 MODEL: dict[str, Any] = {
     "model_type": "llama",
@@ -83,7 +83,7 @@ def pairwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
     ]
     set_seed(OPTIMISER["seed"])  # as the stage does: the new head is random
     tokenizer = models.load_tokenizer(model)
-    own = fit.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    own = fit_params.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     arguments = RewardConfig(
         output_dir="pairwise", per_device_train_batch_size=batch * ANSWERS // 2, max_length=None, **OPTIMISER, **own
     )

@@ -28,7 +28,7 @@ from stages import tokenizer as tokenizer_stage
 from stages.common.core import models
 from stages.common.pairs import preference_pairs
 from stages.common.tracking.run import Run
-from stages.common.training import fit, packed_blocks
+from stages.common.training import fit_params, packed_blocks
 
 BLOCK, BLOCK_BATCH, TALK_BATCH, TOLERANCE = 256, 4, 16, 1e-4
 OPTIMISER: dict[str, Any] = {"learning_rate": 1e-4, "weight_decay": 0.1, "max_grad_norm": 1.0, "num_train_epochs": 1}
@@ -130,7 +130,7 @@ def stock_sft(folder: Path, talks: list[dict[str, list[int]]]) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    own = fit.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "output_dir": "stock", "seed": 1}
+    own = fit_params.OWN | {"eval_strategy": "no", "use_cpu": True, "bf16": False, "output_dir": "stock", "seed": 1}
     rows = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
     arguments = SFTConfig(per_device_train_batch_size=TALK_BATCH, **OPTIMISER, **rows, **own)
     return SFTTrainer(
@@ -141,7 +141,7 @@ def stock_sft(folder: Path, talks: list[dict[str, list[int]]]) -> Any:
     )
 
 
-def watch(trainer: Any, settings: fit.FitParams) -> Any:
+def watch(trainer: Any, settings: fit_params.FitParams) -> Any:
     """Add what watches a stage's training; nothing is evaluated or saved."""
     from stages.common.training.callbacks import Life
 

@@ -8,25 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import PositiveInt
 
-from stages.common.core import checkpoints, models, params
+from stages.common.core import models, params
 from stages.common.finetuning import lora
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
-from stages.common.tracking import session
-from stages.common.training import fit
+from stages.common.training import fit, fit_params, kept_models
+from stages.common.training.resumable import Resumable
 
 
-class Params(lora.AdapterParams):
+class Params(preference_pairs.PairParams, lora.AdapterParams):
     """Section `dpo` of params.yaml. `training` goes to TRL's DPOConfig (`beta`, `loss_type`, …)."""
-
-    max_tokens: int = 256
-    """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
-    pairs: preference_pairs.Which = "best"
-    """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
-    most_pairs: PositiveInt | None = None
-    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
 
 
 def main(
@@ -38,19 +30,17 @@ def main(
     """Teach the model which answers people prefer."""
     settings = params.load(Params, "dpo")
     inputs = preference_pairs.inputs(model=model, comparisons=comparisons)
-    sections = {"dpo": settings.model_dump()}
-    fingerprint = checkpoints.fingerprint("dpo", sections, inputs)
-    with session.start("dpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with fit.start("dpo", settings, inputs) as (run, fingerprint):
         trainer = build_trainer(settings, model, comparisons, fingerprint)
         kept = fit.fit(trainer, settings, run, "dpo")
-        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "dpo")
+        kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "dpo")
 
 
 def build_trainer(settings: Params, model: Path, comparisons: list[Path], fingerprint: str) -> Any:
     """Return TRL's DPOTrainer over tokenised pairs; the reference reads every pair once, before the first step."""
     from trl import DPOConfig, DPOTrainer
 
-    class PreferenceTrainer(fit.Resumable, lora.Merged, DPOTrainer):
+    class PreferenceTrainer(Resumable, lora.Merged, DPOTrainer):
         """DPOTrainer with atomic checkpoints, over pairs that our own template has rendered."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -66,21 +56,15 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
             dataset._get_cache_file_path = lambda _: str(file)
             return super()._precompute_ref_logps(dataset, name, batch_size)
 
-    arguments = fit.config(
-        DPOConfig,
-        settings,
-        "dpo",
-        fingerprint,
-        max_length=None,
-        precompute_ref_log_probs=True,
-        remove_unused_columns=False,  # `length`, for train_sampling_strategy: group_by_length
-    )
+    # The column `length` stays in, for train_sampling_strategy: group_by_length.
+    own: dict[str, Any] = {"max_length": None, "precompute_ref_log_probs": True, "remove_unused_columns": False}
+    arguments = fit_params.config(DPOConfig, settings, "dpo", fingerprint, **own)
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "dpo")
     models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
-    choice = preference_pairs.Choice(settings.pairs, settings.most_pairs)
-    train, validation = preference_pairs.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
+    train, validation = preference_pairs.both_splits(tokenizer, comparisons, settings)
     return PreferenceTrainer(
+        keep_checkpoints=settings.keep_checkpoints,
         model=policy,
         args=arguments,
         train_dataset=train,

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat
 
-from stages.common.core import chat, checkpoints, models, params
+from stages.common.core import chat, models, params
 from stages.common.finetuning import label_positions, lora
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
-from stages.common.tracking import session
-from stages.common.training import fit
+from stages.common.training import fit, fit_params, kept_models
+from stages.common.training.resumable import Resumable, TrainerBase
 
 if TYPE_CHECKING:
     import torch
@@ -23,15 +23,9 @@ if TYPE_CHECKING:
 CERTAIN = -1e-7  # the log-probability above which 1 - p is no longer told from 0 in fp32
 
 
-class Params(lora.AdapterParams):
+class Params(preference_pairs.PairParams, lora.AdapterParams):
     """Section `orpo` of params.yaml. `training` goes to transformers' TrainingArguments."""
 
-    max_tokens: int = 256
-    """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
-    pairs: preference_pairs.Which = "best"
-    """Pairs made of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
-    most_pairs: PositiveInt | None = None
-    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
     odds_weight: NonNegativeFloat = 0.1
     """Weight of the odds-ratio term beside the likelihood of the better answer (the paper's lambda)."""
 
@@ -45,12 +39,10 @@ def main(
     """Teach the base model to answer, and which answers people prefer."""
     settings = params.load(Params, "orpo")
     inputs = preference_pairs.inputs(model=model, comparisons=comparisons)
-    sections = {"orpo": settings.model_dump()}
-    fingerprint = checkpoints.fingerprint("orpo", sections, inputs)
-    with session.start("orpo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with fit.start("orpo", settings, inputs) as (run, fingerprint):
         trainer = build_trainer(settings, model, comparisons, fingerprint)
         kept = fit.fit(trainer, settings, run, "orpo")
-        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "orpo")
+        kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "orpo")
 
 
 def orpo_loss(chosen: "torch.Tensor", rejected: "torch.Tensor", odds_weight: float) -> "torch.Tensor":
@@ -80,24 +72,31 @@ def answer_log_probabilities(logits: "torch.Tensor", targets: "torch.Tensor") ->
     return -losses.sum(dim=1) / (targets != -100).sum(dim=1)
 
 
-class PairLoss:
-    """Mixin before a `transformers.Trainer` over batches of `collate`."""
+def pair_loss(model: Any, batch: dict[str, "torch.Tensor"], odds_weight: float) -> "torch.Tensor":
+    """Return ORPO's loss of a batch of `preferences.collate`: one forward, scored where some row has an answer."""
+    keep, targets = label_positions.labelled_positions(batch["answers"])
+    features = {key: value for key, value in batch.items() if key != "answers"}
+    logits = model(**features, use_cache=False, logits_to_keep=keep).logits
+    chosen, rejected = answer_log_probabilities(logits, targets).chunk(2)
+    return orpo_loss(chosen, rejected, odds_weight)
 
-    odds_weight: float
+
+class PairLoss(TrainerBase):
+    """Mixin before a `transformers.Trainer` over batches of `preferences.collate`."""
+
+    def __init__(self, *given: Any, odds_weight: float, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.odds_weight = odds_weight
 
     def compute_loss(
-        self: Any,
+        self,
         model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
-        """Return ORPO's loss; chosen and rejected answers are one forward, scored where some row has an answer."""
-        keep, targets = label_positions.labelled_positions(inputs["answers"])
-        features = {key: value for key, value in inputs.items() if key != "answers"}
-        logits = model(**features, use_cache=False, logits_to_keep=keep).logits
-        chosen, rejected = answer_log_probabilities(logits, targets).chunk(2)
-        loss = orpo_loss(chosen, rejected, self.odds_weight)
+        """Return ORPO's loss."""
+        loss = pair_loss(model, inputs, self.odds_weight)
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
@@ -105,10 +104,10 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     """Return a plain transformers Trainer with ORPO's loss over tokenised pairs."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class OddsRatioTrainer(fit.Resumable, lora.Merged, PairLoss, Trainer):
+    class OddsRatioTrainer(Resumable, lora.Merged, PairLoss, Trainer):
         """Trainer with atomic checkpoints and ORPO's loss."""
 
-    arguments = fit.config(
+    arguments = fit_params.config(
         TrainingArguments,
         settings,
         "orpo",
@@ -118,11 +117,13 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
-    policy = base_model(model, settings, tokenizer)
+    policy = lora.base(model, settings, "orpo")
     models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
-    choice = preference_pairs.Choice(settings.pairs, settings.most_pairs)
-    train, validation = preference_pairs.both_splits(tokenizer, comparisons, choice, settings.max_tokens)
-    trainer = OddsRatioTrainer(
+    chat.end_with_turn(policy, tokenizer)
+    train, validation = preference_pairs.both_splits(tokenizer, comparisons, settings)
+    return OddsRatioTrainer(
+        odds_weight=settings.odds_weight,
+        keep_checkpoints=settings.keep_checkpoints,
         model=lora.wrap(policy, lora.config(settings.lora, "orpo.lora")),
         args=arguments,
         train_dataset=train,
@@ -130,16 +131,6 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
         data_collator=preference_pairs.collate,
         processing_class=tokenizer,
     )
-    trainer.odds_weight = settings.odds_weight
-    return trainer
-
-
-def base_model(folder: Path, settings: Params, tokenizer: Any) -> Any:
-    """Return the base model, told where an answer ends."""
-    policy = lora.base(folder, settings, "orpo")
-    policy.generation_config.eos_token_id = chat.end_of_turn(tokenizer)
-    policy.generation_config.pad_token_id = tokenizer.pad_token_id
-    return policy
 
 
 if __name__ == "__main__":

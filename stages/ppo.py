@@ -5,28 +5,31 @@ reward) and documents (for PPO-ptx). Writes models/ppo/<round>, its curve and a 
 Run: dvc repro ppo@r1
 """
 
+import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stages.common.core import chat, checkpoints, models, params, records
-from stages.common.finetuning import lora
-from stages.common.ppo import checkpointing
-from stages.common.ppo import losses as ppo_core
+from stages.common.core import chat, models, params, records
+from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import report as ppo_report
+from stages.common.ppo import setup as ppo_setup
 from stages.common.ppo import trainer as ppo_trainer
-from stages.common.reward import calibration, scoring
+from stages.common.ppo.schedule import Schedule
 from stages.common.runtime import process
-from stages.common.runtime.errors import DataError, ParamsError
-from stages.common.tracking import session
-from stages.common.training import fit, packed_blocks
+from stages.common.runtime.errors import DataError
+from stages.common.training import fit, fit_params, packed_blocks
 
+if TYPE_CHECKING:
+    from stages.common.tracking.run import Run
+
+log = logging.getLogger("lathe")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Params(fit.FitParams):
+class Params(fit_params.FitParams):
     """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts episodes."""
 
     max_tokens: PositiveInt = 256
@@ -95,14 +98,12 @@ def main(
     settings = params.load(Params, "ppo")
     inputs = {"model": model, "reward": reward, "samples": samples, "conversations": conversations}
     inputs |= {"documents": documents} if settings.ptx_weight else {}
-    sections = {"ppo": settings.model_dump()}
-    fingerprint = checkpoints.fingerprint("ppo", sections, inputs)
-    with session.start("ppo", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
-        trainer = build_trainer(settings, model, reward, read(settings, model, samples), conversations, fingerprint)
-        trainer.blocks = blocks(settings, trainer, documents) if settings.ptx_weight else None
-        trainer.run = run
+    with fit.start("ppo", settings, inputs) as (run, fingerprint):
+        prompts = read(settings, model, samples)
+        places = {"model": model, "reward": reward, "conversations": conversations, "documents": documents}
+        trainer = build_trainer(settings, prompts, run, fingerprint, **places)
         kept = fit.fit(trainer, settings, run, "ppo")
-        ppo_report.publish(trainer, kept, model, reward, out, curve, report, run)
+        ppo_report.publish(trainer, kept, start=model, reward=reward, out=out, curve=curve, report=report)
 
 
 def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[int]]]:
@@ -112,7 +113,7 @@ def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[in
     for split in records.SPLITS:
         rows = [chat.encode_prompt(tokenizer, row["messages"]) for row in records.read(samples / split)]
         found[split] = [row for row in rows if len(row) + settings.max_new_tokens < settings.max_tokens]
-        ppo_trainer.log.info("%s: %d prompts, %d too long", split, len(found[split]), len(rows) - len(found[split]))
+        log.info("%s: %d prompts, %d too long", split, len(found[split]), len(rows) - len(found[split]))
         if not found[split]:
             raise DataError("no prompt to answer", where=samples / split, remedy="raise ppo.max_tokens")
     return found
@@ -120,94 +121,58 @@ def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[in
 
 def build_trainer(
     settings: Params,
+    prompts: dict[str, list[list[int]]],
+    run: "Run",
+    fingerprint: str,
+    *,
     model: Path,
     reward: Path,
-    prompts: dict[str, list[list[int]]],
     conversations: Path,
-    fingerprint: str,
+    documents: Path,
 ) -> Any:
     """Return a Trainer whose steps are PPO's minibatches, over prompts as tokens by split."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from stages.common.generation import packed_forward
-    from stages.common.ppo import actor_critic, rollouts
-
-    class PPOTrainer(ppo_trainer.Updates, checkpointing.Saved, fit.Resumable, Trainer):
+    class PPOTrainer(ppo_trainer.Updates, Trainer):
         """Trainer with atomic checkpoints and PPO's steps."""
 
-    tokenizer, policy, scorer = models.load_tokenizer(model), models.load(model), scoring.load(reward)
-    for one in (policy, scorer):
-        models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
-    actor_critic.check_head(policy)
-    reference = None if settings.lora else models.load(model)
-    for one in (scorer, *([] if reference is None else [reference])):
-        packed_forward.enable(one)
-    actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
-    critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
-    arguments = fit.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
+    tokenizer = models.load_tokenizer(model)
+    trained, scorer, reference = ppo_setup.load(settings, model, reward)
+    arguments = fit_params.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
     set_seed(arguments.seed)
+    if reference is not None:
+        reference.to(arguments.device)
     schedule = scheduled(settings, arguments, len(prompts["train"]))
-    trainer = PPOTrainer(
-        model=actor_critic.ActorCritic(actor, critic, settings.temperature),
-        args=arguments,
-        train_dataset=schedule,
-        eval_dataset=schedule,
-        data_collator=ppo_trainer.places,
-        processing_class=tokenizer,
+    setup = ppo_setup.Setup(
+        settings=settings,
+        schedule=schedule,
+        collector=ppo_setup.collector(settings, schedule, tokenizer, scorer, reference, conversations),
+        controller=ppo_kl.controller(settings.kl_coefficient, settings.kl_target, settings.kl_horizon),
+        prompts=prompts["train"],
+        held_out=prompts["validation"],
+        blocks=blocks(settings, tokenizer, documents, Path(arguments.output_dir)) if settings.ptx_weight else None,
+        run=run,
     )
-    trainer.settings, trainer.schedule = settings, schedule
-    trainer.prompts, trainer.held_out = prompts["train"], prompts["validation"]
-    mean, std = calibration.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
-    trainer.collector = rollouts.Collector(
-        scorer,
-        None if reference is None else reference.to(arguments.device).eval().requires_grad_(False),
-        rollouts.Drawn(
-            settings.temperature,
-            settings.max_new_tokens,
-            settings.rollout_batch_size,
-            chat.stops(tokenizer),
-            chat.end_of_turn(tokenizer),
-            trainer.accelerator.autocast if arguments.bf16 or arguments.fp16 else None,
-        ),
-        rollouts.Targets(settings.gamma, settings.gae_lambda, settings.reward_clip, settings.end_penalty, mean, std),
-        schedule.seed,
-        schedule.rank,
-        schedule.world,
-    )
-    trainer.controller = controller(settings)
-    if settings.average_decay is not None:
-        if trainer.is_deepspeed_enabled:
-            raise ParamsError("'ppo.average_decay' does not work with DeepSpeed", where="params.yaml")
-        trainer.average = checkpointing.Average(actor, settings.average_decay)
-    return trainer
+    return PPOTrainer(setup, model=trained, args=arguments, processing_class=tokenizer)
 
 
-def scheduled(settings: Params, arguments: Any, prompts: int) -> ppo_trainer.Schedule:
+def scheduled(settings: Params, arguments: Any, prompts: int) -> Schedule:
     """Return what is read when."""
-    return ppo_trainer.Schedule(
-        settings.rollout_episodes,
-        settings.rollouts_per_epoch or max(1, round(prompts / settings.rollout_episodes)),
-        settings.ppo_epochs,
-        arguments.per_device_train_batch_size,
-        arguments.gradient_accumulation_steps,
-        arguments.process_index,
-        arguments.world_size,
-        arguments.seed,
-    ).check()
-
-
-def controller(settings: Params) -> ppo_core.FixedKL:
-    """Return the fixed or the steered weight of KL."""
-    if settings.kl_target is None:
-        return ppo_core.FixedKL(settings.kl_coefficient)
-    return ppo_core.AdaptiveKL(settings.kl_coefficient, settings.kl_target, settings.kl_horizon)
-
-
-def blocks(settings: Params, trainer: Any, documents: Path) -> packed_blocks.Blocks:
-    """Return the documents as blocks for the language-model loss."""
-    return packed_blocks.documents(
-        trainer.processing_class, documents / "train", settings.ptx_block_tokens, Path(trainer.args.output_dir)
+    return Schedule(
+        rollout=settings.rollout_episodes,
+        rollouts=settings.rollouts_per_epoch or max(1, round(prompts / settings.rollout_episodes)),
+        ppo_epochs=settings.ppo_epochs,
+        batch=arguments.per_device_train_batch_size,
+        accumulation=arguments.gradient_accumulation_steps,
+        rank=arguments.process_index,
+        world=arguments.world_size,
+        seed=arguments.seed,
     )
+
+
+def blocks(settings: Params, tokenizer: Any, documents: Path, folder: Path) -> packed_blocks.Blocks:
+    """Return the documents as blocks for the language-model loss."""
+    return packed_blocks.documents(tokenizer, documents / "train", settings.ptx_block_tokens, folder)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common.core import checkpoints, models, params, records
+from stages.common.core import models, params, records
 from stages.common.runtime import process
-from stages.common.tracking import session
-from stages.common.training import fit, packed_blocks
+from stages.common.training import fit, fit_params, kept_models, packed_blocks
+from stages.common.training.resumable import Resumable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Params(fit.FitParams):
+class Params(fit_params.FitParams):
     """Section `pretrain` of params.yaml."""
 
     base: str | None = None
@@ -37,22 +37,20 @@ def main(
     """Train a causal language model on documents."""
     settings = params.load(Params, "pretrain")
     inputs = {"tokenizer": tokenizer, "documents": documents}
-    sections = {"pretrain": settings.model_dump()}
-    fingerprint = checkpoints.fingerprint("pretrain", sections, inputs)
-    with session.start("pretrain", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with fit.start("pretrain", settings, inputs) as (run, fingerprint):
         trainer = build_trainer(settings, models.load_tokenizer(tokenizer), documents, fingerprint)
         kept = fit.fit(trainer, settings, run, "pretrain")
-        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")
+        kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "pretrain")
 
 
 def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", documents: Path, fingerprint: str) -> Any:
     """Return a plain transformers Trainer on packed blocks (TRL's computes entropy over full logits at every step)."""
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
-    class PretrainTrainer(fit.Resumable, Trainer):
+    class PretrainTrainer(Resumable, Trainer):
         """Trainer with atomic checkpoints."""
 
-    arguments = fit.config(TrainingArguments, settings, "pretrain", fingerprint)
+    arguments = fit_params.config(TrainingArguments, settings, "pretrain", fingerprint)
     folder = Path(arguments.output_dir)
     blocks = {
         split: packed_blocks.documents(tokenizer, documents / split, settings.block_tokens, folder)
@@ -60,6 +58,7 @@ def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", docume
     }
     set_seed(arguments.seed)
     return PretrainTrainer(
+        keep_checkpoints=settings.keep_checkpoints,
         model=base_model(settings, tokenizer),
         args=arguments,
         train_dataset=blocks["train"],

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
-from stages.common.core import checkpoints, models, params
+from stages.common.core import models, params
 from stages.common.pairs import losses, preference_pairs
 from stages.common.reward import calibration, dataset, scoring, shared_prompt
 from stages.common.reward import report as reward_report
 from stages.common.runtime import process
-from stages.common.tracking import session
-from stages.common.training import fit
+from stages.common.training import fit, fit_params, kept_models
+from stages.common.training.resumable import Resumable, TrainerBase
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lathe")
 
 
-class Params(fit.FitParams):
+class Params(fit_params.FitParams):
     """Section `reward` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts prompts."""
 
     max_tokens: PositiveInt = 256
@@ -62,13 +62,11 @@ def main(
     """Teach a model which answers people rank higher."""
     settings = params.load(Params, "reward")
     inputs = preference_pairs.inputs(model=model, comparisons=comparisons, conversations=conversations)
-    sections = {"reward": settings.model_dump()}
-    fingerprint = checkpoints.fingerprint("reward", sections, inputs)
-    with session.start("reward", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with fit.start("reward", settings, inputs) as (run, fingerprint):
         data = read(settings, models.load_tokenizer(model), comparisons)
         trainer = build_trainer(settings, model, data, fingerprint)
         kept = fit.fit(trainer, settings, run, "reward")
-        fit.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
+        kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
         if process.is_main_process():
             tokenizer = models.load_tokenizer(model)
             answers = calibration.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
@@ -76,13 +74,15 @@ def main(
             reward_report.write(report, out, data.validation, data.counts | {"demonstrations": centred}, run)
 
 
-class KwiseLoss:
+class KwiseLoss(TrainerBase):
     """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`, or of `shared_prompt`'s."""
 
-    settings: Params
+    def __init__(self, *given: Any, settings: Params, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.settings = settings
 
     def compute_loss(
-        self: Any,
+        self,
         model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
@@ -112,10 +112,10 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class RewardTrainer(fit.Resumable, KwiseLoss, Trainer):
+    class RewardTrainer(Resumable, KwiseLoss, Trainer):
         """Trainer with atomic checkpoints and the K-wise loss."""
 
-    arguments = fit.config(
+    arguments = fit_params.config(
         TrainingArguments,
         settings,
         "reward",
@@ -133,7 +133,9 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
         shared_prompt.check(scorer, data.train, tokenizer.pad_token_id, "reward.share_prompt")
         collator = shared_prompt.Collator(tokenizer.pad_token_id)
         train = [row | {"length": shared_prompt.width(row)} for row in data.train]
-    trainer = RewardTrainer(
+    return RewardTrainer(
+        settings=settings,
+        keep_checkpoints=settings.keep_checkpoints,
         model=scorer,
         args=arguments,
         train_dataset=Dataset.from_list(train),
@@ -141,8 +143,6 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
         data_collator=collator,
         processing_class=tokenizer,
     )
-    trainer.settings = settings
-    return trainer
 
 
 def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.core import chat, models, params, records
 from stages.common.finetuning import label_positions, lora
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError
-from stages.common.tracking import session
-from stages.common.training import fit
+from stages.common.training import fit, fit_params, kept_models
+from stages.common.training.resumable import Resumable, TrainerBase
 
 if TYPE_CHECKING:
     import torch
@@ -42,23 +42,21 @@ def main(
     """Teach the base model to answer."""
     settings = params.load(Params, "sft")
     inputs = {"model": model, "conversations": conversations}
-    sections = {"sft": settings.model_dump()}
-    fingerprint = checkpoints.fingerprint("sft", sections, inputs)
-    with session.start("sft", params=sections, inputs=inputs, fingerprint=fingerprint) as run:
+    with fit.start("sft", settings, inputs) as (run, fingerprint):
         trainer = build_trainer(settings, model, conversations, fingerprint)
         kept = fit.fit(trainer, settings, run, "sft")
         folders = {epoch.name: epoch for epoch in kept} | {"last": kept[-1]}
-        fit.publish(trainer, folders, out, curve, run, "sft")
+        kept_models.publish(trainer, folders, out, curve, run, "sft")
 
 
-class AssistantLoss:
+class AssistantLoss(TrainerBase):
     """Mixin before SFTTrainer: logits only where some row of the batch has a label.
 
     TRL's fused head scores every position on a CPU and once more in backward; the loss is the same number.
     """
 
     def compute_loss(
-        self: Any,
+        self,
         model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
@@ -90,19 +88,19 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    class AssistantTrainer(fit.Resumable, lora.Merged, AssistantLoss, SFTTrainer):
+    class AssistantTrainer(Resumable, lora.Merged, AssistantLoss, SFTTrainer):
         """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
 
-    arguments = fit.config(
+    arguments = fit_params.config(
         SFTConfig, settings, "sft", fingerprint, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "sft")
     models.check_context(policy.config, settings.max_tokens, "sft.max_tokens")
-    policy.generation_config.eos_token_id = chat.end_of_turn(tokenizer)
-    policy.generation_config.pad_token_id = tokenizer.pad_token_id
+    chat.end_with_turn(policy, tokenizer)
     return AssistantTrainer(
+        keep_checkpoints=settings.keep_checkpoints,
         model=policy,
         args=arguments,
         train_dataset=tokenise(tokenizer, conversations / "train", settings.max_tokens),

@@ -9,11 +9,10 @@ import torch
 
 from stages import dpo
 from stages.common.core import checkpoints, models
-from stages.common.runtime.errors import DataError, ParamsError
-from stages.common.text.parquet_writer import write as write_records
+from stages.common.runtime.errors import ParamsError
 from stages.common.tracking.run import Run
 from stages.common.training import fit
-from tests.support.tiny import NOTHING_TO_LEARN, make_model, make_tokenizer, write_validated
+from tests.support import trainers
 
 TRAINING = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False, "learning_rate": 0.01}
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
@@ -23,17 +22,12 @@ LORA = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    write_validated(tmp_path)
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer)
-    model.config.attention_dropout = 0.0  # TRL switches dropout layers off, not the one inside attention
-    models.save(model, tokenizer, tmp_path / "model")
-    return tmp_path
+    # TRL switches dropout layers off, not the one inside attention
+    return trainers.write_small(tmp_path, attention_dropout=0.0)
 
 
 def trainer_in(work: Path, **settings: Any) -> Any:
-    chosen = dpo.Params(**({"training": TRAINING} | settings))
-    return dpo.build_trainer(chosen, work / "model", [work / "comparisons"], "test")
+    return trainers.build("dpo", dpo.Params(**({"training": TRAINING} | settings)), work)
 
 
 def test_the_reference_reads_every_pair_once_before_training(work: Path) -> None:
@@ -86,26 +80,3 @@ def test_a_checkpoint_keeps_adapters_apart(work: Path) -> None:
 def test_a_key_of_no_adapter_is_refused_by_name(work: Path) -> None:
     with pytest.raises(ParamsError, match=r"unknown key 'dpo\.lora\.rank_r'"):
         trainer_in(work, lora={"rank_r": 2})
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("why", NOTHING_TO_LEARN)
-def test_no_pair_to_learn_from_is_an_error(work: Path, split: str, why: str) -> None:
-    write_records(NOTHING_TO_LEARN[why], work / "comparisons" / split, "comparisons")
-    with pytest.raises(DataError, match="no pair to learn from: 0 pairs of") as caught:
-        trainer_in(work)
-    assert str(work / "comparisons" / split) in str(caught.value)
-
-
-def test_longer_than_the_context_is_refused_before_training(work: Path) -> None:
-    with pytest.raises(ParamsError, match=r"'dpo\.max_tokens' is 300, but the model reads 256"):
-        trainer_in(work, max_tokens=300)
-
-
-def test_training_from_weights_that_are_no_numbers_stops_at_the_first_step(work: Path) -> None:
-    model = models.load(work / "model")
-    model.get_input_embeddings().weight.data.fill_(float("nan"))
-    models.save(model, make_tokenizer(), work / "model")
-    with pytest.raises(DataError, match="the loss is nan at step 1"):
-        fit.fit(trainer_in(work), dpo.Params(training=TRAINING), Run(None), "dpo")
-    assert not list(work.rglob("checkpoint-*"))

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from stages.common.core import checkpoints, models
+from stages.common.ppo import losses as ppo_core
 from stages.common.ppo import report as ppo_report
-from stages.common.reward import scoring
+from stages.common.ppo.collector import Collector
+from stages.common.ppo.rollouts import Rollout
+from stages.common.reward import calibration, scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError, ParamsError, StopRequested
-from stages.common.training import fit, packed_blocks
-from tests.support.small_ppo import trainer_in, write_ppo
+from stages.common.training import packed_blocks
+from tests.support.small_ppo import fit, trainer_in, write_ppo
 
 
 @pytest.fixture
@@ -24,30 +27,28 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def bandit(trainer: Any) -> None:
-    """Let a first token pay 1 where it and the prompt's last number agree in their rest by 4, else 0."""
-    trainer.prompts = trainer.held_out = [[9, 10 + arm] for arm in range(4)]
+def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first token pays 1 where it and the prompt's last number agree in their rest by 4, else 0."""
 
-    def scores(prompts: list[list[int]], answers: list[Any]) -> list[float]:
+    def scores(_: Any, prompts: list[list[int]], answers: list[Any]) -> list[float]:
         first = [(one.tokens or [one.stop])[0] for one in answers]
         return [float(token % 4 == prompt[-1] % 4) for prompt, token in zip(prompts, first, strict=True)]
 
-    trainer.collector._score = scores
-    trainer.collector.targets = trainer.collector.targets._replace(mean=0.0, std=1.0, end_penalty=0.0)
-
-
-def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path) -> None:
+    monkeypatch.setattr(Collector, "_score", scores)
+    monkeypatch.setattr(calibration, "unit", lambda *_: (0.0, 1.0))
+    prompts = [[9, 10 + arm] for arm in range(4)]
     trainer = trainer_in(
         work,
+        {"train": prompts, "validation": prompts},
         max_new_tokens=1,
         rollout_episodes=64,
         rollouts_per_epoch=100,
+        end_penalty=0.0,
         kl_coefficient=0.0,
         kl_stop=1000.0,
         training={"per_device_train_batch_size": 32, "lr_scheduler_type": "constant"},
     )
-    bandit(trainer)
-    fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+    fit(trainer)
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     assert rewards[0] < 0.5
     assert sum(rewards[-3:]) / 3 >= 0.95
@@ -55,7 +56,7 @@ def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path) -> None:
 
 def test_the_first_ratio_is_one_and_kl_to_the_start_is_none(work: Path) -> None:
     trainer = trainer_in(work)
-    fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+    fit(trainer)
     first = trainer.state.log_history[0]
     assert first["clip_fraction"] == 0
     assert first["update_kl"] == pytest.approx(0.0, abs=1e-9)
@@ -65,16 +66,19 @@ def test_the_first_ratio_is_one_and_kl_to_the_start_is_none(work: Path) -> None:
 
 
 def test_the_first_ratio_is_one_under_autocast_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    def decoders(one: Collector, models: Any, prompts: Any, number: int, autocast: Any) -> Rollout:
+        assert autocast is not None
+        return collect(one, models, prompts, number)
+
+    found, collect = [], Collector.collect
     for is_read_again in (True, False):
         monkeypatch.setattr(checkpoints, "ROOT", work / f"checkpoints-{is_read_again}")
+        monkeypatch.setattr(Collector, "collect", collect if is_read_again else decoders)
         trainer = trainer_in(work, training={"bf16": True, "per_device_train_batch_size": 8})
-        if not is_read_again:
-            trainer.collector.drawn = trainer.collector.drawn._replace(autocast=None)
-        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit(trainer)
         found.append(trainer.state.log_history[0]["update_kl"])
-    again, decoders = found
-    assert 0 <= again < 1e-3 * decoders
+    again, apart = found
+    assert 0 <= again < 1e-3 * apart
 
 
 def test_a_stop_in_the_first_rollout_saves_and_resumes_to_the_same_weights(
@@ -84,22 +88,20 @@ def test_a_stop_in_the_first_rollout_saves_and_resumes_to_the_same_weights(
         return torch.cat([value.detach().flatten() for value in trainer.model.parameters()])
 
     whole = trainer_in(work)
-    fit.fit(whole, whole.settings, whole.run, "ppo")
+    fit(whole)
     monkeypatch.setattr(checkpoints, "ROOT", work / "again")
     stopped = trainer_in(work)
     with monkeypatch.context() as patch:
         patch.setattr(process, "stop_requested", lambda: True)
         with pytest.raises(StopRequested):
-            fit.fit(stopped, stopped.settings, stopped.run, "ppo")
+            fit(stopped)
     assert [path.name for path in (work / "again/ppo/test").glob("checkpoint-*")] == ["checkpoint-0"]
     resumed = trainer_in(work)
-    fit.fit(resumed, resumed.settings, resumed.run, "ppo")
+    fit(resumed)
     assert torch.equal(weights(whole), weights(resumed))
 
 
 def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None:
-    from stages.common.ppo import losses as ppo_core
-
     trainer = trainer_in(work, training={"per_device_train_batch_size": 8}, value_weight=0.5, ppo_epochs=1)
     loss = trainer.compute_loss(trainer.model, {"place": torch.arange(8)})
     loss.backward()
@@ -128,7 +130,7 @@ def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None
 def test_the_value_model_learns_first_and_alone(work: Path) -> None:
     trainer = trainer_in(work, value_warmup=1, rollouts_per_epoch=1, value_clip=None)
     start = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+    fit(trainer)
     moved = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, start[name])}
     assert moved
     assert all(name.startswith("value.") for name in moved)
@@ -142,15 +144,15 @@ def test_accumulated_shares_make_the_step_of_one_batch(work: Path) -> None:
         checkpoints.ROOT = work / f"checkpoints-{batch}"  # restored by the fixture's monkeypatch
         one = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
         trainer = trainer_in(work, training=one | {"optim": "sgd", "learning_rate": 0.1})
-        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit(trainer)
         ends.append(torch.cat([value.detach().flatten() for value in trainer.model.policy.parameters()]))
     assert torch.allclose(ends[0], ends[1], atol=1e-5)
 
 
 def test_adapters_are_trained_the_reference_is_the_policy_without_them_and_what_is_kept_is_whole(work: Path) -> None:
     trainer = trainer_in(work, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
-    assert trainer.collector.reference is None
-    kept = fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+    assert trainer.setup.collector.reference is None
+    kept = fit(trainer)
     trained = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
     assert all("lora" in name or "score" in name for name in trained)
     assert {name.split(".")[0] for name in trained} == {"policy", "value"}
@@ -168,10 +170,8 @@ def test_ptx_holds_the_loss_on_documents(work: Path) -> None:
     for weight in (0.0, 5.0):
         checkpoints.ROOT = work / f"checkpoints-{weight}"
         trainer = trainer_in(work, ptx_weight=weight, ptx_block_tokens=32, ptx_blocks=4)
-        documents = work / "documents/train"
-        blocks = packed_blocks.documents(trainer.processing_class, documents, 32, Path(trainer.args.output_dir))
-        trainer.blocks = blocks if weight else None
-        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit(trainer)
+        blocks = packed_blocks.documents(trainer.processing_class, work / "documents/train", 32, work)
         batch = torch.stack([blocks[index]["input_ids"] for index in range(len(blocks))])
         with torch.no_grad():
             losses[weight] = trainer.model.policy(input_ids=batch, labels=batch).loss.item()
@@ -182,7 +182,7 @@ def test_ptx_holds_the_loss_on_documents(work: Path) -> None:
 def test_an_average_is_kept_in_place_of_the_weights(work: Path) -> None:
     trainer = trainer_in(work, average_decay=0.5)
     start = {name: value.detach().clone() for name, value in trainer.model.policy.named_parameters()}
-    kept = fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+    kept = fit(trainer)
     found, now = dict(models.load(kept[0]).named_parameters()), dict(trainer.model.policy.named_parameters())
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(found[name], now[name])
@@ -192,19 +192,18 @@ def test_an_average_is_kept_in_place_of_the_weights(work: Path) -> None:
 
 def test_a_kl_that_explodes_ends_training_and_the_policy_before_it_comes_out(work: Path) -> None:
     trainer = trainer_in(work, kl_stop=0.02, training={"num_train_epochs": 40, "learning_rate": 0.0003})
-    kept = fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+    kept = fit(trainer)
     assert trainer.state.global_step < trainer.state.max_steps
     reason = ppo_report.exploded(trainer.state.log_history, 0.02)
     assert "KL to the starting policy reached" in reason
-    ppo_report.publish(
-        trainer, kept, work / "model", work / "reward", work / "out", work / "c.csv", work / "r.json", trainer.run
-    )
+    start = {"start": work / "model", "reward": work / "reward"}
+    ppo_report.publish(trainer, kept, **start, out=work / "out", curve=work / "c.csv", report=work / "r.json")
     report = json.loads((work / "r.json").read_text())
     assert report["stopped"] == reason
     best = next(row for row in report["epochs"] if row["epoch"] == report["best"])
     assert best["kl_k1"] <= 0.02
     again = trainer_in(work, kl_stop=0.02, training={"num_train_epochs": 40, "learning_rate": 0.0003})
-    assert fit.fit(again, again.settings, again.run, "ppo") == kept
+    assert fit(again) == kept
     assert again.state.global_step == trainer.state.global_step
 
 
@@ -224,11 +223,11 @@ def test_what_cannot_be_trained_is_refused(work: Path) -> None:
         trainer_in(work, max_tokens=4096)
 
 
-def test_a_reward_that_is_no_number_stops_the_training(work: Path) -> None:
+def test_a_reward_that_is_no_number_stops_the_training(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Collector, "_score", lambda _, prompts, answers: [math.nan] * len(prompts))
     trainer = trainer_in(work)
-    trainer.collector._score = lambda prompts, answers: [math.nan] * len(prompts)
     with pytest.raises(DataError, match="a score is not a number"):
-        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit(trainer)
 
 
 def test_the_lead_is_paired_by_prompt() -> None:
@@ -239,6 +238,6 @@ def test_the_lead_is_paired_by_prompt() -> None:
 def test_scores_of_a_reward_model_are_what_the_report_compares(work: Path) -> None:
     trainer = trainer_in(work)
     found = ppo_report.score_greedy(work / "model", work / "reward", trainer)
-    assert len(found) == len(trainer.held_out)
+    assert len(found) == len(trainer.setup.held_out)
     assert found == ppo_report.score_greedy(work / "model", work / "reward", trainer)
     assert scoring.load(work / "reward").config.num_labels == 1

@@ -7,6 +7,7 @@ from stages import ppo
 from stages.common.core import models
 from stages.common.ranking.samples import SCHEMA
 from stages.common.tracking.run import Run
+from stages.common.training import fit as training
 from tests.common.reward.test_scoring import reward_model
 from tests.support.tiny import conversation, make_model, make_tokenizer, write_validated
 
@@ -41,9 +42,17 @@ def write_ppo(folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "samples" / split / "part-00000.parquet")
 
 
-def trainer_in(work: Path, **settings: Any) -> Any:
+def build(settings: ppo.Params, world: Path, prompts: dict[str, list[list[int]]] | None = None) -> Any:
+    """Return the stage's trainer over what `write_ppo` wrote, or over other prompts."""
+    prompts = prompts or ppo.read(settings, world / "model", world / "samples")
+    places = {name: world / name for name in ("model", "reward", "conversations", "documents")}
+    return ppo.build_trainer(settings, prompts, Run(None), "test", **places)
+
+
+def trainer_in(work: Path, prompts: dict[str, list[list[int]]] | None = None, **settings: Any) -> Any:
     chosen = ppo.Params(**({"training": TRAINING | settings.pop("training", {})} | SMALL | settings))
-    prompts = ppo.read(chosen, work / "model", work / "samples")
-    trainer = ppo.build_trainer(chosen, work / "model", work / "reward", prompts, work / "conversations", "test")
-    trainer.run, trainer.blocks = Run(None), None
-    return trainer
+    return build(chosen, work, prompts)
+
+
+def fit(trainer: Any) -> list[Path]:
+    return training.fit(trainer, trainer.setup.settings, trainer.setup.run, "ppo")

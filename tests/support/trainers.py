@@ -13,11 +13,19 @@ from stages import dpo, orpo, ppo, pretrain, reward, sft
 from stages.common.core import checkpoints, models
 from stages.common.runtime import process
 from stages.common.tracking.run import Run
-from stages.common.training import fit, packed_blocks
-from tests.support.small_ppo import SMALL, write_ppo
-from tests.support.tiny import CONFIG
+from stages.common.training import fit
+from tests.support import small_ppo
+from tests.support.tiny import CONFIG, make_model, make_tokenizer, write_validated
 
-STAGES = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo")
+MODULES: dict[str, Any] = {
+    "pretrain": pretrain,
+    "sft": sft,
+    "reward": reward,
+    "ppo": ppo,
+    "dpo": dpo,
+    "orpo": orpo,
+}
+STAGES = tuple(MODULES)
 BATCH = 4
 """Examples of an optimiser step, over all processes."""
 STEPS = 6
@@ -25,10 +33,35 @@ STEPS = 6
 
 def write_world(folder: Path) -> None:
     """Write data and models without dropout, whose random numbers differ between the shares of a batch."""
-    write_ppo(folder)
+    small_ppo.write_ppo(folder)
     for name in ("model", "reward"):
         file = folder / name / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"attention_dropout": 0.0}))
+
+
+def write_small(folder: Path, **config: Any) -> Path:
+    """Write data and a model without a reward model; `config` changes the model's. Return the folder."""
+    write_validated(folder)
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer)
+    model.config.update(config)
+    models.save(model, tokenizer, folder / "model")
+    return folder
+
+
+def build(stage: str, settings: Any, world: Path) -> Any:
+    """Return the trainer of `stage` over the data and models in a folder."""
+    model, comparisons = world / "model", [world / "comparisons"]
+    if stage == "pretrain":
+        return pretrain.build_trainer(settings, models.load_tokenizer(model), world / "documents", "test")
+    if stage == "sft":
+        return sft.build_trainer(settings, model, world / "conversations", "test")
+    if stage == "reward":
+        data = reward.read(settings, models.load_tokenizer(model), comparisons)
+        return reward.build_trainer(settings, model, data, "test")
+    if stage == "ppo":
+        return small_ppo.build(settings, world)
+    return MODULES[stage].build_trainer(settings, model, comparisons, "test")
 
 
 def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
@@ -37,30 +70,14 @@ def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
     batch: dict[str, Any] = {"per_device_train_batch_size": share}
     batch |= {"bf16": False} if os.environ.get("LATHE_TEST_FP32") else {}  # to be compared with a CPU
     shared = {"max_steps": STEPS, "learning_rate": 1e-3, "seed": 1, "optim": "adamw_torch"} | batch | more
-    model, conversations, comparisons = world / "model", world / "conversations", [world / "comparisons"]
+    own: dict[str, Any] = {}
     if stage == "pretrain":
-        shape = CONFIG | {"attention_dropout": 0.0}
-        settings: Any = pretrain.Params(training=shared, model=shape, block_tokens=32)
-        return settings, pretrain.build_trainer(settings, models.load_tokenizer(model), world / "documents", "t")
-    if stage == "sft":
-        settings = sft.Params(training=shared)
-        return settings, sft.build_trainer(settings, model, conversations, "t")
-    if stage == "reward":
-        settings = reward.Params(training=shared)
-        data = reward.read(settings, models.load_tokenizer(model), comparisons)
-        return settings, reward.build_trainer(settings, model, data, "t")
-    if stage in ("dpo", "orpo"):
-        module: Any = {"dpo": dpo, "orpo": orpo}[stage]
-        settings = module.Params(training=shared)
-        return settings, module.build_trainer(settings, model, comparisons, "t")
-    episodes = shared | {"max_steps": -1, "num_train_epochs": 1}
-    settings = ppo.Params(training=episodes, ptx_weight=0.5, ptx_blocks=share, **SMALL)
-    prompts = ppo.read(settings, model, world / "samples")
-    made = ppo.build_trainer(settings, model, world / "reward", prompts, conversations, "t")
-    folder = Path(made.args.output_dir)
-    made.blocks = packed_blocks.documents(made.processing_class, world / "documents/train", 32, folder)
-    made.run = Run(None)
-    return settings, made
+        own = {"model": CONFIG | {"attention_dropout": 0.0}, "block_tokens": 32}
+    if stage == "ppo":
+        shared |= {"max_steps": -1, "num_train_epochs": 1}
+        own = {"ptx_weight": 0.5, "ptx_blocks": share, "ptx_block_tokens": 32, **small_ppo.SMALL}
+    settings = MODULES[stage].Params(training=shared, **own)
+    return settings, build(stage, settings, world)
 
 
 def main(world: Path, out: Path, stages: list[str]) -> None:

@@ -10,7 +10,7 @@ from stages.common.core.records import Record
 from stages.common.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 END_OF_DOCUMENT = "<|endoftext|>"
 START_OF_TURN = "<|im_start|>"
@@ -72,3 +72,9 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
     if not isinstance(identifier, int) or identifier == tokenizer.unk_token_id:
         raise DataError(f"the tokenizer has no {END_OF_TURN}", remedy="run `dvc repro tokenizer`")
     return identifier
+
+
+def end_with_turn(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Tell a base model's `generate` that an answer ends with its turn. Raises as `end_of_turn` does."""
+    model.generation_config.eos_token_id = end_of_turn(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -13,7 +13,8 @@ from pydantic import model_validator
 
 from stages.common.core import models, params
 from stages.common.runtime.errors import ParamsError
-from stages.common.training import fit
+from stages.common.training import fit_params
+from stages.common.training.resumable import TrainerBase
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -23,7 +24,7 @@ ADAPTER = "adapter"
 """Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has them merged."""
 
 
-class AdapterParams(fit.FitParams):
+class AdapterParams(fit_params.FitParams):
     """Keys of the trainer stages that can train adapters."""
 
     lora: dict[str, Any] | None = None
@@ -77,7 +78,7 @@ def base(folder: Path, settings: AdapterParams, section: str) -> "PreTrainedMode
 def bits(quantization: dict[str, Any] | None) -> int:
     """Return how many bits a weight of the base model's matrices takes."""
     chosen = quantization or {}
-    return 4 if chosen.get("load_in_4bit") else 8 if chosen.get("load_in_8bit") else fit.WHOLE
+    return 4 if chosen.get("load_in_4bit") else 8 if chosen.get("load_in_8bit") else fit_params.WHOLE
 
 
 def config(settings: dict[str, Any] | None, section: str, task: str = "CAUSAL_LM") -> "LoraConfig | None":
@@ -101,23 +102,23 @@ def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrained
     return get_peft_model(model, adapters)
 
 
-class Merged:
+class Merged(TrainerBase):
     """Mixin before a `transformers.Trainer`: a kept model is whole, its adapters merged; a checkpoint keeps them apart.
 
     A copy is merged: taking adapters out again would not give back the same bits to train on with.
     """
 
-    def __init__(self: Any, *given: Any, **named: Any) -> None:
+    def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         if is_quantized(self.model):  # TRL rounds adapters to bf16, in which small steps are lost
             for weight in self.model.parameters():
                 if weight.requires_grad:
                     weight.data = weight.data.float()
 
-    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the checkpoint's part (internal call) as the library does, else the whole model and its tokenizer."""
         if _internal_call or not hasattr(self.model, "merge_and_unload"):
-            super().save_model(output_dir, _internal_call)  # type: ignore[misc]  # mixin: the Trainer comes after it
+            super().save_model(output_dir, _internal_call)
         elif self.args.should_save:
             save(self.model, Path(output_dir or self.args.output_dir))
             self.processing_class.save_pretrained(output_dir)

@@ -75,8 +75,8 @@ def longest_example(trainer: Any, most: int) -> int:
     """Return the tokens of the longest example in the training data, `most` where that is not known."""
     import pyarrow.compute as pc
 
-    if hasattr(trainer, "prompts"):
-        return max(map(len, trainer.prompts)) + int(trainer.settings.max_new_tokens)
+    if hasattr(trainer, "setup"):
+        return max(map(len, trainer.setup.prompts)) + int(trainer.setup.settings.max_new_tokens)
     columns = getattr(trainer.train_dataset, "column_names", [])
     if "length" in columns:
         return max(trainer.train_dataset["length"])

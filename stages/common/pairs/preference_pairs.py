@@ -7,9 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import PositiveInt
 
 from stages.common.core import chat, records
+from stages.common.core.params import StageParams
 from stages.common.runtime.errors import DataError
 from stages.common.text import content_hash
 
@@ -23,11 +26,15 @@ Which = Literal["best", "all"]
 Row = dict[str, Any]
 
 
-class Choice(NamedTuple):
-    """Which pairs of K ranked answers, and how many of them at most."""
+class PairParams(StageParams):
+    """Keys of the trainer stages that learn from pairs of ranked answers."""
 
-    which: Which
-    most: int | None = None
+    max_tokens: int = 256
+    """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
+    pairs: Which = "best"
+    """Pairs of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
+    most_pairs: PositiveInt | None = None
+    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
 
 
 def pairs(ranks: Sequence[int], which: Which) -> list[tuple[int, int]]:
@@ -75,19 +82,18 @@ def held_out(folders: Sequence[Path]) -> set[bytes]:
 
 
 def both_splits(
-    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], choice: Choice, max_tokens: int
+    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], settings: PairParams
 ) -> tuple["Dataset", "Dataset"]:
     """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained on in none."""
-    train = tokenise(tokenizer, folders, "train", choice, max_tokens, held_out(folders))
-    return train, tokenise(tokenizer, folders, "validation", choice, max_tokens)
+    train = tokenise(tokenizer, folders, "train", settings, held_out(folders))
+    return train, tokenise(tokenizer, folders, "validation", settings)
 
 
 def tokenise(
     tokenizer: "PreTrainedTokenizerBase",
     folders: Sequence[Path],
     split: str,
-    choice: Choice,
-    max_tokens: int,
+    settings: PairParams,
     without: frozenset[bytes] | set[bytes] = frozenset(),
 ) -> "Dataset":
     """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the comparisons' folders.
@@ -104,7 +110,7 @@ def tokenise(
         row
         for folder in folders
         for record in records.read(folder / split)
-        for row in _rows(tokenizer, record, choice, max_tokens, counts, without)
+        for row in _rows(tokenizer, record, settings, counts, without)
     ]
     log.info("%s: %s", split, _summary(len(rows), counts))
     if not rows:
@@ -119,8 +125,7 @@ def tokenise(
 def _rows(
     tokenizer: "PreTrainedTokenizerBase",
     record: records.Record,
-    choice: Choice,
-    max_tokens: int,
+    settings: PairParams,
     counts: Counter[str],
     without: frozenset[bytes] | set[bytes],
 ) -> Iterator[Row]:
@@ -128,7 +133,7 @@ def _rows(
     if content_hash.split_digest("comparisons", record) in without:
         counts["held out elsewhere"] += 1
         return
-    ordered = drawn(pairs(record["ranks"], choice.which), record["responses"], choice.most)
+    ordered = drawn(pairs(record["ranks"], settings.pairs), record["responses"], settings.most_pairs)
     if not ordered:
         counts["with a single answer" if len(record["ranks"]) < 2 else "all tied"] += 1
         return
@@ -138,8 +143,8 @@ def _rows(
         length = len(prompt) + max(len(chosen), len(rejected))
         if encoded[worse][0] != prompt or chosen == rejected:
             counts["pairs of equal answers" if chosen == rejected else "pairs that start apart"] += 1
-        elif length > max_tokens:
-            counts[f"pairs longer than {max_tokens} tokens"] += 1
+        elif length > settings.max_tokens:
+            counts[f"pairs longer than {settings.max_tokens} tokens"] += 1
         else:
             yield {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "length": length}
 

@@ -5,10 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import models
 from stages.common.finetuning import lora
+from stages.common.ppo.setup import Setup
+from stages.common.runtime.errors import ParamsError
 from stages.common.training import optimizer_state
+from stages.common.training.resumable import Resumable
 
 if TYPE_CHECKING:
     import torch
+
+    from stages.common.ppo.rollouts import Rollout
 
 WEIGHTS = "weights.safetensors"
 OWN = "ppo"
@@ -35,19 +40,31 @@ class Average:
             self.weights[name] = held
 
 
-class Saved:
-    """Mixin before `training.Resumable` and a Trainer whose model is an `ActorCritic`."""
+class Saved(Resumable):
+    """Mixin before a `transformers.Trainer` whose model is an `ActorCritic`.
 
+    Raises ParamsError for a moving average under DeepSpeed, whose engine holds the weights.
+    """
+
+    rollout: "Rollout | None" = None
     average: Average | None = None
 
-    def create_optimizer(self: Any, *rest: Any) -> Any:
+    def __init__(self, setup: Setup, **named: Any) -> None:
+        self.setup = setup
+        super().__init__(keep_checkpoints=setup.settings.keep_checkpoints, **named)
+        if setup.settings.average_decay is not None:
+            if self.is_deepspeed_enabled:
+                raise ParamsError("'ppo.average_decay' does not work with DeepSpeed", where="params.yaml")
+            self.average = Average(self.model.policy, setup.settings.average_decay)
+
+    def create_optimizer(self, *rest: Any) -> Any:
         """Create the optimiser; each of its steps goes into the average, if there is one."""
-        optimizer = super().create_optimizer(*rest)  # type: ignore[misc]  # mixin
+        optimizer = super().create_optimizer(*rest)
         if self.average is not None:
             optimizer.register_step_post_hook(self.average.update)
         return optimizer
 
-    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write both models for a checkpoint (internal call; DeepSpeed's engine writes its own), else the policy."""
         folder = Path(output_dir or self.args.output_dir)
         if not _internal_call:
@@ -57,7 +74,7 @@ class Saved:
             if not self.is_deepspeed_enabled:
                 save_weights(trained(self.model), folder / WEIGHTS)
 
-    def _save_policy(self: Any, folder: Path) -> None:
+    def _save_policy(self, folder: Path) -> None:
         whole = self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
         if not self.args.should_save:
             return
@@ -73,29 +90,29 @@ class Saved:
             self.average.swap()
         self.processing_class.save_pretrained(folder)
 
-    def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(trained(model or self.model), Path(resume_from_checkpoint) / WEIGHTS)
 
-    def _save_optimizer_and_scheduler(self: Any, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]  # mixin
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
         if not self.args.should_save:
             return
         own = {
             "rollout": self.rollout.state() if self.rollout is not None else None,
-            "controller": self.controller.state(),
+            "controller": self.setup.controller.state(),
             "average": self.average.weights if self.average is not None else None,
         }
         optimizer_state.save_state(own, Path(output_dir), OWN)
 
-    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]  # mixin
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         from stages.common.ppo.rollouts import Rollout
 
         own = optimizer_state.load_state(Path(checkpoint), OWN)
         self.rollout = Rollout.restore(own["rollout"]) if own["rollout"] else None
-        self.controller.restore(own["controller"])
+        self.setup.controller.restore(own["controller"])
         if self.average is not None:
             self.average.weights = {name: value.to(self.args.device) for name, value in own["average"].items()}
 

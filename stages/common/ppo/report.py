@@ -10,10 +10,10 @@ from stages.common.reward import scoring
 from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
 from stages.common.text import parquet_writer
-from stages.common.training import fit
+from stages.common.training import kept_models
 
 if TYPE_CHECKING:
-    from stages.common.tracking.run import Run
+    from stages.common.ppo.trainer import Updates
 
 COLUMNS = (
     *("step", "reward", "reward_q05", "reward_q50", "reward_q95", "kl", "kl_k1", "kl_coefficient", "entropy", "length"),
@@ -23,17 +23,17 @@ Row = dict[str, Any]
 
 
 def publish(
-    trainer: Any, kept: list[Path], start: Path, reward: Path, out: Path, curve: Path, report: Path, run: "Run"
+    trainer: "Updates", kept: list[Path], *, start: Path, reward: Path, out: Path, curve: Path, report: Path
 ) -> None:
     """Copy the best kept policy to `out` and write curve, report and figures. Raises DataError as `pick` does."""
-    history = trainer.state.log_history
+    history, setup = trainer.state.log_history, trainer.setup
     epochs = measured(history, kept)
-    best = pick(epochs, history, trainer.settings.kl_stop)
+    best = pick(epochs, history, setup.settings.kl_stop)
     if not trainer.args.should_save:
         return
-    fit.copy_model(kept[best], out)
+    kept_models.copy_model(kept[best], out)
     write_curve(history, curve)
-    stopped = exploded(history, trainer.settings.kl_stop)
+    stopped = exploded(history, setup.settings.kl_stop)
     rewards = [score_greedy(folder, reward, trainer) for folder in (start, out)]
     facts = compare(*rewards) | {
         "best": kept[best].name,
@@ -42,8 +42,8 @@ def publish(
         "weights_sha256": models.weights_sha256(out),
     }
     parquet_writer.write_json(report, facts)
-    run.figure("reward-against-kl", figure(history))
-    run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
+    setup.run.figure("reward-against-kl", figure(history))
+    setup.run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
     if stopped:
         logs.log.warning("%s; %s is what comes out", stopped, kept[best].name)
     lead, low, high = facts["lead"]
@@ -84,18 +84,18 @@ def exploded(history: list[Row], limit: float) -> str:
     return ""
 
 
-def score_greedy(folder: Path, reward: Path, trainer: Any) -> list[float]:
+def score_greedy(folder: Path, reward: Path, trainer: "Updates") -> list[float]:
     """Return the score of a policy's greedy answer to each held-out prompt."""
-    tokenizer, settings = trainer.processing_class, trainer.settings
+    tokenizer, settings, prompts = trainer.processing_class, trainer.setup.settings, trainer.setup.held_out
     answers = generator.generate(
         models.load(folder).to(trainer.args.device),
-        trainer.held_out,
+        prompts,
         max_new_tokens=settings.max_new_tokens,
         stop=chat.stops(tokenizer),
         batch_size=settings.rollout_batch_size,
     )
     end = chat.end_of_turn(tokenizer)
-    rows = [[*prompt, *answer, end] for prompt, answer in zip(trainer.held_out, answers, strict=True)]
+    rows = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
     return scoring.score_rows(scoring.load(reward), rows, settings.rollout_batch_size)
 
 

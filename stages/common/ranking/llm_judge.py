@@ -117,8 +117,8 @@ class Judge:
         pool = ThreadPoolExecutor(self.settings.workers)
         asking = [pool.submit(self.compare, *pair) for pair in pairs]
         try:
-            for one in wait(asking, return_when=FIRST_EXCEPTION).done:
-                one.result()
+            for done in wait(asking, return_when=FIRST_EXCEPTION).done:
+                done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             wait([one for one in asking if one.running()], STOP_SECONDS)  # replies on their way are paid for

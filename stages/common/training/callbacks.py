@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError, StopRequested
-from stages.common.training import fit
+from stages.common.training import fit_params, kept_models
 
 if TYPE_CHECKING:
     from stages.common.tracking.run import Run
@@ -22,7 +22,7 @@ log = logging.getLogger("lathe")
 class Life(TrainerCallback):
     """The one callback of every trainer. Nothing here may touch random state: it would change the weights."""
 
-    def __init__(self, trainer: Any, settings: "fit.FitParams", run: "Run", stage: str) -> None:
+    def __init__(self, trainer: Any, settings: "fit_params.FitParams", run: "Run", stage: str) -> None:
         self.trainer, self.settings, self.run, self.stage = trainer, settings, run, stage
         self.saved_at = self.shown_at = self.started = time.monotonic()
         self.start_step = 0
@@ -65,7 +65,7 @@ class Life(TrainerCallback):
         """Keep the epoch's model, with what it was measured to be."""
         timing = ("_runtime", "_per_second", "_time")
         kept = {key: value for key, value in metrics.items() if key != "epoch" and not key.endswith(timing)}
-        fit.keep_epoch(self.trainer, self.run, self.stage, kept)
+        kept_models.keep_epoch(self.trainer, self.run, self.stage, kept)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Restart the clock of timed checkpoints."""

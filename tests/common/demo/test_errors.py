@@ -7,7 +7,7 @@ import pytest
 
 from stages import demo
 from stages.common.core import params
-from stages.common.demo import world
+from stages.common.demo import sizes, world
 from stages.common.runtime.errors import DataError, ParamsError
 from tests.support.reading import FACTS
 
@@ -34,12 +34,12 @@ def test_a_damaged_fact_table_is_named(tmp_path: Path, file: str, text: str | No
 
 def test_more_questions_than_the_facts_allow_is_an_error() -> None:
     with pytest.raises(DataError, match="asked for 9999"):
-        demo.build(world.read(FACTS, 10), demo.Params(questions=demo.Questions(iid=9999)))
+        demo.build(world.read(FACTS, 10), demo.Params(questions=sizes.Questions(iid=9999)))
 
 
 def test_more_crawl_than_prose_is_an_error() -> None:
     with pytest.raises(ParamsError, match=r"asked for 9999 .* lower demo\.documents\.crawl"):
-        demo.build(world.read(FACTS, 10), demo.Params(documents=demo.Documents(crawl=9999)))
+        demo.build(world.read(FACTS, 10), demo.Params(documents=sizes.Documents(crawl=9999)))
 
 
 def test_a_misspelt_size_names_the_right_one(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from stages.common.memory import estimate
 from stages.common.runtime.errors import ParamsError
 from stages.common.text.parquet_writer import write as write_records
 from stages.common.tracking.run import Run
-from stages.common.training import fit
+from stages.common.training import fit, kept_models
 from tests.support.tiny import conversation, make_model, make_tokenizer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -86,7 +86,7 @@ def test_a_training_of_four_bits_resumes_to_the_same_bits(work: Path) -> None:
     newest = checkpoints.newest(folder)
     assert newest is not None
     shutil.rmtree(newest)
-    shutil.rmtree(folder / fit.KEPT / kept.name)
+    shutil.rmtree(folder / kept_models.KEPT / kept.name)
     assert checkpoints.newest(folder) is not None, "there is one to resume from"
     *_, again = fit.fit(trainer_in(work, lora=LORA, quantization=FOUR_BITS), settings, Run(None), "sft")
     assert models.weights_sha256(again) == expected

@@ -13,8 +13,7 @@ import torch
 from stages.common.memory import available, estimate, preflight
 from stages.common.memory.job import Job, Reads
 from stages.common.runtime.errors import OutOfMemoryError
-from stages.common.training import fit
-from tests.support.small_ppo import trainer_in, write_ppo
+from tests.support.small_ppo import fit, trainer_in, write_ppo
 
 ROOT = Path(__file__).parents[3]
 LLAMA: dict[str, Any] = {
@@ -171,10 +170,10 @@ def test_a_training_that_does_not_fit_is_refused_before_its_first_step(
     trainer = trainer_in(tmp_path)
     monkeypatch.setattr(available, "system_free", lambda: 2**18)
     with pytest.raises(OutOfMemoryError, match=r"needs .* of memory") as refused:
-        fit.fit(trainer, trainer.settings, trainer.run, "ppo")
+        fit(trainer)
     assert refused.value.code == 5 and "LATHE_MEMORY_CHECK=off" in str(refused.value)
     assert trainer.state.global_step == 0
     monkeypatch.setenv("LATHE_MEMORY_CHECK", "off")
     caplog.set_level("INFO", logger="lathe")
-    preflight.check(trainer, trainer.settings, "ppo")
+    preflight.check(trainer, trainer.setup.settings, "ppo")
     assert "going on, because LATHE_MEMORY_CHECK=off" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 
 from stages.common.core import chat, records
 from stages.common.pairs import preference_pairs
+from stages.common.pairs.preference_pairs import PairParams
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
 from tests.support.tiny import comparison, make_tokenizer
@@ -40,12 +41,12 @@ def test_an_answer_is_encoded_as_sft_and_decoding_see_it() -> None:
     assert [0] * len(prompt) + [1] * len(answer) == whole.assistant_mask
 
 
-BEST = preference_pairs.Choice("best")
+BEST = PairParams(max_tokens=120)
 
 
-def tokenised(folder: Path, rows: list[records.Record], choice: preference_pairs.Choice = BEST) -> list[dict[str, Any]]:
+def tokenised(folder: Path, rows: list[records.Record], settings: PairParams = BEST) -> list[dict[str, Any]]:
     write_records(rows, folder / "train", "comparisons")
-    return list(preference_pairs.tokenise(make_tokenizer(), [folder], "train", choice, 120))
+    return list(preference_pairs.tokenise(make_tokenizer(), [folder], "train", settings))
 
 
 def test_every_pair_is_there_better_answer_first(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_at_most_so_many_pairs_of_a_comparison_and_always_the_same(tmp_path: Pat
     found = {}
     for most in (1, 3, 9):
         rows = [comparison(n, [f"{answer} {n}" for answer in answers], [1, 2, 3, 4, 4]) for n in range(6)]
-        made = tokenised(tmp_path, rows, preference_pairs.Choice("best", most))
+        made = tokenised(tmp_path, rows, PairParams(max_tokens=120, most_pairs=most))
         found[most] = [tokenizer.decode(row["rejected_ids"]) for row in made]
         assert all("town 7." in tokenizer.decode(row["chosen_ids"]) for row in made)
     assert [len(rows) for rows in found.values()] == [6, 18, 24]
@@ -76,7 +77,7 @@ def test_folders_are_read_together(tmp_path: Path) -> None:
     for number, name in enumerate(("given", "round")):
         write_records([comparison(number, ["town 1.", "..."], [1, 2])], tmp_path / name / "train", "comparisons")
     folders = [tmp_path / "given", tmp_path / "round"]
-    assert len(preference_pairs.tokenise(make_tokenizer(), folders, "train", BEST, 120)) == 2
+    assert len(preference_pairs.tokenise(make_tokenizer(), folders, "train", BEST)) == 2
     named = preference_pairs.inputs(model=tmp_path, comparisons=folders)
     assert named == {"model": tmp_path, "comparisons-1": folders[0], "comparisons-2": folders[1]}
 
@@ -87,7 +88,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
     write_records([], tmp_path / "r1/validation", "comparisons")
     folders = [tmp_path / "people", tmp_path / "r1"]
     tokenizer = make_tokenizer()
-    train, validation = preference_pairs.both_splits(tokenizer, folders, BEST, 120)
+    train, validation = preference_pairs.both_splits(tokenizer, folders, BEST)
     asked = [tokenizer.decode(row["prompt_ids"]) for row in (*train, *validation)]
     assert ["land 1?" in asked[0], "land 2?" in asked[1], len(asked)] == [True, True, 2]
 

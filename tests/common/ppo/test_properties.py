@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.ppo import advantages as ppo_advantages
+from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import losses as ppo_core
-from stages.common.ppo.losses import AdaptiveKL
+from stages.common.ppo.kl import AdaptiveKL
 
 SEEDS = st.integers(0, 2**31)
 SHARES = st.floats(0, 1)
@@ -36,10 +38,10 @@ def widened(rows: torch.Tensor, by: int = 3) -> torch.Tensor:
 @given(st.lists(st.floats(-50, 0, width=32), min_size=2, max_size=2))
 def test_k3_is_never_negative_and_is_zero_only_between_equals(pair: list[float]) -> None:
     one, other = torch.tensor(pair[:1]), torch.tensor(pair[1:])
-    assert ppo_core.kl_k3(one, other).item() >= 0
-    assert ppo_core.kl_k3(one, one).item() == 0
+    assert ppo_kl.kl_k3(one, other).item() >= 0
+    assert ppo_kl.kl_k3(one, one).item() == 0
     if abs(pair[0] - pair[1]) > 1e-3:
-        assert ppo_core.kl_k3(one, other).item() > 0
+        assert ppo_kl.kl_k3(one, other).item() > 0
 
 
 @given(SEEDS)
@@ -47,14 +49,14 @@ def test_both_estimates_have_the_kl_as_their_expectation(seed: int) -> None:
     dice = torch.Generator().manual_seed(seed)
     first, second = torch.randn(2, 6, generator=dice, dtype=torch.float64).log_softmax(-1)
     expected = torch.nn.functional.kl_div(second, first, log_target=True, reduction="sum").item()
-    for estimate in (ppo_core.kl_k1, ppo_core.kl_k3):
+    for estimate in (ppo_kl.kl_k1, ppo_kl.kl_k3):
         assert (first.exp() * estimate(first, second)).sum().item() == pytest.approx(expected, abs=1e-12)
 
 
 @given(SEEDS, st.floats(0, 2))
 def test_the_rewards_of_an_answer_sum_to_its_score_less_kl(seed: int, coefficient: float) -> None:
     batch = made(seed)
-    rewards = ppo_core.token_rewards(batch["scores"], batch["kl"], batch["mask"], coefficient)
+    rewards = ppo_advantages.token_rewards(batch["scores"], batch["kl"], batch["mask"], coefficient)
     expected = batch["scores"] - coefficient * (batch["kl"] * batch["mask"]).sum(1)
     assert torch.allclose(rewards.sum(1), expected, atol=1e-12)
 
@@ -62,7 +64,7 @@ def test_the_rewards_of_an_answer_sum_to_its_score_less_kl(seed: int, coefficien
 @given(SEEDS)
 def test_lambda_one_is_the_return_less_the_value(seed: int) -> None:
     batch = made(seed)
-    found, returns = ppo_core.advantages(batch["rewards"], batch["values"], batch["mask"], gamma=1.0, lam=1.0)
+    found, returns = ppo_advantages.advantages(batch["rewards"], batch["values"], batch["mask"], gamma=1.0, lam=1.0)
     to_come = (batch["rewards"] * batch["mask"]).flip(1).cumsum(1).flip(1) * batch["mask"]
     assert torch.allclose(found, to_come - batch["values"] * batch["mask"], atol=1e-12)
     assert torch.allclose(returns, to_come, atol=1e-12)
@@ -71,7 +73,7 @@ def test_lambda_one_is_the_return_less_the_value(seed: int) -> None:
 @given(SEEDS, SHARES)
 def test_lambda_zero_is_the_error_of_one_step(seed: int, gamma: float) -> None:
     batch = made(seed)
-    found, _ = ppo_core.advantages(batch["rewards"], batch["values"], batch["mask"], gamma=gamma, lam=0.0)
+    found, _ = ppo_advantages.advantages(batch["rewards"], batch["values"], batch["mask"], gamma=gamma, lam=0.0)
     values = batch["values"] * batch["mask"]
     following = torch.cat([values[:, 1:], torch.zeros(len(values), 1)], 1)
     assert torch.allclose(found, (batch["rewards"] + gamma * following - values) * batch["mask"], atol=1e-12)
@@ -84,9 +86,13 @@ def test_padding_never_changes_anything(seed: int, gamma: float, lam: float) -> 
 
     def everything(batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         mask = batch["mask"]
-        rewards = ppo_core.token_rewards(batch["scores"], batch["kl"], mask, 0.3)
-        found = [rewards, *ppo_core.advantages(rewards, batch["values"], mask, gamma, lam)]
-        return [*found, ppo_core.whiten(batch["values"], mask), ppo_core.whiten(batch["values"], mask, False)]
+        rewards = ppo_advantages.token_rewards(batch["scores"], batch["kl"], mask, 0.3)
+        found = [rewards, *ppo_advantages.advantages(rewards, batch["values"], mask, gamma, lam)]
+        return [
+            *found,
+            ppo_advantages.whiten(batch["values"], mask),
+            ppo_advantages.whiten(batch["values"], mask, False),
+        ]
 
     for before, after in zip(everything(narrow), everything(wide), strict=True):
         assert torch.equal(before[~narrow["mask"]], torch.zeros_like(before[~narrow["mask"]]))
@@ -98,12 +104,12 @@ def test_padding_never_changes_anything(seed: int, gamma: float, lam: float) -> 
 def test_whitened_values_have_mean_0_and_variance_1(seed: int, scale: float, shift: float) -> None:
     batch = made(seed, answers=5)
     values = batch["values"] * scale + shift
-    inside = ppo_core.whiten(values, batch["mask"])[batch["mask"]]
+    inside = ppo_advantages.whiten(values, batch["mask"])[batch["mask"]]
     assert inside.mean().item() == pytest.approx(0, abs=1e-9)
     if len(inside) > 1:
         variance = values[batch["mask"]].var().item()  # what the epsilon takes away of 1
         assert inside.var().item() == pytest.approx(variance / (variance + 1e-8), abs=1e-9)
-    kept = ppo_core.whiten(values, batch["mask"], shift_mean=False)[batch["mask"]]
+    kept = ppo_advantages.whiten(values, batch["mask"], shift_mean=False)[batch["mask"]]
     assert kept.mean().item() == pytest.approx(values[batch["mask"]].mean().item(), abs=1e-9)
 
 

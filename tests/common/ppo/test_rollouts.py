@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from stages import ppo
 from stages.common.core import chat
 from stages.common.ppo import actor_critic, rollouts
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import advantages as ppo_advantages
+from stages.common.ppo.collector import Collector
+from stages.common.ppo.schedule import Schedule
 from stages.common.reward import scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested
@@ -20,12 +23,18 @@ from tests.support.tiny import make_model, make_tokenizer
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [20, 21], [22]]
 
 
-def collector(autocast: Any = None, **targets: float) -> rollouts.Collector:
+def collector(unit: tuple[float, float] = (0.0, 1.0), **settings: Any) -> Collector:
     tokenizer = make_tokenizer()
-    drawn = rollouts.Drawn(0.9, 6, 2, [3, *range(100, 140)], chat.end_of_turn(tokenizer), autocast)
-    aims = {"gamma": 1.0, "gae_lambda": 0.95, "reward_clip": 5.0, "end_penalty": 1.0, "mean": 0.0, "std": 1.0}
-    reference = make_model(tokenizer, seed=1).eval()
-    return rollouts.Collector(reward_model(), reference, drawn, rollouts.Targets(**aims | targets), 3, 0, 1)
+    chosen = {"temperature": 0.9, "max_new_tokens": 6, "rollout_batch_size": 2, **settings}
+    return Collector(
+        settings=ppo.Params(training={}, **chosen),
+        schedule=Schedule(rollout=5, rollouts=1, ppo_epochs=1, batch=5, accumulation=1, rank=0, world=1, seed=3),
+        reward=reward_model(),
+        reference=make_model(tokenizer, seed=1).eval(),
+        stops=[3, *range(100, 140)],
+        end_of_turn=chat.end_of_turn(tokenizer),
+        unit=unit,
+    )
 
 
 def module() -> actor_critic.ActorCritic:
@@ -33,15 +42,13 @@ def module() -> actor_critic.ActorCritic:
 
 
 def test_kept_log_probabilities_are_those_of_a_new_reading() -> None:
-    kept, read = (
-        collector().collect(module(), PROMPTS, 4),
-        collector(autocast=nullcontext).collect(module(), PROMPTS, 4),
-    )
+    kept = collector().collect(module(), PROMPTS, 4)
+    read = collector().collect(module(), PROMPTS, 4, nullcontext)
     assert kept.episodes == read.episodes
     for name, column in kept.columns.items():
         assert column.tolist() == [pytest.approx(row, abs=1e-5) for row in read.columns[name].tolist()], name
     assert len({len(answer) for answer in kept.episodes.answers}) > 1
-    stops = set(collector().drawn.stops)
+    stops = set(collector().stops)
     assert kept.ended.tolist() == [answer[-1] in stops for answer in kept.episodes.answers]
     assert set(kept.ended.tolist()) == {True, False}
 
@@ -50,14 +57,14 @@ def test_answers_are_scored_with_an_end_of_turn_whatever_ended_them() -> None:
     one = collector()
     found = one.collect(module(), PROMPTS, 0)
     rows = [
-        [*prompt, *(answer[:-1] if ended else answer), one.drawn.end_of_turn]
+        [*prompt, *(answer[:-1] if ended else answer), one.end_of_turn]
         for prompt, answer, ended in zip(*found.episodes, found.ended.tolist(), strict=True)
     ]
     assert found.scores.tolist() == pytest.approx(scoring.score_rows(one.reward, rows), abs=1e-6)
 
 
 def test_targets_are_the_cores_of_the_columns() -> None:
-    one = collector(mean=0.5, std=0.25, reward_clip=2.0)
+    one = collector((0.5, 0.25), reward_clip=2.0)
     found = one.collect(module(), PROMPTS, 1)
     one.finish(found, 0.3)
     mask, kl = found.columns["mask"], found.columns["log_probs"] - found.columns["reference"]
@@ -65,9 +72,9 @@ def test_targets_are_the_cores_of_the_columns() -> None:
     rewards = torch.where(mask, -0.3 * kl, 0.0)
     for row, length in enumerate(mask.sum(1).tolist()):
         rewards[row, length - 1] += scores[row]
-    advantages, returns = ppo_core.advantages(rewards, found.columns["values"], mask, 1.0, 0.95)
+    advantages, returns = ppo_advantages.advantages(rewards, found.columns["values"], mask, 1.0, 0.95)
     assert torch.allclose(found.columns["returns"], returns, atol=1e-6)
-    assert torch.allclose(found.columns["advantages"], ppo_core.whiten(advantages, mask), atol=1e-6)
+    assert torch.allclose(found.columns["advantages"], ppo_advantages.whiten(advantages, mask), atol=1e-6)
     assert found.figures["kl"] >= 0
 
 
@@ -93,3 +100,18 @@ def test_a_request_to_stop_ends_a_rollout(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(process, "stop_requested", lambda: True)
     with pytest.raises(StopRequested):
         collector().collect(module(), PROMPTS, 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "n", "share"),
+    [
+        ([], 3, 0.0),
+        ([1, 1], 3, 0.0),
+        ([1, 2, 3, 4], 3, 0.0),
+        ([1, 1, 1, 1, 1], 3, 2 / 3),  # three trigrams, two of which were there before
+        ([1, 2, 1, 2, 1], 2, 0.5),  # 12, 21, 12, 21
+        ([5, 6, 5], 1, 1 / 3),
+    ],
+)
+def test_repetition_by_hand(tokens: list[int], n: int, share: float) -> None:
+    assert rollouts.repetition(tokens, n) == pytest.approx(share)

@@ -17,10 +17,13 @@ from stages import ppo
 from stages.common.core import checkpoints, models
 from stages.common.generation.batch import Continuation
 from stages.common.ppo import actor_critic
+from stages.common.ppo import advantages as ppo_advantages
+from stages.common.ppo import collector as ppo_collector
+from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import losses as ppo_core
 from stages.common.ppo.actor_critic import ActorCritic, Episodes
-from stages.common.tracking.run import Run
-from stages.common.training import fit
+from stages.common.ppo.collector import Collector
+from tests.support.small_ppo import build, fit
 from tests.support.tiny import CONFIG, make_tokenizer, write_validated
 
 TRL = json.loads((Path(__file__).parent / "trl_ppo.json").read_text(encoding="utf-8"))
@@ -91,14 +94,14 @@ def test_rewards_advantages_and_returns(name: str) -> None:
     # TRL pays the score one step behind the last token where an answer is shorter than the batch: its mask for rewards
     # and values is longer there by one. With that mask these functions give its numbers.
     assert bool((steps.sum(1) == (mask.sum(1) + 1).clamp(max=WIDTH)).all())
-    scores = ppo_core.end_penalty(scores, ended, SETTINGS["end_penalty"])
-    kl = ppo_core.kl_k1(log_probs, reference)
-    rewards = ppo_core.token_rewards(scores, kl, steps, SETTINGS["kl_coefficient"])
-    found, returns = ppo_core.advantages(rewards, values, steps, SETTINGS["gamma"], SETTINGS["gae_lambda"])
+    scores = ppo_advantages.end_penalty(scores, ended, SETTINGS["end_penalty"])
+    kl = ppo_kl.kl_k1(log_probs, reference)
+    rewards = ppo_advantages.token_rewards(scores, kl, steps, SETTINGS["kl_coefficient"])
+    found, returns = ppo_advantages.advantages(rewards, values, steps, SETTINGS["gamma"], SETTINGS["gae_lambda"])
     assert close(rewards, rows(case, "rewards")[0])
     assert close(found, rows(case, "advantages")[0])
     assert close(returns, rows(case, "returns")[0])
-    assert close(ppo_core.whiten(found, mask), rows(case, "whitened")[0])
+    assert close(ppo_advantages.whiten(found, mask), rows(case, "whitened")[0])
 
 
 @pytest.mark.parametrize("name", ["mixed", "full"])
@@ -141,57 +144,49 @@ def whitened(case: dict[str, Any]) -> torch.Tensor:
     return column[rows(case, "log_probs")[1]]
 
 
+class TheirAnswers(Collector):
+    """Gives TRL's answers in place of drawn ones."""
+
+    def _answer(self, policy: Any, prompts: list[Any], number: int, read: bool) -> list[Continuation]:
+        given = dict(zip(map(tuple, TRL["full"]["prompts"]), TRL["full"]["answers"], strict=True))
+        found = []
+        for prompt in prompts:
+            answer = given[tuple(prompt)]
+            episode = Episodes([prompt], [answer])
+            log_probs = actor_critic.log_probabilities(policy, episode, self.settings.temperature)
+            found.append(Continuation(answer[:-1], END, log_probs.tolist()))
+        return found
+
+
+def collector(**made: Any) -> Collector:
+    """Return the stage's collector with TRL's models and unit of reward."""
+    return TheirAnswers(**made | {"reward": scorer(3), "reference": policy(2), "unit": (0.0, 1.0)})
+
+
+def stage_settings() -> ppo.Params:
+    sgd = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "lr_scheduler_type": "constant", "optim": "sgd"}
+    sizes: dict[str, Any] = {"max_tokens": 64, "max_new_tokens": WIDTH, "rollout_episodes": 8, "rollouts_per_epoch": 1}
+    return ppo.Params(
+        **{key: value for key, value in SETTINGS.items() if key != "learning_rate"},
+        **sizes,
+        training=sgd | {"learning_rate": SETTINGS["learning_rate"], "max_grad_norm": 0.0, "seed": 1},
+        kl_stop=1000.0,
+        reward_clip=1000.0,
+        value_warmup=0,
+    )
+
+
 def test_the_stage_takes_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers as long as the batch are where TRL has no additional step: there the whole stage is compared."""
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
+    monkeypatch.setattr(ppo_collector, "Collector", collector)
     case = TRL["full"]
     write_validated(tmp_path)
     tokenizer = make_tokenizer()
     models.save(policy(1), tokenizer, tmp_path / "model")
-    models.save(scorer(4), tokenizer, tmp_path / "value")  # the stage starts it from the reward model
-    settings = ppo.Params(
-        **{key: value for key, value in SETTINGS.items() if key != "learning_rate"},
-        training={
-            "num_train_epochs": 1,
-            "per_device_train_batch_size": 8,
-            "learning_rate": SETTINGS["learning_rate"],
-            "lr_scheduler_type": "constant",
-            "optim": "sgd",
-            "max_grad_norm": 0.0,
-            "seed": 1,
-        },
-        max_tokens=64,
-        max_new_tokens=WIDTH,
-        rollout_episodes=8,
-        rollouts_per_epoch=1,
-        kl_stop=1000.0,
-        value_warmup=0,
-    )
-    prompts = {"train": case["prompts"], "validation": case["prompts"]}
-    trainer = ppo.build_trainer(
-        settings, tmp_path / "model", tmp_path / "value", prompts, tmp_path / "conversations", ""
-    )
-    trainer.run, trainer.blocks = Run(None), None
-    collector = trainer.collector
-    collector.reward, collector.reference = scorer(3), policy(2)
-    collector.targets = collector.targets._replace(mean=0.0, std=1.0, reward_clip=1000.0)
-    given = dict(zip(map(tuple, case["prompts"]), case["answers"], strict=True))
-
-    def answer(model: Any, prompts: list[list[int]], number: int) -> list[Continuation]:
-        with torch.no_grad():
-            log_probs = [
-                actor_critic.log_probabilities(
-                    model, Episodes([prompt], [given[tuple(prompt)]]), SETTINGS["temperature"]
-                )
-                for prompt in prompts
-            ]
-        return [
-            Continuation(given[tuple(prompt)][:-1], END, found.tolist())
-            for prompt, found in zip(prompts, log_probs, strict=True)
-        ]
-
-    monkeypatch.setattr(collector, "_answer", answer)
-    fit.fit(trainer, settings, trainer.run, "ppo")
+    models.save(scorer(4), tokenizer, tmp_path / "reward")  # the stage starts the value model from it
+    trainer = build(stage_settings(), tmp_path, {"train": case["prompts"], "validation": case["prompts"]})
+    fit(trainer)
     steps = [row for row in trainer.state.log_history if "policy_loss" in row]
     assert len(steps) == SETTINGS["ppo_epochs"]
     for key in ("loss", "policy_loss", "value_loss", "clip_fraction", "value_clip_fraction"):

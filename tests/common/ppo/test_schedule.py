@@ -4,12 +4,13 @@ from collections import Counter
 
 import pytest
 
-from stages.common.ppo.trainer import Schedule, turns
+from stages.common.ppo.schedule import Schedule, turns
 from stages.common.runtime.errors import ParamsError
 
 
 def schedule(batch: int = 2, accumulation: int = 1, rank: int = 0, world: int = 1) -> Schedule:
-    return Schedule(8, 3, 2, batch, accumulation, rank, world, seed=5)
+    sizes = {"rollout": 8, "rollouts": 3, "ppo_epochs": 2, "batch": batch, "accumulation": accumulation}
+    return Schedule(**sizes, rank=rank, world=world, seed=5)
 
 
 def shares(one: Schedule, epoch: int = 0) -> list[tuple[int, list[int], list[int], int]]:
@@ -50,16 +51,16 @@ def test_accumulated_shares_make_the_optimiser_step_of_one() -> None:
 
 
 def test_a_step_that_straddles_two_rollouts_is_refused() -> None:
-    assert schedule().check() == schedule()
+    assert (schedule().step, schedule().updates) == (2, 24)
     with pytest.raises(ParamsError, match="8 episodes is not a whole number of optimiser steps of 6") as caught:
-        schedule(batch=3, world=2).check()
+        schedule(batch=3, world=2)
     assert "multiple of 6" in str(caught.value.remedy)
 
 
 def test_prompts_come_in_random_passes_over_all_of_them() -> None:
-    one = turns(3, 0, 25, 10)
-    assert one == turns(3, 0, 7, 10) + turns(3, 7, 18, 10)
+    one = turns(3, start=0, count=25, among=10)
+    assert one == turns(3, start=0, count=7, among=10) + turns(3, start=7, count=18, among=10)
     assert Counter(one[:20]) == dict.fromkeys(range(10), 2)
     assert sorted(one[:10]) == sorted(one[10:20]) == list(range(10))
     assert one[:10] != one[10:20]
-    assert one[:10] != turns(4, 0, 10, 10)
+    assert one[:10] != turns(4, start=0, count=10, among=10)

@@ -1,0 +1,156 @@
+"""Rollouts in the making: a policy answers, a reward model scores, and PPO's targets are worked out.
+
+The answers are those of one process whatever the number of processes: each answers its share of the prompts and all
+hold the whole. Imported late: it needs torch.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from stages.common.generation import generator
+from stages.common.generation.batch import Continuation
+from stages.common.generation.sampling import Sampling
+from stages.common.ppo import actor_critic
+from stages.common.ppo import advantages as ppo_advantages
+from stages.common.ppo.actor_critic import Episodes
+from stages.common.ppo.kl import kl_k1
+from stages.common.ppo.rollouts import Rollout, figures, gathered
+from stages.common.ppo.schedule import Schedule
+from stages.common.reward import scoring
+from stages.common.runtime import process
+from stages.common.runtime.errors import StopRequested
+from stages.common.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from stages.common.ppo.setup import Settings
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+class Quiet(Progress):
+    """Counts without a line; ends the work on request, where no other process would wait for it."""
+
+    def __init__(self, total: int, alone: bool) -> None:
+        super().__init__(total)
+        self.alone = alone
+
+    def row(self, done: int) -> None:
+        """Count one answer. Raises StopRequested."""
+        self.rows += 1
+        if self.alone and process.stop_requested():
+            raise StopRequested
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collector:
+    """Answers prompts with the policy of an `ActorCritic` and reads the answers with the three other models."""
+
+    settings: "Settings"
+    schedule: Schedule
+    reward: Any
+    reference: Any | None
+    """None: the policy without its adapters."""
+    stops: Sequence[int]
+    end_of_turn: int
+    """What every scored answer ends with, whatever ended it."""
+    unit: tuple[float, float]
+    """Mean and standard deviation of what demonstrations score: 0 and 1 of the reward."""
+
+    def collect(
+        self,
+        models: actor_critic.ActorCritic,
+        prompts: Sequence[Sequence[int]],
+        number: int,
+        autocast: Autocast | None = None,
+    ) -> Rollout:
+        """Return the rollout of all `prompts`, without advantages (see `finish`); `number` makes its answers its own.
+
+        With `autocast`, the trained forward's, log-probabilities are read again under it; without, the decoder's stand.
+        Raises StopRequested on request, and DataError for scores or logits that are not numbers.
+        """
+        began = time.monotonic()
+        mine = list(prompts)[self.schedule.rank :: self.schedule.world]
+        with torch.no_grad():
+            answers = self._answer(models.policy, mine, number, autocast is None)
+            answered = time.monotonic()
+            episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
+            scores = self._score(mine, answers)
+            with autocast() if autocast else nullcontext():
+                columns = self._read(models, episodes, None if autocast else answers)
+        rollout = Rollout(
+            number, episodes, columns, torch.tensor(scores), torch.tensor([one.stop is not None for one in answers])
+        )
+        whole = gathered(rollout, self.schedule.world) if self.schedule.world > 1 else rollout
+        whole.figures = figures(whole)
+        whole.seconds = {"rollout": answered - began, "scoring": time.monotonic() - answered}
+        return whole
+
+    def finish(self, rollout: Rollout, coefficient: float) -> None:
+        """Work out advantages and returns in place, with `coefficient` as the weight of KL."""
+        columns, settings = rollout.columns, self.settings
+        scores = ppo_advantages.normalise(rollout.scores, *self.unit, settings.reward_clip)
+        scores = ppo_advantages.end_penalty(scores, rollout.ended, settings.end_penalty)
+        kl = kl_k1(columns["log_probs"], columns["reference"])
+        rewards = ppo_advantages.token_rewards(scores, kl, columns["mask"], coefficient)
+        found, returns = ppo_advantages.advantages(
+            rewards, columns["values"], columns["mask"], settings.gamma, settings.gae_lambda
+        )
+        columns["advantages"], columns["returns"] = ppo_advantages.whiten(found, columns["mask"]), returns
+        rollout.figures["explained_variance"] = ppo_advantages.explained_variance(
+            columns["values"][columns["mask"]], returns[columns["mask"]]
+        )
+
+    def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int, read: bool) -> list[Continuation]:
+        """Return an answer to each prompt, with its log-probabilities where they are to be `read` off the decoder."""
+        found = generator.decode(
+            policy,
+            prompts,
+            max_new_tokens=self.settings.max_new_tokens,
+            stop=self.stops,
+            sampling=Sampling(temperature=self.settings.temperature, seed=self.schedule.seed * 1_000_003 + number),
+            log_probabilities=read,
+            batch_size=self.settings.rollout_batch_size,
+            progress=Quiet(len(prompts), self.schedule.world == 1),
+        )
+        return [one for (one,) in found]
+
+    def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
+        """Read every answer as the reward model was trained to: with an end of turn, given or not."""
+        rows = [[*prompt, *one.tokens, self.end_of_turn] for prompt, one in zip(prompts, answers, strict=True)]
+        return scoring.score_rows(self.reward, rows, self.settings.rollout_batch_size)
+
+    def _read(
+        self, models: actor_critic.ActorCritic, episodes: Episodes, answers: list[Continuation] | None
+    ) -> dict[str, torch.Tensor]:
+        """Return the columns that models give; log-probabilities from the decoder's `answers`, if there are any."""
+        counts = [len(answer) for answer in episodes.answers]
+        width, temperature = self.settings.max_new_tokens, self.settings.temperature
+        if self.reference is not None:
+            reference = actor_critic.log_probabilities(self.reference, episodes, temperature)
+        else:
+            with models.policy.disable_adapter():
+                reference = actor_critic.log_probabilities(models.policy, episodes, temperature)
+        if answers is None:
+            log_probs = actor_critic.log_probabilities(models.policy, episodes, temperature)
+        else:
+            log_probs = torch.tensor([value for one in answers for value in one.log_probabilities])
+        columns = {
+            "log_probs": log_probs,
+            "reference": reference,
+            "values": actor_critic.values(models.value, episodes),
+        }
+        return {name: padded(column.float().cpu(), counts, width) for name, column in columns.items()} | {
+            "mask": torch.arange(width) < torch.tensor(counts)[:, None]
+        }
+
+
+def padded(column: torch.Tensor, counts: Sequence[int], width: int) -> torch.Tensor:
+    """Return [R, width] of what is known of all answer tokens [N], of which each answer has `counts`; 0 behind them."""
+    rows = pad_sequence(list(column.split(list(counts))), batch_first=True)
+    return torch.nn.functional.pad(rows, (0, width - rows.shape[1]))

@@ -1,0 +1,95 @@
+"""What PPO's trainer is made of, beside what any `transformers.Trainer` is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stages.common.core import chat, models
+from stages.common.finetuning import lora
+from stages.common.ppo.kl import FixedKL
+from stages.common.ppo.schedule import Schedule
+from stages.common.reward import calibration, scoring
+
+if TYPE_CHECKING:
+    from stages.common.ppo.actor_critic import ActorCritic
+    from stages.common.ppo.collector import Collector
+    from stages.common.tracking.run import Run
+    from stages.common.training.packed_blocks import Blocks
+
+
+class Settings(Protocol):
+    """What rollouts, trainer and report read of the stage's `Params`, where each has its docstring."""
+
+    keep_checkpoints: int
+    lora: dict[str, Any] | None
+    max_tokens: int
+    max_new_tokens: int
+    temperature: float
+    rollout_batch_size: int
+    demonstrations: int
+    gamma: float
+    gae_lambda: float
+    reward_clip: float
+    end_penalty: float
+    clip: float
+    value_clip: float | None
+    value_warmup: int
+    value_weight: float
+    kl_stop: float
+    ptx_weight: float
+    ptx_blocks: int
+    average_decay: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All that PPO needs to train an `ActorCritic`; prompts are tokens."""
+
+    settings: Settings
+    schedule: Schedule
+    collector: "Collector"
+    controller: FixedKL
+    prompts: list[list[int]]
+    held_out: list[list[int]]
+    """Prompts that the policy is evaluated on."""
+    blocks: "Blocks | None"
+    """Blocks of documents for the language-model loss; None without one."""
+    run: "Run"
+
+
+def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any, Any | None]":
+    """Return what is trained, and what stays as it is: the reward model and the reference, None under adapters.
+
+    Raises DataError for a model that PPO cannot train and ParamsError for one that reads too few tokens.
+    """
+    from stages.common.generation import packed_forward
+    from stages.common.ppo import actor_critic
+
+    policy, scorer = models.load(model), scoring.load(reward)
+    for one in (policy, scorer):
+        models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
+    actor_critic.check_head(policy)
+    reference: Any = None if settings.lora else models.load(model).eval().requires_grad_(False)
+    for one in (scorer, *([] if reference is None else [reference])):
+        packed_forward.enable(one)
+    actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
+    critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
+    return actor_critic.ActorCritic(actor, critic, settings.temperature), scorer, reference
+
+
+def collector(
+    settings: Settings, schedule: Schedule, tokenizer: Any, scorer: Any, reference: Any, conversations: Path
+) -> "Collector":
+    """Return what makes rollouts; the answers in `conversations` give the unit of reward."""
+    from stages.common.ppo.collector import Collector
+
+    most = (settings.demonstrations, settings.max_tokens)
+    return Collector(
+        settings=settings,
+        schedule=schedule,
+        reward=scorer,
+        reference=reference,
+        stops=chat.stops(tokenizer),
+        end_of_turn=chat.end_of_turn(tokenizer),
+        unit=calibration.unit(scorer, tokenizer, conversations, *most),
+    )

@@ -1,0 +1,60 @@
+"""What every trainer is told: its keys in params.yaml, and the library's config made of them and of the hardware."""
+
+import os
+from typing import Any
+
+from stages.common.core import checkpoints, params
+from stages.common.core.params import StageParams
+
+WHOLE = 32
+"""Bits of a weight as it is trained."""
+# Set by the stage itself for every trainer. Loss is logged at each step, because a mean over several steps would differ
+# after a resume; TRL and transformers write training_args.bin (a pickle) and cards, which `Resumable` leaves out.
+OWN: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "epoch",
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+
+class FitParams(StageParams):
+    """Keys every trainer stage has beside `training`, which belongs to the library's config class."""
+
+    training: dict[str, Any]
+    """The training library's own config, under its own names."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; one is also written at each epoch's end and on SIGTERM."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept for resuming."""
+
+    def adapters(self, section: str) -> Any:
+        """Return peft's LoraConfig of the stage whose params these are; None where all weights are trained."""
+        del section
+        return None
+
+    def weight_bits(self) -> int:
+        """Return how many bits a weight of the base model's matrices takes."""
+        return WHOLE
+
+
+def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: Any) -> Any:
+    """Return the library's config from params.yaml, this stage's own keys and the hardware's.
+
+    Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with one unless
+    `training` says otherwise, gloo between CPU processes. Raises ParamsError for a key `cls` does not have.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    hardware: dict[str, Any] = {"use_cpu": not gpu}
+    if "bf16" not in settings.training and "fp16" not in settings.training:
+        hardware["bf16"] = gpu
+    if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        hardware["ddp_backend"] = "gloo"
+    folder = checkpoints.ROOT / stage / fingerprint
+    return params.library_config(
+        cls, settings.training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own
+    )

@@ -1,0 +1,90 @@
+"""Models that a training keeps: one an epoch, whole and hashed, copied to the stage's outs with the loss curve."""
+
+import math
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import checkpoints
+from stages.common.core.models import weights_sha256
+from stages.common.runtime import disk_space, kill_points, logs
+from stages.common.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from stages.common.tracking.run import Run
+
+KEPT = "kept"
+
+
+def kept_epochs(folder: Path) -> list[Path]:
+    """Return the kept epochs' model folders, in order. Raises DataError when one is not as it was written."""
+    kept = sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)
+    for epoch in kept:
+        wrong = checkpoints.fault(epoch)
+        if wrong:
+            raise DataError(f"kept model not usable: {wrong}", remedy=f"train anew: rm -r {folder}")
+    return kept
+
+
+def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) -> None:
+    """Keep the model at an epoch's end for the stage's outs and log it as a LoggedModel."""
+    folder = Path(trainer.args.output_dir)
+    final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
+    temporary = folder / ".kept-writing"
+    room = disk_space.made(temporary, disk_space.size(final.with_name("epoch-1")))
+    with room if trainer.args.should_save else nullcontext():
+        trainer.save_model(str(temporary))
+        if trainer.args.should_save:
+            final.parent.mkdir(exist_ok=True)
+            checkpoints.seal(temporary, final)
+            sha256 = weights_sha256(final)
+            run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
+    trainer.accelerator.wait_for_everyone()
+
+
+def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str) -> None:
+    """Copy kept model folders to the outs (`folders`: name under `out` -> kept folder), with curve and figure."""
+    history = trainer.state.log_history
+    if trainer.args.should_save:
+        for name, kept in folders.items():
+            copy_model(kept, out / name)
+        write_curve(history, curve)
+        kill_points.point("publish:curve")
+        run.figure("loss", curve_figure(history, stage))
+    losses = [row["eval_loss"] for row in history if "eval_loss" in row]
+    logs.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
+
+
+def copy_model(kept: Path, out: Path) -> None:
+    """Copy a kept model folder, without its manifest. Raises TryAgainError when there is no room for it."""
+    disk_space.check(out, disk_space.size(kept))
+    shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
+    kill_points.point("publish:model")
+
+
+def write_curve(history: list[dict[str, float]], path: Path) -> None:
+    """Write the loss of every step and the validation loss of every epoch as CSV, for `dvc plots`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = ["step,epoch,loss,learning_rate,eval_loss"]
+    for row in history:
+        if "loss" in row:
+            rows.append(f"{row['step']},{row['epoch']:.6g},{row['loss']:.6g},{row['learning_rate']:.6g},")
+        elif "eval_loss" in row:
+            rows.append(f"{row['step']},{row['epoch']:.6g},,,{row['eval_loss']:.6g}")
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def curve_figure(history: list[dict[str, float]], title: str) -> Any:
+    """Return the loss curve as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    plot = Figure(figsize=(7, 4))
+    axes = plot.subplots()
+    for key, style in (("loss", "-"), ("eval_loss", "o-")):
+        points = [(row["step"], row[key]) for row in history if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=key, linewidth=1)
+    axes.set(xlabel="step", ylabel="nats per token", title=title)
+    axes.legend()
+    return plot

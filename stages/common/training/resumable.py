@@ -1,0 +1,161 @@
+"""What every trainer has beside its library's Trainer: checkpoints that are atomic, hashed and free of pickles.
+
+A trainer's class names `Resumable`, or a mixin that extends it, first among its bases, and the library's Trainer last.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import checkpoints
+from stages.common.core.models import refuse_pickles, tied_once
+from stages.common.runtime import disk_space, kill_points
+from stages.common.training import optimizer_state
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_callback import CallbackHandler
+
+    class TrainerBase:
+        """What the mixins use of the `transformers.Trainer` behind them, for mypy, which reads transformers as Any.
+
+        Not a Protocol, because mypy takes a Protocol's methods for abstract and refuses to call them with `super()`.
+        """
+
+        args: TrainingArguments
+        state: TrainerState
+        control: TrainerControl
+        accelerator: Accelerator
+        callback_handler: CallbackHandler
+        model: Any
+        model_wrapped: Any
+        optimizer: torch.optim.Optimizer
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler
+        processing_class: Any
+        is_deepspeed_enabled: bool
+
+        def __init__(self, *given: Any, **named: Any) -> None: ...
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+            """Return the loss of a batch that was trained on."""
+
+        def create_optimizer(self, *rest: Any) -> Any:
+            """Return the optimiser."""
+
+        def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
+            """Add a row to the history."""
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            """Write the model, for a checkpoint where the Trainer itself calls."""
+
+        def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None: ...
+        def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None: ...
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None: ...
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None: ...
+
+else:
+    TrainerBase = object
+
+
+class Resumable(TrainerBase):
+    """Mixin before a `transformers.Trainer`; it keeps the `keep_checkpoints` newest checkpoints.
+
+    Under DeepSpeed the engine writes its own shards, inside the same sealed folder.
+    """
+
+    _run_folder: Path | None = None
+    tokens_seen = 0
+    headline: tuple[str, ...] = ("loss",)
+    """What a line of progress shows."""
+
+    def __init__(self, *given: Any, keep_checkpoints: int, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.keep_checkpoints = keep_checkpoints
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """Count the tokens over all ranks (taken as equally loaded)."""
+        self.tokens_seen += self.count_tokens(inputs) * self.args.world_size
+        return super().training_step(model, inputs, *rest, **named)
+
+    def count_tokens(self, inputs: dict[str, Any]) -> int:
+        """Return the tokens of a batch that are not padding."""
+        mask = inputs.get("attention_mask")
+        return int(inputs["input_ids"].numel() if mask is None else mask.sum())
+
+    def is_over(self, reached: "TrainerState") -> bool:
+        """Whether a state is that of a training at its end."""
+        return bool(reached.global_step >= reached.max_steps)
+
+    def finished(self, checkpoint: Path) -> bool:
+        """Whether the checkpoint was written at the end; if so, take its state over, loss history included."""
+        from transformers import TrainerState
+
+        reached = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if not self.is_over(reached):
+            return False
+        self.state = reached
+        return True
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._run_folder or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._run_folder = folder / ".checkpoint-writing"
+        try:
+            room = disk_space.made(self._run_folder, checkpoints.next_size(folder, self.model))
+            with room if self.args.should_save else nullcontext():
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    checkpoints.seal(self._run_folder / name, folder / name)
+                    checkpoints.rotate(folder, self.keep_checkpoints)
+        finally:
+            self._run_folder = None
+        kill_points.point("checkpoint:after_rotate")
+        self.accelerator.wait_for_everyone()
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write no card: the registry's version page carries ours."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is not None:
+            state_dict = tied_once(self.accelerator.unwrap_model(self.model), state_dict)
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        kill_points.point("checkpoint:after_weights")
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            optimizer_state.save_state(self.optimizer.state_dict(), Path(output_dir), "optimizer")
+            optimizer_state.save_state(self.lr_scheduler.state_dict(), Path(output_dir), "scheduler")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        refuse_pickles(Path(resume_from_checkpoint))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        elif checkpoint is not None:
+            self.optimizer.load_state_dict(optimizer_state.load_state(Path(checkpoint), "optimizer"))
+            self.lr_scheduler.load_state_dict(optimizer_state.load_state(Path(checkpoint), "scheduler"))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        kill_points.point("checkpoint:after_optimizer")
+        optimizer_state.save_state(
+            optimizer_state.random_state(), Path(output_dir), f"random-{self.args.process_index}"
+        )
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            optimizer_state.set_random_state(
+                optimizer_state.load_state(Path(checkpoint), f"random-{self.args.process_index}")
+            )
