@@ -21,7 +21,7 @@ from stages.common.ranking.eligibility import Wanted
 from stages.common.release import promoted
 from stages.common.release.promoted import Promotion
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
 from stages.common.serving import app as serving
 from stages.common.serving.api.tools import Name, Tools
@@ -80,7 +80,8 @@ def check(
             write(report, said, waits=True)
             found = f"no champion yet: version {number} waits for review, make review"
         else:
-            champions = same_weights(Champions(said.name, rows=1), said, promotion)
+            champions = Champions(said.name, rows=1)
+            said.check(champions.current.facts()["weights_sha256"], promotion)
             answers, seconds = ask(champions, settings)
             write(report, said, answers)
             run.table("canned", answers)
@@ -119,15 +120,6 @@ def token(host: str, without_token: bool) -> str:
         remedy = f"set {TOKEN}, or add --without-token if something else keeps strangers out"
         raise ParamsError("everybody who reaches this address could use the model", where=host, remedy=remedy)
     return given
-
-
-def same_weights(champions: Champions, said: Promotion, report: Path) -> Champions:
-    """Return the champion in memory. Raises DataError when it is not the one of the promotion's report."""
-    held = champions.current.facts()["weights_sha256"]
-    if held != said.deployed_sha256:
-        what = f"the champion's weights are {str(said.deployed_sha256)[:12]} here and {held[:12]} in the registry"
-        raise DataError(what, where=report, remedy="run `dvc repro -f promote`")
-    return champions
 
 
 def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], float]:

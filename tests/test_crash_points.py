@@ -14,6 +14,7 @@ from stages.common.runtime import kill_points
 from tests.support import lives, preloaded
 from tests.support.counts import FULL, told
 
+ROOT = Path(__file__).parent.parent
 SEALED = ("before_manifest", "after_manifest", "before_rename", "after_rename")
 POINTS = (
     *(f"checkpoint:{point}" for point in ("after_weights", "after_optimizer", *SEALED, "after_rotate")),
@@ -28,10 +29,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(3600)]
 
 def test_every_point_of_the_code_is_in_the_list() -> None:
     found = set()
-    for file in (
-        Path(kill_points.__file__).parent / name for name in ("checkpoints.py", "resumable.py", "training.py")
-    ):
-        found |= set(re.findall(r"crash\.point\(f?\"([\w{}:]+)\"", file.read_text(encoding="utf-8")))
+    for package in ("core", "training", "ppo"):
+        for file in (ROOT / "stages/common" / package).glob("*.py"):
+            found |= set(re.findall(r"kill_points\.point\(f?\"([\w{}:]+)\"", file.read_text(encoding="utf-8")))
     expanded = {point.replace("{kind}", kind) for point in found for kind in ("checkpoint", "epoch")}
     assert expanded == set(POINTS)
 

@@ -19,7 +19,7 @@ import pytest
 
 from stages import deploy, promote
 from stages.common.core import chat, models
-from stages.common.release import aliases, promoted, registry
+from stages.common.release import aliases, registry
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.serving.engine.champions import facts, fingerprint
@@ -118,16 +118,6 @@ def test_weights_that_wait_for_their_first_review_do_not_stop_the_pipeline(
     deployed = json.loads(REPORT.read_text(encoding="utf-8"))
     assert deployed["weights_sha256"] == promoted["weights_sha256"] and len(deployed["answers"]) == 2
     assert logs.key_figure[0].startswith("version 1 answers")
-
-
-def test_the_name_to_serve_comes_from_the_promotion_s_params(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert promoted.registered_name() == "lathe"
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("deploy:\n  canned: [hello]\n")
-    with pytest.raises(ParamsError, match=r"missing key 'promote\.name'"):
-        promoted.registered_name()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -22,13 +22,11 @@ from stages.common.ppo.actor_critic import Episodes
 from stages.common.ppo.kl import kl_k1
 from stages.common.ppo.rollouts import Rollout, figures, gathered
 from stages.common.ppo.schedule import Schedule
+from stages.common.ppo.settings import Settings
 from stages.common.reward import scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested
 from stages.common.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from stages.common.ppo.setup import Settings
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -51,7 +49,7 @@ class Quiet(Progress):
 class Collector:
     """Answers prompts with the policy of an `ActorCritic` and reads the answers with the three other models."""
 
-    settings: "Settings"
+    settings: Settings
     schedule: Schedule
     reward: Any
     reference: Any | None

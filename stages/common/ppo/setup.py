@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, models
 from stages.common.finetuning import lora
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
+from stages.common.ppo.settings import Settings
 from stages.common.reward import calibration, scoring
 
 if TYPE_CHECKING:
@@ -15,30 +16,6 @@ if TYPE_CHECKING:
     from stages.common.ppo.collector import Collector
     from stages.common.tracking.run import Run
     from stages.common.training.packed_blocks import Blocks
-
-
-class Settings(Protocol):
-    """What rollouts, trainer and report read of the stage's `Params`, where each has its docstring."""
-
-    keep_checkpoints: int
-    lora: dict[str, Any] | None
-    max_tokens: int
-    max_new_tokens: int
-    temperature: float
-    rollout_batch_size: int
-    demonstrations: int
-    gamma: float
-    gae_lambda: float
-    reward_clip: float
-    end_penalty: float
-    clip: float
-    value_clip: float | None
-    value_warmup: int
-    value_weight: float
-    kl_stop: float
-    ptx_weight: float
-    ptx_blocks: int
-    average_decay: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,13 @@ class Promotion(BaseModel):
         """Weights that are to answer: the champion's, or where there is none those that wait, once approved."""
         return self.champion_sha256 or (self.weights_sha256 if self.decision == "pending" else None)
 
+    def check(self, held: str, report: Path) -> None:
+        """Raise DataError when the registry's champion has other weights than the `report` says."""
+        if held != self.deployed_sha256:
+            here = str(self.deployed_sha256)[:12]
+            what = f"the champion's weights are {here} here and {held[:12]} in the registry"
+            raise DataError(what, where=report, remedy="run `dvc repro -f promote`")
+
 
 def read(path: Path) -> Promotion:
     """Return the promotion's report. Raises DataError when it is missing, malformed, or nothing is to be deployed."""
