@@ -7,9 +7,10 @@ win rates against one candidate, and what each stage gained and forgot, with 95 
 import csv
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+from markupsafe import Markup
 from pydantic import NonNegativeInt
 
 from stages.common.core import params
@@ -17,7 +18,7 @@ from stages.common.evaluation import compare, results
 from stages.common.evaluation.compare import Wins
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
-from stages.common.report import charts, layout, sections
+from stages.common.report import charts, sections
 from stages.common.report.charts import Point
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
@@ -103,64 +104,61 @@ def render(
     settings: Params,
 ) -> str:
     """Return the page."""
-    return layout.page(
-        "Lathe: review",
-        sections.lead(against, wins),
-        [
-            ("Exact match by group", sections.accuracy(candidates)),
-            (f"Win rate against {against}", sections.win_rates(against, wins)),
-            ("Worked examples", sections.worked_examples(candidates)),
-            ("Refusals, honesty, variety", sections.behaviour(candidates)),
-            ("Gained and forgotten", sections.forgetting(changes)),
-            ("SFT by epoch", selected(drawn.selection) if drawn.selection else ""),
-            ("Reward against KL", learnt(drawn.rounds) if drawn.rounds else ""),
-            ("Loss curves", trained(drawn.curves)),
-            ("Where they differ", sections.examples(candidates, settings.examples_per_group)),
-        ],
+    return sections.page(
+        candidates,
+        wins,
+        settings.examples_per_group,
+        against=against,
+        changes=changes,
+        selected=selected(drawn.selection) if drawn.selection else [],
+        rounds=learnt(drawn.rounds) if drawn.rounds else {"charts": []},
+        trained=trained(drawn.curves),
     )
 
 
-def selected(path: Path) -> str:
+def selected(path: Path) -> list[Markup]:
     """Return validation loss and reward by SFT epoch, side by side."""
     rows = _floats(path)
     losses = [Point(row["epoch"], *[row["eval_loss"]] * 3) for row in rows]
     rewards = [Point(row["epoch"], row["reward"], row["low"], row["high"]) for row in rows]
-    drawn = (
-        charts.lines({"loss": losses}, "validation loss"),
-        charts.lines({"reward": rewards}, "reward, held-out prompts"),
-    )
-    return f'<div class="row">{"".join(drawn)}</div>'
+    colours = charts.colours(["loss", "reward"])
+    return [
+        charts.lines({"loss": losses}, colours, "validation loss"),
+        charts.lines({"reward": rewards}, colours, "reward, held-out prompts"),
+    ]
 
 
-def learnt(folder: Path) -> str:
+def learnt(folder: Path) -> dict[str, Any]:
     """Return PPO's reward by step, and against the KL it was bought with, of every round."""
-    files = sorted(folder.glob("*.csv"))
-    tables = {file.stem: _floats(file) for file in files}
-    drawn = "".join(
+    tables = {file.stem: _floats(file) for file in sorted(folder.glob("*.csv"))}
+    colours = charts.colours(list(tables))
+    drawn = [
         charts.lines(
-            {name: [Point(row[x], *[row["reward"]] * 3) for row in rows] for name, rows in tables.items()}, title
+            {name: [Point(row[x], *[row["reward"]] * 3) for row in rows] for name, rows in tables.items()},
+            colours,
+            title,
         )
         for x, title in (("step", "reward by step"), ("kl", "reward by KL, nats a sequence"))
-    )
-    return f'{charts.legend(list(tables))}<div class="row">{drawn}</div>'
+    ]
+    return {"colours": colours, "charts": drawn}
 
 
-def trained(paths: list[Path]) -> str:
+def trained(paths: list[Path]) -> dict[str, Any]:
     """Return the loss curves of all trainers."""
-    drawn = "".join(curve(path) for path in paths)
-    return f'{charts.legend(["training", "validation"])}<div class="row">{drawn}</div>' if drawn else ""
+    colours = charts.colours(["training", "validation"])
+    return {"colours": colours, "charts": [curve(path, colours) for path in paths]}
 
 
-def curve(path: Path) -> str:
+def curve(path: Path, colours: dict[str, str]) -> Markup:
     """Return a trainer's loss over steps, and its validation loss at each epoch's end."""
     with path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
     series = {
-        key: [Point(float(row["step"]), *[float(row[key])] * 3) for row in rows if row.get(key)]
-        for key in ("loss", "eval_loss")
+        name: charts.thinned([Point(float(row["step"]), *[float(row[key])] * 3) for row in rows if row.get(key)])
+        for name, key in (("training", "loss"), ("validation", "eval_loss"))
     }
     title = " ".join(path.with_suffix("").parts[1:]) or path.stem  # reports/reward/r1.csv: reward r1
-    return charts.lines({key: charts.thinned(points) for key, points in series.items()}, title)
+    return charts.lines(series, colours, title)
 
 
 def write(
