@@ -49,17 +49,18 @@ NUMBERING = re.compile(
 )
 
 _CHINA = rf"(?:(?:\+|00)?86{GROUPS}?)?"
-MOBILE = re.compile(rf"{NO_WORD_BEFORE}(?<!\d\.){_CHINA}1[3-9]\d({GROUPS}?)\d{{4}}\1\d{{4}}{NO_NUMBER_AFTER}")
+MOBILE = re.compile(rf"{NO_WORD_BEFORE}(?<!\d\.)(?<!\+){_CHINA}1[3-9]\d({GROUPS}?)\d{{4}}\1\d{{4}}{NO_NUMBER_AFTER}")
 LAND_LINE = re.compile(
     rf"{NO_WORD_BEFORE}(?<!\d[.-]){_CHINA}(?:[(（]0\d{{2,3}}[)）]{GROUPS}?|0(?:10|2\d|[3-9]\d\d){GROUPS})"
     rf"\d{{3,4}}{GROUPS}?\d{{4}}(?:(?:-|转)\d{{1,6}})?(?![\dA-Za-z])"
 )
 HOTLINE = re.compile(rf"{NO_WORD_BEFORE}(?<!-)[48]00{GROUPS}\d{{3,4}}{GROUPS}\d{{3,4}}(?![\dA-Za-z]|-\d)")
 AMERICAN = re.compile(
-    r"(?<![A-Za-z0-9_.-])(?:\+?1[-. ]?)?(?:\(\d{3}\)[ -]?\d{3}[-. ]|\d{3}([-.])\d{3}\1)\d{4}(?![\dA-Za-z]|[-.]\d)"
+    r"(?<![A-Za-z0-9_.-])(?<!\+\d )(?<!\+\d\d )(?<!\+\d\d\d )"
+    r"(?:\+?1[-. ]?)?(?:\(\d{3}\)[ -]?\d{3}[-. ]|\d{3}([-.])\d{3}\1)\d{4}(?![\dA-Za-z]|[-.]\d)"
 )
 INTERNATIONAL = re.compile(
-    rf"(?<![A-Za-z0-9_+.])(?:\+|00(?=[1-9]\d{{0,2}}{GROUPS}))[1-9](?:{GROUPS}?(?:\(\d{{1,4}}\)|\d)){{7,14}}"
+    rf"(?<![A-Za-z0-9_+.])(?:\+|00(?=[1-9]\d{{0,2}}{GROUPS}))[1-9](?:{GROUPS}?(?:\(\d{{1,4}}\)|\d)){{7,14}}(?:转\d{{1,6}})?"
     + NO_NUMBER_AFTER
 )
 LABELLED = re.compile(
@@ -126,7 +127,7 @@ def _numbers(text: str) -> Iterator[Span]:
     yield from _found(IDENTITY, "id", text, lambda match: written(match) and chinese_identity(match[0]))
     yield from _found(CARD, "card", text, lambda match: written(match) and _card(match))
     yield from _found(SOCIAL, "id", text, lambda match: written(match) and not _counted(match))
-    for pattern in (MOBILE, LAND_LINE, HOTLINE, AMERICAN, INTERNATIONAL):
+    for pattern in (MOBILE, AMERICAN, INTERNATIONAL, LAND_LINE, HOTLINE):
         yield from _found(pattern, "phone", text, lambda match: written(match) and _phone(match))
     yield from _found(LABELLED, "phone", text, written, group=1)
 
