@@ -18,7 +18,7 @@ from stages.curate import Params, curate, publish
 ROOT = Path(__file__).parent.parent
 TARGET = 0.95
 JUNK = ("spam", "gibberish", "boilerplate")
-PLACEHOLDERS = ("[MAIL]", "[PHONE]", "[ID]", "[CARD]", "[IP]", "[KEY]")
+PLACEHOLDERS = ("[MAIL]", "[PHONE]", "[ID]", "[CARD]", "[IBAN]", "[IP]", "[KEY]")
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Personal data replaced by typed placeholders: addresses, numbers of people and of cards, and secret keys.
+"""Personal data replaced by typed placeholders: addresses, numbers of people, cards and accounts, and secret keys.
 
 Every pattern begins where nothing like it stands before, and repeats a bounded number of times (or possessively), so
 the time is linear in the text's length, whatever the text.
