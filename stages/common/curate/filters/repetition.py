@@ -1,4 +1,4 @@
-"""How much of a text says again what it said before, after Gopher (Rae et al. 2021, table A1).
+"""How much of a text says again what it said before, after Gopher (Rae et al. 2021, table A1), counted by datatrove.
 
 Gopher's shares of 2- to 10-grams are made for web pages. Lists of questions, tables and dictionaries repeat short
 phrases by nature, so here short ones count only where one phrase fills the text, and otherwise long ones.
@@ -7,6 +7,8 @@ phrases by nature, so here short ones count only where one phrase fills the text
 import re
 from collections import Counter
 from collections.abc import Sequence
+
+from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate, find_duplicates
 
 PHRASE, PASSAGE = 3, 15
 SHORTEST_LINE = 6
@@ -25,27 +27,12 @@ def phrase_share(units: Sequence[str]) -> float:
     return number * sum(map(len, phrase)) / sum(map(len, units)) if number > 2 else 0.0
 
 
-def passage_share(units: Sequence[str]) -> float:
+def passage_share(units: list[str]) -> float:
     """Return the share of characters in passages of fifteen units that stood before."""
-    seen: set[tuple[str, ...]] = set()
-    place, again = 0, 0
-    while place <= len(units) - PASSAGE:
-        passage = tuple(units[place : place + PASSAGE])
-        if passage in seen:
-            again, place = again + sum(map(len, passage)), place + PASSAGE
-        else:
-            seen.add(passage)
-            place += 1
-    return again / max(sum(map(len, units)), 1)
+    return find_all_duplicate(units, PASSAGE) / max(sum(map(len, units)), 1)
 
 
 def _again(parts: Sequence[str]) -> float:
-    seen: set[str] = set()
-    again, total = 0, 0
-    for part in parts:
-        line = part.strip()
-        total += len(line)
-        if line in seen and len(line) >= SHORTEST_LINE:
-            again += len(line)
-        seen.add(line)
-    return again / max(total, 1)
+    lines = [part.strip() for part in parts]
+    _, characters = find_duplicates([line for line in lines if len(line) >= SHORTEST_LINE])
+    return characters / max(sum(map(len, lines)), 1)
