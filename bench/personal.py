@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 import typer
 
-from stages.common.curate import personal, personal_kinds
-from stages.common.curate.personal_kinds import Span
+from stages.common.curate.filters import personal, personal_kinds
+from stages.common.curate.filters.pii_patterns import Span
 from stages.common.records import Record, Shape
 from tests.common.curate import demo_world
 from tests.common.curate.test_personal import KEPT, REPLACED

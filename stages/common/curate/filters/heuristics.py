@@ -20,19 +20,19 @@ CAUTION = 1.5
 
 
 class Rules(StageParams):
-    """How much of each sign is too much."""
+    """How much of each sign is too much; what datatrove has too is named as there (docs/libraries.md)."""
 
     enabled: bool = True
     """False: no document is dropped by these rules."""
-    fewest_units: NonNegativeInt = 5
-    """Words, numbers and Chinese characters a document must have."""
+    min_doc_words: NonNegativeInt = 5
+    """Words, numbers and Chinese characters a document must have (Gopher's 50 loses 4 in 10 good texts)."""
     symbols: Share = 0.55
     """Share of signs that are neither letters, digits nor common punctuation (Gopher counts # and … by word)."""
     entropy_bits: NonNegativeFloat = 1.8
     """Least entropy of the characters; one repeated has 0, English about 4, DNA 2."""
     stretched: Share = 0.4
     """Share of letters in runs of four and more of the same."""
-    word_characters: NonNegativeFloat = 25.0
+    max_avg_word_length: NonNegativeFloat = 25.0
     """Mean length of words (Gopher's 10 loses lists of chemicals)."""
     odd_pairs: Share = 0.4
     """Share of letter pairs that English hardly has; letter salad has 0.5 and more, Polish 0.3."""
@@ -46,20 +46,20 @@ class Rules(StageParams):
     """Least share of the most frequent Chinese characters, in text that runs on without punctuation."""
     advertising: NonNegativeFloat = 2.4
     """Sum of weak signs (calls, prices, contacts, shouting, …; at most 9.5) from which a text is an advertisement."""
-    fill_in: Share = 0.3
-    """Share of `lorem ipsum`."""
+    lorem_ipsum: Share = 0.3
+    """Share of `lorem ipsum` (C4 drops every page with it)."""
     scripts: Share = 0.6
-    """Share of lines of a page's scripts and styles."""
+    """Share of lines of a page's scripts and styles (C4 drops every page with a curly bracket)."""
     notices: Share = 0.6
     """Share of notices about cookies, rights, subscriptions and the like."""
     menus: Share = 0.5
     """Share of items of menus and navigation."""
-    repeated_lines: Share = 0.3
-    """Share of characters in lines or sentences that stood before (Gopher)."""
-    repeated_passages: Share = 0.3
-    """Share of characters in passages of fifteen units that stood before."""
-    repeated_phrase: Share = 0.6
+    dup_line_char_frac: Share = 0.3
+    """Share of characters in lines or sentences that stood before (Gopher's 0.2 loses songs and verse)."""
+    top_3_gram: Share = 0.6
     """Share of characters in the most frequent phrase of three units (Gopher's 0.18 loses lists of questions)."""
+    dup_15_gram: Share = 0.3
+    """Share of characters in passages of fifteen units that stood before (Gopher's 10-grams lose lists)."""
 
 
 def fault(text: str, language: str, rules: Rules) -> str:
@@ -73,7 +73,7 @@ def fault(text: str, language: str, rules: Rules) -> str:
     if is_gibberish(text, rules):
         return "gibberish"
     parts, reading = units(text), phrase_lists.read(text)
-    if len(parts) < rules.fewest_units:
+    if len(parts) < rules.min_doc_words:
         return "too_short"
     if spam.score(reading) >= rules.advertising * (1 if language in LANGUAGES else CAUTION):
         return "spam"
@@ -88,7 +88,7 @@ def is_gibberish(text: str, rules: Rules) -> bool:
         gibberish.symbol_share(text) > rules.symbols
         or gibberish.entropy(text) < rules.entropy_bits
         or gibberish.run_share(text) > rules.stretched
-        or gibberish.mean_word_length(text) > rules.word_characters
+        or gibberish.mean_word_length(text) > rules.max_avg_word_length
         or gibberish.mojibake_share(text) > rules.mojibake
         or gibberish.mixed_share(text) > rules.mixed_words
         or gibberish.odd_pair_share(text) > rules.odd_pairs
@@ -100,7 +100,7 @@ def is_gibberish(text: str, rules: Rules) -> bool:
 def is_boilerplate(reading: Reading, rules: Rules) -> bool:
     """Whether most of the text is what surrounds the text of a web page."""
     return (
-        boilerplate.fill_in_share(reading.text) > rules.fill_in
+        boilerplate.fill_in_share(reading.text) > rules.lorem_ipsum
         or boilerplate.script_share(reading.text) > rules.scripts
         or boilerplate.notice_share(reading) > rules.notices
         or boilerplate.menu_share(reading) > rules.menus
@@ -110,7 +110,7 @@ def is_boilerplate(reading: Reading, rules: Rules) -> bool:
 def is_repetitive(text: str, parts: list[str], rules: Rules) -> bool:
     """Whether much of the text (`parts` are its units) stood in it before."""
     return (
-        repetition.line_share(text) > rules.repeated_lines
-        or repetition.phrase_share(parts) > rules.repeated_phrase
-        or repetition.passage_share(parts) > rules.repeated_passages
+        repetition.line_share(text) > rules.dup_line_char_frac
+        or repetition.phrase_share(parts) > rules.top_3_gram
+        or repetition.passage_share(parts) > rules.dup_15_gram
     )

@@ -191,7 +191,7 @@ def test_shares_of_boilerplate_by_hand() -> None:
 def test_too_short_and_switched_off() -> None:
     assert why("Too short.") == "too_short" and why("很短") == "too_short" and why("") == "too_short"
     assert why("Ne is neon, element 10") == ""
-    assert why("", Rules(enabled=False)) == "" and why("a b c", Rules(fewest_units=3)) == ""
+    assert why("", Rules(enabled=False)) == "" and why("a b c", Rules(min_doc_words=3)) == ""
 
 
 def test_another_language_needs_more_signs_of_an_advertisement() -> None:
