@@ -16,16 +16,16 @@ from unittest.mock import patch
 
 import typer
 
-from stages.common.curate.filters import personal, personal_kinds
+from stages.common.core.records import Record, Shape
+from stages.common.curate.filters import pii, pii_patterns
 from stages.common.curate.filters.pii_patterns import Span
-from stages.common.records import Record, Shape
-from tests.common.curate import demo_world
-from tests.common.curate.test_personal import KEPT, REPLACED
+from tests.common.curate.filters.test_pii import KEPT, REPLACED
+from tests.support import demo_world
 
 Find = Callable[[str], Iterator[Span]]
 SENTENCES = ("You can reach us at {} on weekdays.", "请在工作日拨打{}联系我们。")
 REGIONS = ("CN", "US")
-PATTERNS = personal_kinds._numbers
+PATTERNS = pii_patterns._numbers
 COLUMNS = ("of planted", "other hits", "of examples", "false of kept", "of regions", "speed")
 
 
@@ -39,7 +39,7 @@ def finds(text: str, leniency: int, context: bool) -> Iterator[Span]:
     from phonenumbers import PhoneNumberMatcher  # type: ignore[import-not-found]
 
     yield from others(text)
-    links = [match.span() for match in personal_kinds.URL.finditer(text)] if context else []
+    links = [match.span() for match in pii_patterns.URL.finditer(text)] if context else []
     for region in REGIONS:
         for hit in PhoneNumberMatcher(text, region, leniency, max_tries=65_535):
             place = bisect_left(links, (hit.start + 1,))
@@ -49,8 +49,8 @@ def finds(text: str, leniency: int, context: bool) -> Iterator[Span]:
 
 
 def counted(text: str, start: int, end: int) -> bool:
-    before = personal_kinds.OPERATOR_BEFORE.search(text[max(start - 8, 0) : start])
-    return bool(before or personal_kinds.OPERATOR_AFTER.match(text, end))
+    before = pii_patterns.OPERATOR_BEFORE.search(text[max(start - 8, 0) : start])
+    return bool(before or pii_patterns.OPERATOR_AFTER.match(text, end))
 
 
 def confirms(text: str, check: Callable[[Any], bool]) -> Iterator[Span]:
@@ -82,16 +82,16 @@ def examples() -> list[str]:
 
 def planted() -> list[tuple[Shape, Record, Record]]:
     """Every record of the demo with what the patterns make of it, which the tests hold to be right."""
-    return [(one.shape, one.record, personal.scrub_record(one.shape, one.record)[0]) for one in demo_world.build(1)]
+    return [(one.shape, one.record, pii.scrub_record(one.shape, one.record)[0]) for one in demo_world.build(1)]
 
 
 def quality(records: list[tuple[Shape, Record, Record]], numbers: list[str]) -> tuple[str, ...]:
-    """Return recall and false hits of what `personal_kinds._numbers` is now."""
-    gone = [personal.scrub_record(shape, record)[0] == clean for shape, record, clean in records if clean != record]
-    wrong = sum(personal.scrub_record(shape, record)[1].total() for shape, record, clean in records if clean == record)
-    whole = sum(personal.scrub(text)[0] == expected for text, expected in REPLACED)
-    false = sum(personal.scrub(text)[1].total() for text in KEPT)
-    abroad = [personal.scrub(said.format(it))[0] == said.format("[PHONE]") for it in numbers for said in SENTENCES]
+    """Return recall and false hits of what `pii_patterns._numbers` is now."""
+    gone = [pii.scrub_record(shape, record)[0] == clean for shape, record, clean in records if clean != record]
+    wrong = sum(pii.scrub_record(shape, record)[1].total() for shape, record, clean in records if clean == record)
+    whole = sum(pii.scrub(text)[0] == expected for text, expected in REPLACED)
+    false = sum(pii.scrub(text)[1].total() for text in KEPT)
+    abroad = [pii.scrub(said.format(it))[0] == said.format("[PHONE]") for it in numbers for said in SENTENCES]
     shown = [f"{sum(found)}/{len(found)}" for found in (gone, abroad)]
     return shown[0], str(wrong), f"{whole}/{len(REPLACED)}", str(false), shown[1]
 
@@ -99,7 +99,7 @@ def quality(records: list[tuple[Shape, Record, Record]], numbers: list[str]) -> 
 def seconds(texts: list[str]) -> float:
     started = time.process_time()
     for text in texts:
-        personal.scrub(text)
+        pii.scrub(text)
     return time.process_time() - started
 
 
@@ -126,11 +126,11 @@ def main(rounds: Annotated[int, typer.Option(help="Interleaved rounds; the faste
     fastest = dict.fromkeys(found, float("inf"))
     for _ in range(rounds):
         for name, way in found.items():
-            with patch.object(personal_kinds, "_numbers", way):
+            with patch.object(pii_patterns, "_numbers", way):
                 fastest[name] = min(fastest[name], seconds(texts))
     print(f"{'':<37}" + "".join(f"{column:>15}" for column in COLUMNS))
     for name, way in found.items():
-        with patch.object(personal_kinds, "_numbers", way):
+        with patch.object(pii_patterns, "_numbers", way):
             cells = (*quality(records, numbers), f"{fastest['patterns'] / fastest[name]:.2f}")
         print(f"{name:<37}" + "".join(f"{cell:>15}" for cell in cells), flush=True)
 

@@ -1,19 +1,28 @@
 """Whether a document reads like text: rules after Gopher (Rae et al. 2021) and C4 (Raffel et al. 2020).
 
 For English and Chinese. Both papers' rules are for long web pages; these keep what a domain corpus is made of as well:
-headings, lists of questions, definitions, manuals, verse, and code within text.
+headings, lists of questions, definitions, manuals, verse, and code within text. Gopher's shares of
+2- to 10-grams (table A1) are made for web pages. Lists of questions, tables and dictionaries repeat
+short phrases by nature, so here short ones count only where one phrase fills the text, and
+otherwise long ones; datatrove's functions count them.
 """
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from stages.common.core.params import StageParams
-from stages.common.curate.filters import boilerplate, gibberish, phrase_lists, repetition, spam
+from stages.common.curate.filters import boilerplate, gibberish, phrase_lists, spam
 from stages.common.curate.filters.phrase_lists import Reading
 from stages.common.text.units import units
 
 Share = Annotated[float, Field(ge=0, le=1)]
+PHRASE, PASSAGE = 3, 15
+SHORTEST_LINE = 6
+SENTENCES = re.compile(r"[^\n.!?。！？；;]+[.!?。！？；;]*")
 LANGUAGES = ("en", "zh", "und")
 CAUTION = 1.5
 """How many times the signs of an advertisement another language needs: some of them it has in common with English."""
@@ -110,7 +119,34 @@ def is_boilerplate(reading: Reading, rules: Rules) -> bool:
 def is_repetitive(text: str, parts: list[str], rules: Rules) -> bool:
     """Whether much of the text (`parts` are its units) stood in it before."""
     return (
-        repetition.line_share(text) > rules.dup_line_char_frac
-        or repetition.phrase_share(parts) > rules.top_3_gram
-        or repetition.passage_share(parts) > rules.dup_15_gram
+        line_share(text) > rules.dup_line_char_frac
+        or phrase_share(parts) > rules.top_3_gram
+        or passage_share(parts) > rules.dup_15_gram
     )
+
+
+def line_share(text: str) -> float:
+    """Return the share of characters in lines, or in sentences, that stood before; very short ones may come again."""
+    return max(_again(text.split("\n")), _again(SENTENCES.findall(text)))
+
+
+def phrase_share(units: Sequence[str]) -> float:
+    """Return the share of characters in the most frequent phrase of three units; above 1 where it overlaps itself."""
+    counts = Counter(zip(*(units[start:] for start in range(PHRASE)), strict=False))
+    phrase, number = max(counts.items(), key=lambda item: item[1], default=((), 0))
+    return number * sum(map(len, phrase)) / sum(map(len, units)) if number > 2 else 0.0
+
+
+def passage_share(units: list[str]) -> float:
+    """Return the share of characters in passages of fifteen units that stood before."""
+    from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate
+
+    return find_all_duplicate(units, PASSAGE) / max(sum(map(len, units)), 1)
+
+
+def _again(parts: Sequence[str]) -> float:
+    from datatrove.pipeline.filters.gopher_repetition_filter import find_duplicates
+
+    lines = [part.strip() for part in parts]
+    _, characters = find_duplicates([line for line in lines if len(line) >= SHORTEST_LINE])
+    return characters / max(sum(map(len, lines)), 1)

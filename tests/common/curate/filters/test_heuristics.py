@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.curate.filters import boilerplate, gibberish, phrase_lists, repetition
+from stages.common.curate.filters import boilerplate, gibberish, heuristics, phrase_lists
 from stages.common.curate.filters.heuristics import Rules, fault
 from stages.common.curate.filters.language import detect
 from stages.common.curate.filters.spam import score, signs
@@ -163,13 +163,13 @@ def test_shares_of_characters_by_hand() -> None:
 
 
 def test_repetition_by_hand() -> None:
-    assert repetition.line_share("one line\nanother\none line\n") == pytest.approx(8 / 23)
-    assert repetition.line_share("yes\nno\nyes\nno") == 0  # short answers may come again
-    assert repetition.phrase_share(["a", "b", "c"] * 4) == 1
-    assert repetition.phrase_share(["a", "b", "c", "d"]) == 0
+    assert heuristics.line_share("one line\nanother\none line\n") == pytest.approx(8 / 23)
+    assert heuristics.line_share("yes\nno\nyes\nno") == 0  # short answers may come again
+    assert heuristics.phrase_share(["a", "b", "c"] * 4) == 1
+    assert heuristics.phrase_share(["a", "b", "c", "d"]) == 0
     letters = [chr(97 + place) for place in range(15)]
-    assert repetition.passage_share([*letters, *letters]) == 0.5
-    assert repetition.passage_share(letters) == 0 and repetition.passage_share([]) == 0
+    assert heuristics.passage_share([*letters, *letters]) == 0.5
+    assert heuristics.passage_share(letters) == 0 and heuristics.passage_share([]) == 0
 
 
 def test_shares_of_boilerplate_by_hand() -> None:
@@ -219,7 +219,7 @@ def test_time_is_linear(part: str) -> None:
             boilerplate.notice_share(reading),
             boilerplate.menu_share(reading),
         )
-        repetition.line_share(text), repetition.phrase_share(words), repetition.passage_share(words)
+        heuristics.line_share(text), heuristics.phrase_share(words), heuristics.passage_share(words)
         why(text)
         times.append(time.process_time() - started)
     assert times[1] < 30 * max(times[0], 0.02), times

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from stages.common.core.records import Record, message
 from stages.common.curate.filters.pii import scrub, scrub_json, scrub_record
-from stages.common.curate.filters.pii_patterns import chinese_identity, luhn
 from tests.support import demo_world
 from tests.support.real_data import REAL, needs_real_data
 
