@@ -64,11 +64,11 @@ class Rules(StageParams):
     menus: Share = 0.5
     """Share of items of menus and navigation."""
     dup_line_char_frac: Share = 0.3
-    """Share of characters in lines or sentences that stood before (Gopher's 0.2 loses songs and verse)."""
+    """Share of characters in lines or sentences that stood before (Gopher's 0.2 loses songs)."""
     top_3_gram: Share = 0.6
     """Share of characters in the most frequent phrase of three units (Gopher's 0.18 loses lists of questions)."""
     dup_15_gram: Share = 0.3
-    """Share of characters in passages of fifteen units that stood before (Gopher's 10-grams lose lists)."""
+    """Share of characters in passages of fifteen units that stood before (Gopher's 0.1 of ten loses lists)."""
 
 
 def fault(text: str, language: str, rules: Rules) -> str:
