@@ -25,10 +25,10 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.utils.word_tokenizers import WordTokenizer, load_word_tokenizer
 
-from stages.common.content import normalise
-from stages.common.curate import advertising, boilerplate, cues, gibberish, heuristics, language, repetition
-from stages.common.curate.units import units
-from tests.common.curate.test_heuristics import HANDWRITTEN, documents
+from stages.common.curate.filters import boilerplate, gibberish, heuristics, language, phrase_lists, spam
+from stages.common.text.normalisation import normalise
+from stages.common.text.units import units
+from tests.common.curate.filters.test_heuristics import HANDWRITTEN, documents
 
 Text = tuple[str, str, str]  # kind, language, text
 Rule = Callable[[Text], bool]
@@ -88,7 +88,7 @@ def texts(good: list[Path]) -> list[Text]:
         lines = file.read_text(encoding="utf-8").splitlines()
         joined = (normalise("\n".join(lines[start : start + LINES])) for start in range(0, len(lines), LINES))
         found += [("good", text) for text in joined if len(text) > 100]
-    return [(kind, "zh" if cues.HAN.search(text) else "en", text) for kind, text in found]
+    return [(kind, "zh" if phrase_lists.HAN.search(text) else "en", text) for kind, text in found]
 
 
 def ours() -> dict[str, Rule]:
@@ -99,12 +99,12 @@ def ours() -> dict[str, Rule]:
         "max_avg_word_length": gibberish.mean_word_length, "mixed_words": gibberish.mixed_share,
         "odd_pairs": gibberish.odd_pair_share, "rare_characters": gibberish.rare_han_share,
         "lorem_ipsum": boilerplate.fill_in_share, "scripts": boilerplate.script_share,
-        "advertising": lambda text: advertising.score(cues.read(text)),
-        "notices": lambda text: boilerplate.notice_share(cues.read(text)),
-        "menus": lambda text: boilerplate.menu_share(cues.read(text)),
-        "dup_line_char_frac": repetition.line_share,
-        "top_3_gram": lambda text: repetition.phrase_share(units(text)),
-        "dup_15_gram": lambda text: repetition.passage_share(units(text)),
+        "advertising": lambda text: spam.score(phrase_lists.read(text)),
+        "notices": lambda text: boilerplate.notice_share(phrase_lists.read(text)),
+        "menus": lambda text: boilerplate.menu_share(phrase_lists.read(text)),
+        "dup_line_char_frac": heuristics.line_share,
+        "top_3_gram": lambda text: heuristics.phrase_share(units(text)),
+        "dup_15_gram": lambda text: heuristics.passage_share(units(text)),
     }  # fmt: skip
     least: dict[str, Callable[[str], float]] = {
         "min_doc_words": lambda text: float(len(units(text))), "entropy_bits": gibberish.entropy,
