@@ -1,8 +1,10 @@
-"""`curate` whole, as the pipeline runs it: documents a second, and peak memory at ten times the data.
+"""`curate` whole, as the pipeline runs it: documents a second, and peak memory at ten times the
+data.
 
-Writes random prose (words as frequent as in a natural language, function words between them; some of it copied, edited,
-with personal data, or junk), half of it in a trusted source, and runs `python -m stages.curate` on it with one worker a
-core. Peak memory is the sum over the stage's whole process tree, shared pages counted once (PSS).
+Writes random prose (words as frequent as in a natural language, function words between them; some
+of it copied, edited, with personal data, or junk), half of it in a trusted source, and runs `python
+-m stages.curate` on it with one worker a core. Peak memory is the sum over the stage's whole
+process tree, shared pages counted once (PSS).
 
     python -m bench.curate
     python -m bench.curate --documents 8000 --per-task 2000
@@ -47,7 +49,9 @@ curate:
 
 
 def documents(count: int, seed: int = 1) -> Iterator[Record]:
-    """Yield `count` documents; of 100, 5 are copies, 5 near copies, 3 have a mail address, 2 are junk."""
+    """Yield `count` documents; of 100, 5 are copies, 5 near copies, 3 have a mail address, 2 are
+    junk.
+    """
     rng = random.Random(seed)
     words = ["".join(rng.choices("etaoinshrdlucmfwy", k=rng.randint(3, 9))) for _ in range(VOCABULARY)]
     weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(VOCABULARY)))

@@ -1,8 +1,10 @@
-"""Every document rule of `curate` and of datatrove's filters by itself, in one run: what it drops, and its speed.
+"""Every document rule of `curate` and of datatrove's filters by itself, in one run: what it drops,
+and its speed.
 
-The texts are the demo's documents with what was planted in them, the handwritten ones of the tests, and, as good text,
-the files given with --good (four lines a document). datatrove gets words and sentences from patterns; with --spacy from
-its own tokenizers: `pip install spacy==3.8.18 jieba==0.42.1` first.
+The texts are the demo's documents with what was planted in them, the handwritten ones of the tests,
+and, as good text, the files given with --good (four lines a document). datatrove gets words and
+sentences from patterns; with --spacy from its own tokenizers: `pip install spacy==3.8.18
+jieba==0.42.1` first.
 
     python -m bench.document_rules
 """
@@ -130,7 +132,9 @@ def under(share: Callable[[str], float], limit: float, text: Text) -> bool:
 
 
 def theirs(tokenizers: dict[str, WordTokenizer]) -> dict[str, Rule]:
-    """Return each rule of datatrove's filters with all others switched off, and each filter as it comes."""
+    """Return each rule of datatrove's filters with all others switched off, and each filter as it
+    comes.
+    """
     found: dict[str, Rule] = {}
     for family, (kind, off, rules) in DEFAULTS.items():
         for name, value in rules:
@@ -153,7 +157,9 @@ def main(
     spacy: Annotated[bool, typer.Option(help="datatrove's own tokenizers.")] = False,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds; the fastest of each counts.")] = 3,
 ) -> None:
-    """Print a row a rule: dropped by kind and language, and documents a second relative to all of ours together."""
+    """Print a row a rule: dropped by kind and language, and documents a second relative to all of
+    ours together.
+    """
     own: dict[str, WordTokenizer] = {"en": Patterns(), "zh": Patterns()}
     rules = ours() | theirs({"en": load_word_tokenizer("eng"), "zh": load_word_tokenizer("cmn")} if spacy else own)
     found = texts(good or [])

@@ -1,13 +1,15 @@
-"""Tokens a second of generation.decode against transformers' own `generate`, on the same prompts, in turns.
+"""Tokens a second of generation.decode against transformers' own `generate`, on the same prompts,
+in turns.
 
-512 prompts of 8 to 64 tokens, answers of at most 48, which end at any of a sixteenth of the vocabulary: most are short,
-some are cut. The model is a Llama of 4 million with weights so large that its answers look random. Only tokens of
-answers count, stop tokens among them: not padding, nor what a row makes once its answer is over. `generate` gets the
-prompts in order of length, its best batch size, found first, and there the better of its two caches. Greedy answers
-must be the same tokens on both sides.
+512 prompts of 8 to 64 tokens, answers of at most 48, which end at any of a sixteenth of the
+vocabulary: most are short, some are cut. The model is a Llama of 4 million with weights so large
+that its answers look random. Only tokens of answers count, stop tokens among them: not padding, nor
+what a row makes once its answer is over. `generate` gets the prompts in order of length, its best
+batch size, found first, and there the better of its two caches. Greedy answers must be the same
+tokens on both sides.
 
-The limit is what the matrix products with the model's weights alone allow, at the fastest number of rows and layout:
-no attention, no prompts, no choice of tokens.
+The limit is what the matrix products with the model's weights alone allow, at the fastest number of
+rows and layout: no attention, no prompts, no choice of tokens.
 
     python -m bench.generate
 """
@@ -101,7 +103,9 @@ def theirs(
 
 
 def limit(model: "PreTrainedModel", seconds: float = 1.0) -> tuple[float, int]:
-    """Return the most tokens a second that the products with the weights alone allow, and the rows of a step there."""
+    """Return the most tokens a second that the products with the weights alone allow, and the rows
+    of a step there.
+    """
     import torch
 
     weights = [module.weight.detach() for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -128,7 +132,9 @@ def speed(work: Callable[[], Answers]) -> tuple[float, Answers]:
 
 
 def searched(model: "PreTrainedModel", asked: list[list[int]], sampling: Sampling) -> tuple[int, str, int]:
-    """Print one run of each batch size; return the best size and cache of `generate`, and the best size of decode."""
+    """Print one run of each batch size; return the best size and cache of `generate`, and the best
+    size of decode.
+    """
     there = {size: speed(partial(theirs, model, asked, sampling, size, "dynamic"))[0] for size in SIZES}
     here = {size: speed(partial(ours, model, asked, sampling, size))[0] for size in SIZES}
     size, own = max(SIZES, key=lambda size: there[size]), max(SIZES, key=lambda size: here[size])

@@ -1,11 +1,13 @@
-"""Near duplicates end to end, read to write: these steps against datatrove's own MinHash blocks, on the same documents.
+"""Near duplicates end to end, read to write: these steps against datatrove's own MinHash blocks, on
+the same documents.
 
-Writes about 200 words of random text a document (words as frequent as in a natural language), of which 5 % are exact
-copies, 10 % near copies (one word in twenty replaced, lost or doubled, anywhere) and 10 % share half their text with
-another and must stay. Both sides read and write Parquet in the same tasks with the same workers and take shingles of
-three words. datatrove runs as it comes (its reader, writer and LocalPipelineExecutor) with a tokenizer that only splits
-at spaces, once with its own 14 bands of 8 (threshold 0.72), once with our bands. These steps run as in `curate`, at
-threshold 0.7.
+Writes about 200 words of random text a document (words as frequent as in a natural language), of
+which 5 % are exact copies, 10 % near copies (one word in twenty replaced, lost or doubled,
+anywhere) and 10 % share half their text with another and must stay. Both sides read and write
+Parquet in the same tasks with the same workers and take shingles of three words. datatrove runs as
+it comes (its reader, writer and LocalPipelineExecutor) with a tokenizer that only splits at spaces,
+once with its own 14 bands of 8 (threshold 0.72), once with our bands. These steps run as in
+`curate`, at threshold 0.7.
 
     python -m bench.near_duplicates                                  # speed, recall, false removals
     python -m bench.near_duplicates --memory 5000,50000,500000       # peak memory of these steps
@@ -46,7 +48,9 @@ class Outcome(NamedTuple):
 
 
 def documents(count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Yield (id, text); an id says what was planted: `near-12-7` is document 12, made from document 7 and no other."""
+    """Yield (id, text); an id says what was planted: `near-12-7` is document 12, made from document
+    7 and no other.
+    """
     vocabulary = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(VOCABULARY)]
     frequencies = list(itertools.accumulate(1 / (rank + 3) for rank in range(VOCABULARY)))
     originals: list[tuple[int, list[str]]] = []
@@ -104,7 +108,9 @@ def ids(folder: Path) -> set[str]:
 
 
 def judge(before: set[str], after: set[str], seconds: float) -> Outcome:
-    """A planted pair is caught when one of the two is left; whatever else is missing is a false removal."""
+    """A planted pair is caught when one of the two is left; whatever else is missing is a false
+    removal.
+    """
     caught = {"exact": [0, 0], "near": [0, 0]}
     gone = before - after
     for name in before:
@@ -118,7 +124,9 @@ def judge(before: set[str], after: set[str], seconds: float) -> Outcome:
 
 
 def watched(work: Callable[[], None]) -> tuple[float, float]:
-    """Run `work`; return seconds, and the largest memory (resident, MiB) of this process and its descendants."""
+    """Run `work`; return seconds, and the largest memory (resident, MiB) of this process and its
+    descendants.
+    """
     peak, done = 0.0, threading.Event()
 
     def look() -> None:

@@ -1,8 +1,10 @@
-"""Telephone numbers by our patterns and by `phonenumbers`, in one run: found, wrong, and documents a second.
+"""Telephone numbers by our patterns and by `phonenumbers`, in one run: found, wrong, and documents
+a second.
 
-What is planted in the demo's documents and conversations, the handwritten examples of the tests, and the library's own
-example numbers of every region, each in an English and a Chinese sentence. The library finds numbers by itself, or
-confirms what the patterns find. It is no dependency: `pip install phonenumbers==9.0.43` first.
+What is planted in the demo's documents and conversations, the handwritten examples of the tests,
+and the library's own example numbers of every region, each in an English and a Chinese sentence.
+The library finds numbers by itself, or confirms what the patterns find. It is no dependency: `pip
+install phonenumbers==9.0.43` first.
 
     python -m bench.personal
 """
@@ -35,7 +37,9 @@ def others(text: str) -> list[Span]:
 
 
 def finds(text: str, leniency: int, context: bool) -> Iterator[Span]:
-    """The library finds; `context`: what stands in a link or is calculated with is none, as for the patterns."""
+    """The library finds; `context`: what stands in a link or is calculated with is none, as for the
+    patterns.
+    """
     from phonenumbers import PhoneNumberMatcher  # type: ignore[import-not-found]
 
     yield from others(text)
@@ -69,7 +73,9 @@ def confirms(text: str, check: Callable[[Any], bool]) -> Iterator[Span]:
 
 
 def examples() -> list[str]:
-    """Fixed, mobile and toll-free example numbers of every region, as they are written abroad and without spaces."""
+    """Fixed, mobile and toll-free example numbers of every region, as they are written abroad and
+    without spaces.
+    """
     import phonenumbers
     from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
@@ -81,7 +87,9 @@ def examples() -> list[str]:
 
 
 def planted() -> list[tuple[Shape, Record, Record]]:
-    """Every record of the demo with what the patterns make of it, which the tests hold to be right."""
+    """Every record of the demo with what the patterns make of it, which the tests hold to
+    be right.
+    """
     return [(one.shape, one.record, pii.scrub_record(one.shape, one.record)[0]) for one in demo_world.build(1)]
 
 

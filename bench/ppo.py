@@ -1,15 +1,18 @@
-"""Episodes a second of the PPO stage's trainer against TRL 1.12's PPOTrainer, and against the matrix products alone.
+"""Episodes a second of the PPO stage's trainer against TRL 1.12's PPOTrainer, and against the
+matrix products alone.
 
     python -m bench.ppo --trl-python trl112/bin/python
 
-TRL dropped PPO in 1.13, so its side runs in an environment of its own; without it the stage alone is measured.
-Both train in turns from the same weights: a Llama of 4 million as policy and reference, as reward and as value model;
-32 episodes an update, four PPO epochs of one minibatch, up to 48 new tokens, fp32, no dropout, AdamW without clipping.
-The weights are random. The end of turn's embedding is so long that answers end at any length; both draw from the same
-distribution, but not the same answers. Prompts have 8 to 40 tokens. Building a trainer is not counted.
+TRL dropped PPO in 1.13, so its side runs in an environment of its own; without it the stage alone
+is measured. Both train in turns from the same weights: a Llama of 4 million as policy and
+reference, as reward and as value model; 32 episodes an update, four PPO epochs of one minibatch, up
+to 48 new tokens, fp32, no dropout, AdamW without clipping. The weights are random. The end of
+turn's embedding is so long that answers end at any length; both draw from the same distribution,
+but not the same answers. Prompts have 8 to 40 tokens. Building a trainer is not counted.
 
-The limit is what the products with the weights alone take, forward and where trained backward, of real tokens only and
-of the head at answer tokens only: no attention, no norms, no losses, no optimiser, no sampling.
+The limit is what the products with the weights alone take, forward and where trained backward, of
+real tokens only and of the head at answer tokens only: no attention, no norms, no losses, no
+optimiser, no sampling.
 """
 
 import json
@@ -75,7 +78,9 @@ def prepare(folder: Path, end_norm: float, updates: int, threads: int) -> dict[s
 
 
 def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Train once; return seconds, in all and by place, and what was read: lengths of prompts and of answers."""
+    """Train once; return seconds, in all and by place, and what was read: lengths of prompts and of
+    answers.
+    """
     from transformers import PrinterCallback
 
     from stages.common.ppo.collector import Collector
@@ -113,7 +118,8 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
 
 @contextmanager
 def theirs(python: Path | None, folder: Path) -> Iterator[Callable[[int], dict[str, Any]] | None]:
-    """Give what trains once, from a seed, in the other interpreter, which waits between its turns, or None without one.
+    """Give what trains once, from a seed, in the other interpreter, which waits between its turns,
+    or None without one.
 
     It raises RuntimeError, with what that process said, when it ends before its answer.
     """

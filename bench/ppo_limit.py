@@ -9,7 +9,9 @@ from stages.common.core import models
 
 
 def products(rows: int, weights: list[Any], backward: bool, seconds: float = 1.0) -> float:
-    """Return how long the products of `rows` rows with the weights take, at the faster of two layouts."""
+    """Return how long the products of `rows` rows with the weights take, at the faster of two
+    layouts.
+    """
     import torch
 
     best = float("inf")
@@ -30,9 +32,11 @@ def products(rows: int, weights: list[Any], backward: bool, seconds: float = 1.0
 
 
 def limit(folder: Path, asked: list[int], answered: list[int], *, batch: int, epochs: int) -> float:
-    """Return the seconds that the products of one update of mean size take, with its rollout and scoring.
+    """Return the seconds that the products of one update of mean size take, with its rollout and
+    scoring.
 
-    `asked`, `answered`: lengths of the prompts and answers that were read; `batch` of them make an update.
+    `asked`, `answered`: lengths of the prompts and answers that were read; `batch` of them make an
+    update.
     """
     import torch
 

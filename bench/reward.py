@@ -1,10 +1,12 @@
-"""Comparisons a second of the reward stage's trainer against TRL's RewardTrainer on the same comparisons as pairs.
+"""Comparisons a second of the reward stage's trainer against TRL's RewardTrainer on the same
+comparisons as pairs.
 
-A prompt with K = 4 ranked answers is 6 comparisons. The stage reads the prompt once and 4 answers, TRL 6 pairs or 12
-prompts with an answer. Both train one epoch on the same prompts, from the same weights (a Llama of 4 million, random),
-with the same optimiser, in fp32, without gradient checkpointing or dropout, and with as many answers in a batch.
-Prompts have 8 to 40 tokens, answers 4 to 40, at random. Building a trainer is not counted. Before the
-clock starts, both must give the same loss over the epoch's comparisons.
+A prompt with K = 4 ranked answers is 6 comparisons. The stage reads the prompt once and 4 answers,
+TRL 6 pairs or 12 prompts with an answer. Both train one epoch on the same prompts, from the same
+weights (a Llama of 4 million, random), with the same optimiser, in fp32, without gradient
+checkpointing or dropout, and with as many answers in a batch. Prompts have 8 to 40 tokens, answers
+4 to 40, at random. Building a trainer is not counted. Before the clock starts, both must give the
+same loss over the epoch's comparisons.
 
     python -m bench.reward
 """
@@ -50,7 +52,9 @@ def write_model(folder: Path) -> None:
 
 
 def ranked(prompts: int) -> list[dataset.Row]:
-    """Return rows as `ranked_answers.tokenise` does, of random tokens, all answers of different rank."""
+    """Return rows as `ranked_answers.tokenise` does, of random tokens, all answers of different
+    rank.
+    """
     rng = random.Random(1)
     rows = []
     for number in range(prompts):
@@ -96,7 +100,9 @@ def pairwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
 
 
 def read(trainer: Any) -> tuple[float, float]:
-    """Return the mean loss over the epoch's batches, and the mean number of tokens in one, padding included."""
+    """Return the mean loss over the epoch's batches, and the mean number of tokens in one, padding
+    included.
+    """
     import torch
 
     batches = list(trainer.get_train_dataloader())

@@ -1,10 +1,12 @@
-"""The server under 1, 8 and 32 users, against transformers answering the same questions one by one for 8 users.
+"""The server under 1, 8 and 32 users, against transformers answering the same questions one by one
+for 8 users.
 
-`python -m stages.deploy serve` runs as it is, in a folder of its own, with a Llama of 4 million (random weights) as
-champion. Each user streams one answer after the other over the API, greedy, of at most 48 tokens, for a given time.
-In the middle of the last run of 8 users another champion takes over. The baseline is `model.generate` in this process,
-without HTTP, users in turn; it reads the very prompts the server does. Both are measured in short turns, so that they
-see the same machine, and the median of the turns' ratios counts.
+`python -m stages.deploy serve` runs as it is, in a folder of its own, with a Llama of 4 million
+(random weights) as champion. Each user streams one answer after the other over the API, greedy, of
+at most 48 tokens, for a given time. In the middle of the last run of 8 users another champion takes
+over. The baseline is `model.generate` in this process, without HTTP, users in turn; it reads the
+very prompts the server does. Both are measured in short turns, so that they see the same machine,
+and the median of the turns' ratios counts.
 
     python -m bench.serve
     python -m bench.serve --seconds 60
@@ -195,7 +197,9 @@ def one_by_one(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", s
 
 
 def compared(url: str, folder: Path, seconds: float) -> tuple[list[float], list[float]]:
-    """Return tokens a second of the baseline and of the server at 8 users, in turns of `seconds` / TURNS."""
+    """Return tokens a second of the baseline and of the server at 8 users, in turns of `seconds` /
+    TURNS.
+    """
     model, tokenizer = models.load(folder).to(models.device()).eval(), models.load_tokenizer(folder)
     alone, served = [], []
     for _ in range(TURNS):

@@ -54,7 +54,9 @@ def stock(data: Path, work: Path, workers: int, words: int, bands: int, rows: in
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, standard error goes nowhere, that of new processes too: each task would print its statistics there."""
+    """Inside, standard error goes nowhere, that of new processes too: each task would print its
+    statistics there.
+    """
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,13 +1,15 @@
-"""Tokens a second of the pretrain stage against a bare PyTorch loop, and of the SFT stage against TRL's SFTTrainer.
+"""Tokens a second of the pretrain stage against a bare PyTorch loop, and of the SFT stage against
+TRL's SFTTrainer.
 
     python -m bench.train
 
-All train one epoch from the same weights (a Llama of 4 million, random), on the same random tokens, with as many rows
-in a batch and the same AdamW, in fp32 without dropout. The stages run with what watches every training (progress,
-metrics); TRL with its defaults, but fp32 and with the labels on the same answer tokens. The clock goes from the first
-step to the end of the last one: building, evaluating and saving are not counted. Before it starts, both sides must
-give the same loss for a batch. "Trained" tokens have a label; conversations have 12 to 60 tokens of prompt and 4 to 60
-of answer, one in eight four such turns.
+All train one epoch from the same weights (a Llama of 4 million, random), on the same random tokens,
+with as many rows in a batch and the same AdamW, in fp32 without dropout. The stages run with what
+watches every training (progress, metrics); TRL with its defaults, but fp32 and with the labels on
+the same answer tokens. The clock goes from the first step to the end of the last one: building,
+evaluating and saving are not counted. Before it starts, both sides must give the same loss for a
+batch. "Trained" tokens have a label; conversations have 12 to 60 tokens of prompt and 4 to 60 of
+answer, one in eight four such turns.
 """
 
 import random
@@ -96,7 +98,9 @@ def stage_pretrain(folder: Path) -> Any:
 
 
 def bare_seconds(folder: Path) -> tuple[float, float]:
-    """Return what one epoch takes in a loop of nothing but the necessary, and the loss of the first batch."""
+    """Return what one epoch takes in a loop of nothing but the necessary, and the loss of the first
+    batch.
+    """
     import torch
     from torch.utils.data import DataLoader
     from transformers import default_data_collator
@@ -162,7 +166,9 @@ def trained_seconds(trainer: Any) -> float:
 
 
 def check(ours: Any, theirs: Callable[[Any], float]) -> None:
-    """Raise RuntimeError unless both sides give the same loss for one batch of ours, without dropout."""
+    """Raise RuntimeError unless both sides give the same loss for one batch of ours, without
+    dropout.
+    """
     import torch
 
     batch = next(iter(ours.get_train_dataloader()))

@@ -1,8 +1,9 @@
-"""`validate` whole, as the pipeline runs it: records a second, and peak memory at ten times the data.
+"""`validate` whole, as the pipeline runs it: records a second, and peak memory at ten times the
+data.
 
-Writes records of random prose in files of 20,000, as many of each shape but the questions, of which there are 1,000,
-and runs `python -m stages.validate` on them with one worker a core. Peak memory is the sum over
-the stage's whole process tree, shared pages counted once (PSS).
+Writes records of random prose in files of 20,000, as many of each shape but the questions, of which
+there are 1,000, and runs `python -m stages.validate` on them with one worker a core. Peak memory is
+the sum over the stage's whole process tree, shared pages counted once (PSS).
 
     python -m bench.validate --records 10000
 """

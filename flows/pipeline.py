@@ -1,4 +1,6 @@
-"""dvc.yaml as a list of stages with their parents, read through DVC's own API; nobody restates the DAG."""
+"""dvc.yaml as a list of stages with their parents, read through DVC's own API; nobody restates the
+DAG.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +11,9 @@ from stages.common.runtime.errors import ParamsError
 
 @dataclass(frozen=True)
 class Stage:
-    """One node of the DAG, under the name that `dvc repro` takes: `sft`, `evaluate@sft`, `data/raw/book.txt.dvc`."""
+    """One node of the DAG, under the name that `dvc repro` takes: `sft`, `evaluate@sft`,
+    `data/raw/book.txt.dvc`.
+    """
 
     name: str
     cmd: str
@@ -20,7 +24,9 @@ class Stage:
 
     @property
     def gpus(self) -> int:
-        """How many GPUs it holds while it runs. Raises ParamsError for a `meta.gpu` that is no whole number."""
+        """How many GPUs it holds while it runs. Raises ParamsError for a `meta.gpu` that is no
+        whole number.
+        """
         count = self.meta.get("gpu", 0)
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ParamsError(f"meta.gpu of stage '{self.name}' is {count!r}, no whole number", where="dvc.yaml")
@@ -28,9 +34,11 @@ class Stage:
 
 
 def load() -> list[Stage]:
-    """Return every stage of the repository we are in, each after its parents, otherwise in the file's order.
+    """Return every stage of the repository we are in, each after its parents, otherwise in the
+    file's order.
 
-    Items of a foreach or matrix are stages of their own. Raises ParamsError when DVC cannot read the pipeline.
+    Items of a foreach or matrix are stages of their own. Raises ParamsError when DVC cannot read
+    the pipeline.
     """
     import networkx
     from dvc.exceptions import DvcException
@@ -61,7 +69,8 @@ def _stage(node: Any, parents: list[str]) -> Stage:
 
 
 def until(stages: list[Stage], name: str) -> list[Stage]:
-    """Return stage `name` (or every item of that foreach) with all its ancestors, in the order of `stages`.
+    """Return stage `name` (or every item of that foreach) with all its ancestors, in the order of
+    `stages`.
 
     Raises ParamsError, with a suggestion, when there is no such stage.
     """

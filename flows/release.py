@@ -1,6 +1,7 @@
 """Who is champion, decided by people: a flow that waits for an answer, and the same by command.
 
-Commands: python -m flows.release review | approve 3 --reason … | reject 3 --reason … | rollback --reason …
+Commands: python -m flows.release review | approve 3 --reason … | reject 3 --reason … | rollback
+--reason …
 """
 
 import sys
@@ -42,9 +43,11 @@ class Answer(RunInput):
 
 @flow(name="review", persist_result=False)
 def wait_for_review(version: str | None = None, wait_seconds: int = WEEK_SECONDS) -> str:
-    """Show the version that waits for a person and pause until one has answered, here or by moving the alias in MLflow.
+    """Show the version that waits for a person and pause until one has answered, here or by moving
+    the alias in MLflow.
 
-    `version` is a number; without it, alias challenger. Returns what was done. Fails when nobody answers in time.
+    `version` is a number; without it, alias challenger. Returns what was done. Fails when nobody
+    answers in time.
     """
     name = registered_name()
     found = waiting(name, version)
@@ -76,7 +79,9 @@ def shown(version: Version) -> str:
 
 @contextmanager
 def answered_elsewhere(version: Version) -> Iterator[None]:
-    """Inside, resume this flow run as soon as the version is decided in MLflow's page or by command."""
+    """Inside, resume this flow run as soon as the version is decided in MLflow's page or by
+    command.
+    """
     over, flow_run = threading.Event(), UUID(str(runtime.flow_run.id))
 
     def watch() -> None:
@@ -100,7 +105,9 @@ def answered_elsewhere(version: Version) -> Iterator[None]:
 
 
 def decided(version: Version) -> dict[str, str] | None:
-    """Return how a version was decided other than by the form, as the form's answer; None while it waits."""
+    """Return how a version was decided other than by the form, as the form's answer; None while it
+    waits.
+    """
     client = mlflow_store.client()
     with aliases.one_at_a_time(version.name):
         manual_promotion.notice(client, version.name)

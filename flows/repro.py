@@ -1,4 +1,6 @@
-"""One stage, through one call of `dvc repro --single-item`: what became of it, or its own error line."""
+"""One stage, through one call of `dvc repro --single-item`: what became of it, or its own error
+line.
+"""
 
 import json
 import os
@@ -19,7 +21,9 @@ LOGS = Path("logs/flow")
 RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
 State = Literal["ran", "restored", "cached"]
 BLOCKED = "is busy, it is being blocked by"
-"""What DVC says of a path that another DVC holds; the entry of one that was killed stands until its process is gone."""
+"""What DVC says of a path that another DVC holds; the entry of one that was killed stands until its
+process is gone.
+"""
 HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
 
 
@@ -33,7 +37,9 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call did: ran, restored (from DVC's cache) or cached (was up to date); `figure` is the stage's own."""
+    """What one call did: ran, restored (from DVC's cache) or cached (was up to date); `figure` is
+    the stage's own.
+    """
 
     stage: str
     state: State
@@ -50,7 +56,9 @@ def repro(
     gpus: Sequence[str] = (),
     timeout_seconds: float | None = None,
 ) -> Outcome:
-    """Bring `stage` up to date in `environment`, on `stage.gpus` of the devices `gpus`. Raises StageFailed."""
+    """Bring `stage` up to date in `environment`, on `stage.gpus` of the devices `gpus`. Raises
+    StageFailed.
+    """
     if cancel.is_set():
         raise StageFailed(f"lathe: {stage.name} was not started: the flow is cancelled", errors.EXIT_STOPPED)
     started, log = time.time(), LOGS / f"{stage.name.replace('/', '_')}.log"
@@ -74,7 +82,8 @@ def repro(
 def stage_environment(flow_run: str) -> dict[str, str]:
     """Return the environment of every stage of a flow run: this interpreter first on the path.
 
-    Taken once, when the flow starts: MLflow's client changes variables of this process while it works.
+    Taken once, when the flow starts: MLflow's client changes variables of this process while it
+    works.
     """
     return {
         **os.environ,
@@ -92,10 +101,11 @@ def state(said: str) -> State:
 
 
 def failure(name: str, said: str, code: int, started: float) -> StageFailed:
-    """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's exit code.
+    """Return the failure with the stage's own line when it wrote one, else DVC's, and the stage's
+    exit code.
 
-    A launcher between DVC and the stage has an exit code of its own: what the stage wrote down goes before. A path that
-    another DVC holds is no failure but a reason to try again.
+    A launcher between DVC and the stage has an exit code of its own: what the stage wrote down goes
+    before. A path that another DVC holds is no failure but a reason to try again.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     own = [line for line in lines if re.match(r"lathe: \S+ (failed|stopped) \(\d+\): ", line)]
@@ -113,6 +123,8 @@ def failure(name: str, said: str, code: int, started: float) -> StageFailed:
 
 
 def figure(name: str) -> str:
-    """Return the key figure of the stage's last execution; a stage outside the process contract has none."""
+    """Return the key figure of the stage's last execution; a stage outside the process contract has
+    none.
+    """
     facts = logs.execution(name)
     return str(json.loads(facts.read_text(encoding="utf-8"))["figure"]) if facts.exists() else ""

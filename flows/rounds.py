@@ -1,4 +1,5 @@
-"""One more round of RLHF: its two lines in dvc.yaml, then the pipeline; pauses where people have to rank.
+"""One more round of RLHF: its two lines in dvc.yaml, then the pipeline; pauses where people have to
+rank.
 
 Command: python -m flows.rounds [--count 2] [--add-only]
 """
@@ -34,7 +35,8 @@ class Added(NamedTuple):
 
 
 def add(text: str, pipeline: CommentedMap) -> Added:
-    """Return the pipeline with one round more, all else as it stands; the round begins where the last one ended.
+    """Return the pipeline with one round more, all else as it stands; the round begins where the
+    last one ended.
 
     Raises ParamsError where dvc.yaml has no list of rounds r1, r2, … or of candidates.
     """
@@ -62,9 +64,11 @@ def _last_line(block: CommentedMap) -> int:
 
 @flow(name="rounds", persist_result=False)
 def rounds(count: int = 1) -> list[dict[str, Any]]:
-    """Add `count` rounds to dvc.yaml, one after the other, and run each to the deployed champion; return the outcomes.
+    """Add `count` rounds to dvc.yaml, one after the other, and run each to the deployed champion;
+    return the outcomes.
 
-    Where people rank, it pauses until the run is resumed in Prefect's UI. Raises StageFailed as `train` does.
+    Where people rank, it pauses until the run is resumed in Prefect's UI. Raises StageFailed as
+    `train` does.
     """
     outcomes: list[dict[str, Any]] = []
     for _ in range(count):
@@ -91,7 +95,9 @@ def first_annotator() -> str:
 
 
 def wait_for_people(name: str) -> None:
-    """Sample the round's answers, and pause as often as ranks are missing when the run is resumed."""
+    """Sample the round's answers, and pause as often as ranks are missing when the run is
+    resumed.
+    """
     while True:
         try:
             train(until=f"rank@{name}")

@@ -42,8 +42,9 @@ def train(
 ) -> list[dict[str, Any]] | State[Any]:
     """Bring the pipeline up to date, or `until` with its ancestors; returns each stage's outcome.
 
-    At most `stages_at_once` run side by side, each for at most `stage_hours`. Fails with the lines of every stage
-    that failed (StageFailed to a caller); what does not depend on one of them has run.
+    At most `stages_at_once` run side by side, each for at most `stage_hours`. Fails with the lines
+    of every stage that failed (StageFailed to a caller); what does not depend on one of them has
+    run.
     """
     cancel, slots = threading.Event(), threading.BoundedSemaphore(stages_at_once)
     flow_run, timeout_seconds = str(runtime.flow_run.id), stage_hours * 3600 if stage_hours else None
@@ -75,7 +76,9 @@ def train(
 def submit(
     stages: list[Stage], work: Repro, flow_run: str, cancel: threading.Event
 ) -> dict[str, PrefectFuture[dict[str, str]]]:
-    """Submit one task a stage, after its parents' tasks, and return their futures by the stages' names."""
+    """Submit one task a stage, after its parents' tasks, and return their futures by the stages'
+    names.
+    """
 
     def resumes(_task: Any, _run: Any, state: State[Any]) -> bool:
         error = state.result(raise_on_failure=False)
@@ -118,7 +121,8 @@ def outcomes(futures: dict[str, PrefectFuture[dict[str, Any]]]) -> list[dict[str
 
 
 def reserve(stages: list[Stage]) -> list[str]:
-    """Return this host's GPUs, declared as slots to the server; none are looked for when no stage wants one.
+    """Return this host's GPUs, declared as slots to the server; none are looked for when no stage
+    wants one.
 
     Raises ParamsError when a stage wants more than there are.
     """
@@ -167,7 +171,9 @@ def artifact_key(name: str) -> str:
 def main(
     until: Annotated[str | None, typer.Option(help="run this stage and what it needs, nothing else")] = None,
 ) -> None:
-    """Run the flow on the local Prefect server, and close with the table; a failed stage's exit code is ours."""
+    """Run the flow on the local Prefect server, and close with the table; a failed stage's exit
+    code is ours.
+    """
     try:
         print(f"lathe: Prefect at {server.ui_url(server.ensure())}", file=sys.stderr)
         done = cast(list[dict[str, Any]], train(until=until))

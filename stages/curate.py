@@ -1,9 +1,10 @@
-"""Ingested records -> clean, unique, free of personal data and of test questions, mixed by source, split.
+"""Ingested records -> clean, unique, free of personal data and of test questions, mixed by source,
+split.
 
-Reads --ingested/<shape>. Writes --out/<shape>/{train,validation} (questions: --out/questions, whole), --dropped
-(`<reason>/<shape>-<task>.jsonl`: every record that is left out, with the reason), --report and --tables (for plots).
-Runs on datatrove: LATHE_DATATROVE=infra/datatrove/slurm.yaml takes the same pipeline to a cluster.
-A killed run goes on where it stopped.
+Reads --ingested/<shape>. Writes --out/<shape>/{train,validation} (questions: --out/questions,
+whole), --dropped (`<reason>/<shape>-<task>.jsonl`: every record that is left out, with the reason),
+--report and --tables (for plots). Runs on datatrove: LATHE_DATATROVE=infra/datatrove/slurm.yaml
+takes the same pipeline to a cluster. A killed run goes on where it stopped.
 
     python -m stages.curate --ingested data/ingested --out data/curated --dropped data/dropped
         --report reports/curate.json --tables reports/curate
@@ -79,7 +80,8 @@ class Params(StageParams):
 def asked(
     shape: Shape, settings: Params, model: Model | None, index: Index, others: Mapping[Shape, Path]
 ) -> dict[str, Any]:
-    """Return what each record of a shape is asked, in order: the first reason is why it is left out.
+    """Return what each record of a shape is asked, in order: the first reason is why it is left
+    out.
 
     `others` are the prompts of shapes that this one may not repeat.
     """
@@ -99,7 +101,9 @@ def asked(
 
 
 def order(wanted: Splits) -> list[Shape]:
-    """Return the shapes, each after those whose prompts it may not repeat. Raises ParamsError for a circle."""
+    """Return the shapes, each after those whose prompts it may not repeat. Raises ParamsError for a
+    circle.
+    """
     done: list[Shape] = []
     while len(done) < len(ORDER):
         ready = [shape for shape in ORDER if shape not in done and set(wanted.before(shape)) <= set(done)]
@@ -110,7 +114,9 @@ def order(wanted: Splits) -> list[Shape]:
 
 
 def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> dict[Shape, Tally]:
-    """Curate the questions first, then every shape that must not contain them; return the counts by shape."""
+    """Curate the questions first, then every shape that must not contain them; return the counts by
+    shape.
+    """
     from stages.common.curate import pipelines
     from stages.common.curate.dedup import key_sets
     from stages.common.curate.filters import quality_classifier

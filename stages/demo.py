@@ -1,7 +1,9 @@
-"""Writes the embedded demo world: a small bilingual set of facts as raw data, with faults planted and counted.
+"""Writes the embedded demo world: a small bilingual set of facts as raw data, with faults planted
+and counted.
 
-Reads data/facts (tables and phrasings); writes data/raw/demo in the raw formats people have, and a report that lists
-every planted fault by row id. `enabled: false` leaves the folder empty, for those who bring their own text.
+Reads data/facts (tables and phrasings); writes data/raw/demo in the raw formats people have, and a
+report that lists every planted fault by row id. `enabled: false` leaves the folder empty, for those
+who bring their own text.
 
     python -m stages.demo --facts data/facts --out data/raw/demo --report reports/demo.json
 """
@@ -48,13 +50,19 @@ class Params(StageParams):
     tie_share: Share = 0.15
     """Share of the comparisons in which two answers rank the same."""
     checks: NonNegativeInt = 3500
-    """Further comparisons: right answers with wrong ones of their kind, and with replies that miss the question."""
+    """Further comparisons: right answers with wrong ones of their kind, and with replies that miss
+    the question.
+    """
     wrong_answers: PositiveInt = 3
     """Wrong answers in each of these that is about a fact."""
     prompts: NonNegativeInt = 2600
-    """Questions with a reference, for training by preference and reward; none stands in a conversation."""
+    """Questions with a reference, for training by preference and reward; none stands in a
+    conversation.
+    """
     new_phrasing_share: Share = 0.6
-    """Share of the prompts about facts in phrasings that neither the conversations nor the test questions have."""
+    """Share of the prompts about facts in phrasings that neither the conversations nor the test
+    questions have.
+    """
     questions: Questions = Questions()
     faults: Faults = Faults()
 
@@ -131,7 +139,9 @@ def add_conversations(
 
 
 def add_ranked(files: Files, here: World, p: Params, facts: Groups, behaviour: Groups, rng: random.Random) -> None:
-    """Add comparisons, on trained and spare questions, and prompts, on spare ones and in phrasings of their own."""
+    """Add comparisons, on trained and spare questions, and prompts, on spare ones and in phrasings
+    of their own.
+    """
     pools = {name: (facts[name], behaviour[name]) for name in ("train", "spare")}
     both = [known + other for known, other in zip(*pools.values(), strict=True)]
     for item in groups.mixed(both[0], both[1], p.comparisons, rng):

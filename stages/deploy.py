@@ -1,8 +1,10 @@
-"""Load the champion from the registry as a server does: ask it canned prompts (check), or chat with it (serve).
+"""Load the champion from the registry as a server does: ask it canned prompts (check), or chat with
+it (serve).
 
 check reads reports/promote.json and the registry, writes reports/deploy.json. Run: dvc repro deploy
-serve opens a chat page and an OpenAI-compatible API on loopback, and follows the champion. Run: python -m stages.deploy
-serve; with LATHE_SERVE_TOKEN in the environment it answers only who knows that token.
+serve opens a chat page and an OpenAI-compatible API on loopback, and follows the champion. Run:
+python -m stages.deploy serve; with LATHE_SERVE_TOKEN in the environment it answers only who knows
+that token.
 """
 
 import json
@@ -46,9 +48,13 @@ class Params(params.StageParams):
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest answer."""
     temperature: float = Field(default=0.7, ge=0, le=2)
-    """The server's temperature unless asked for another; the canned prompts are answered greedily."""
+    """The server's temperature unless asked for another; the canned prompts are answered
+    greedily.
+    """
     backend: str = Field(default=TRANSFORMERS, pattern=r"^(transformers|https?://[^\s/]+(/\S*)?)$")
-    """Who computes in `serve`: `transformers` in the server itself, or the URL of an OpenAI-compatible API (vLLM)."""
+    """Who computes in `serve`: `transformers` in the server itself, or the URL of an
+    OpenAI-compatible API (vLLM).
+    """
     answers_at_once: int = Field(default=32, ge=1)
     """Rows of the batch; more questions wait."""
     waiting: int = Field(default=64, ge=1)
@@ -58,9 +64,13 @@ class Params(params.StageParams):
     poll_seconds: float = Field(default=5.0, gt=0)
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
-    """Where likes, edits and ranks of the chat go; beside it, in demonstrations.jsonl, what is written on /annotate."""
+    """Where likes, edits and ranks of the chat go; beside it, in demonstrations.jsonl, what is
+    written on /annotate.
+    """
     tools: list[Name] = ["calculator", "search"]
-    """What the server can do for a model that calls it, when a request or the page asks for that."""
+    """What the server can do for a model that calls it, when a request or the page asks for
+    that.
+    """
     tool_rounds: int = Field(default=4, ge=1, le=16)
     """How often, for one answer."""
     documents: str = "data/validated/documents"
@@ -97,7 +107,9 @@ def serve(
     allow_host: Annotated[list[str] | None, typer.Option(help="a name it is also reached by; repeatable")] = None,
     without_token: Annotated[bool, typer.Option(help="let everybody in who reaches an address of the network")] = False,
 ) -> None:
-    """Serve the champion as chat page and API until Ctrl-C; answers under way then have 20 seconds to end."""
+    """Serve the champion as chat page and API until Ctrl-C; answers under way then have 20 seconds
+    to end.
+    """
     settings, secret = params.load(Params, "deploy"), token(host, without_token)
     name = promoted.registered_name()
     with serving.listening(host, port, SERVE) as listener:
@@ -112,7 +124,9 @@ def serve(
 
 
 def token(host: str, without_token: bool) -> str:
-    """Return the token that is asked for, "" for none. Raises ParamsError where one is needed, or easily guessed."""
+    """Return the token that is asked for, "" for none. Raises ParamsError where one is needed, or
+    easily guessed.
+    """
     given = os.environ.get(TOKEN, "")
     if given and len(given) < TOKEN_CHARACTERS:
         raise ParamsError(f"it has {len(given)} characters", where=TOKEN, remedy=f"take {TOKEN_CHARACTERS} or more")
@@ -123,7 +137,9 @@ def token(host: str, without_token: bool) -> str:
 
 
 def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], float]:
-    """Return the canned prompts with their greedy answers, and the longest wait for a first token, in seconds."""
+    """Return the canned prompts with their greedy answers, and the longest wait for a first token,
+    in seconds.
+    """
     rows, longest = [], 0.0
     for prompt in settings.canned:
         messages = conversation(prompt, [], settings.system_prompt)
@@ -138,7 +154,9 @@ def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], f
 
 
 def write(path: Path, said: Promotion, answers: Sequence[dict[str, str]] = (), waits: bool = False) -> None:
-    """Write the report: the same on every machine. `waits`: the weights wait for a person, and nobody answers yet."""
+    """Write the report: the same on every machine. `waits`: the weights wait for a person, and
+    nobody answers yet.
+    """
     facts: dict[str, object] = {"name": said.name, "weights_sha256": said.deployed_sha256}
     facts |= {"review": "pending"} if waits else {}
     path.parent.mkdir(parents=True, exist_ok=True)

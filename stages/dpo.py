@@ -1,7 +1,8 @@
-"""Direct preference optimisation (Rafailov et al. 2023): prefer the better of two answers, near the starting model.
+"""Direct preference optimisation (Rafailov et al. 2023): prefer the better of two answers, near the
+starting model.
 
-Reads models/sft_best and comparisons, given by people or ranked in a round. Writes models/dpo and its loss curve.
-Run: dvc repro dpo
+Reads models/sft_best and comparisons, given by people or ranked in a round. Writes models/dpo and
+its loss curve. Run: dvc repro dpo
 """
 
 from pathlib import Path
@@ -37,7 +38,9 @@ def main(
 
 
 def build_trainer(settings: Params, model: Path, comparisons: list[Path], fingerprint: str) -> Any:
-    """Return TRL's DPOTrainer over tokenised pairs; the reference reads every pair once, before the first step."""
+    """Return TRL's DPOTrainer over tokenised pairs; the reference reads every pair once, before the
+    first step.
+    """
     from trl import DPOConfig, DPOTrainer
 
     class PreferenceTrainer(Resumable, lora.Merged, DPOTrainer):
@@ -47,7 +50,9 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
             return dataset
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            """Hand round what the reference reads by a file all processes find; TRL's folder is each one's own."""
+            """Hand round what the reference reads by a file all processes find; TRL's folder is
+            each one's own.
+            """
             file = Path(self.args.output_dir) / f"reference-{name}.arrow"
             if self.args.should_save:
                 file.parent.mkdir(parents=True, exist_ok=True)

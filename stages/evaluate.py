@@ -1,8 +1,9 @@
-"""Ask a candidate the test questions, with and without worked examples, and measure what it says and predicts.
+"""Ask a candidate the test questions, with and without worked examples, and measure what it says
+and predicts.
 
-Reads one model, data/validated/{questions,documents,conversations}, a round's held-out prompts and a reward model.
-Writes reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.jsonl, shots.jsonl, accuracy.csv,
-shots.csv, losses.csv. Run: dvc repro evaluate@dpo
+Reads one model, data/validated/{questions,documents,conversations}, a round's held-out prompts and
+a reward model. Writes reports/evaluate/<candidate>: metrics.json (95 % intervals), answers.jsonl,
+shots.jsonl, accuracy.csv, shots.csv, losses.csv. Run: dvc repro evaluate@dpo
 """
 
 import hashlib
@@ -75,7 +76,9 @@ def main(
 
 
 def held_out(samples: Path) -> list[records.Record]:
-    """Return the held-out prompts of a round as questions of the group `prompts`; some have no reference."""
+    """Return the held-out prompts of a round as questions of the group `prompts`; some have no
+    reference.
+    """
     names = ("id", "source", "messages", "reference", "category")
     rows = records.read(samples / "validation")
     return [{name: row[name] for name in names} | {"group": "prompts"} for row in rows]
@@ -88,7 +91,9 @@ def read_texts(
     conversations: Path,
     settings: Params,
 ) -> dict[str, list[tuple[float, int]]]:
-    """Return (nats, tokens) of each held-out document, and of the assistant's tokens of each held-out conversation."""
+    """Return (nats, tokens) of each held-out document, and of the assistant's tokens of each
+    held-out conversation.
+    """
     texts = (perplexity.whole(tokenizer, row["text"]) for row in records.read(documents / "validation"))
     dialogues = (
         chat.encode(tokenizer, row["messages"], row["tools"]) for row in records.read(conversations / "validation")
@@ -127,7 +132,9 @@ def identity(candidate: str, before: str, model: Path, prompt: str, questions: P
 
 
 def test_sha256(asked: list[records.Record], documents: Path, conversations: Path, settings: Params) -> str:
-    """Return the hash of all that was asked and read, and how: evaluations with the same one compare pairwise."""
+    """Return the hash of all that was asked and read, and how: evaluations with the same one
+    compare pairwise.
+    """
     parts = [
         *(json.dumps([row["id"], row["messages"], row["reference"]], sort_keys=True) for row in asked),
         *(records.sha256(folder / "validation") for folder in (documents, conversations)),

@@ -1,14 +1,17 @@
-"""Any known raw format -> five shapes; what cannot be read goes to quarantine with file, line and reason.
+"""Any known raw format -> five shapes; what cannot be read goes to quarantine with file, line and
+reason.
 
-Reads every file under --raw (not dot-files, DVC's pointers, READMEs) and the data sets of `ingest.datasets`.
-Files may be packed (gzip, Zstandard), in any encoding their bytes prove, as JSON lines, arrays, CSV, TSV or Parquet.
-Formats are told apart by content, row by row: plain text, {"text"}, Alpaca and BELLE, question and answer with history,
-ChatGLM, ShareGPT, OpenAI messages, MOSS, transcripts, dialogues, HH-RLHF, DPO, ranked or scored answers, prompts and
-test questions (`recognise.py` has the list, a module a family).
-Writes --out/<shape>/*.parquet, --quarantine/<file>.jsonl (line, reason, detail and the raw row) and --report.
-A document of plain text is several paragraphs (its rows), a dialogue several lines; everywhere else a row is a record.
+Reads every file under --raw (not dot-files, DVC's pointers, READMEs) and the data sets of
+`ingest.datasets`. Files may be packed (gzip, Zstandard), in any encoding their bytes prove, as JSON
+lines, arrays, CSV, TSV or Parquet. Formats are told apart by content, row by row: plain text,
+{"text"}, Alpaca and BELLE, question and answer with history, ChatGLM, ShareGPT, OpenAI messages,
+MOSS, transcripts, dialogues, HH-RLHF, DPO, ranked or scored answers, prompts and test questions
+(`recognise.py` has the list, a module a family). Writes --out/<shape>/*.parquet,
+--quarantine/<file>.jsonl (line, reason, detail and the raw row) and --report. A document of plain
+text is several paragraphs (its rows), a dialogue several lines; everywhere else a row is a record.
 
-    python -m stages.ingest --raw data/raw --out data/ingested --quarantine data/quarantine --report reports/ingest.json
+    python -m stages.ingest --raw data/raw --out data/ingested --quarantine data/quarantine --report
+    reports/ingest.json
 """
 
 from collections import Counter
@@ -42,7 +45,9 @@ class Params(StageParams):
     document_characters: PositiveInt = 4000
     """Paragraphs of a plain text file are joined to documents of about this length."""
     encodings: dict[str, str] = {}
-    """Encodings that are known and need no finding out: `<pattern of paths under data/raw>: <encoding>`."""
+    """Encodings that are known and need no finding out: `<pattern of paths under data/raw>:
+    <encoding>`.
+    """
     datasets: list[hub.Dataset] = []
     """Hugging Face data sets to read beside the files: name, split, config, revision."""
 
@@ -79,7 +84,9 @@ class Count:
 
 
 def inputs(raw: Path, settings: Params) -> list[Input]:
-    """Return what there is to read. Raises DataError when there is nothing, ParamsError for a wrong setting."""
+    """Return what there is to read. Raises DataError when there is nothing, ParamsError for a wrong
+    setting.
+    """
     hub.check(settings.datasets)
     found = []
     for path in raw_files.find(raw):
@@ -136,7 +143,9 @@ def refusal(source: str, outcome: Refused) -> Record:
 
 
 def summary(counts: dict[str, Count]) -> dict[str, Any]:
-    """Return the report: rows, kept, formats, records and quarantined, in total and by file, with kind and encoding."""
+    """Return the report: rows, kept, formats, records and quarantined, in total and by file, with
+    kind and encoding.
+    """
     total = Count()
     for count in counts.values():
         total.rows, total.kept = total.rows + count.rows, total.kept + count.kept

@@ -1,7 +1,8 @@
-"""ORPO (Hong, Lee & Thorne 2024): learn to answer and to prefer in one training, from the base model, no reference.
+"""ORPO (Hong, Lee & Thorne 2024): learn to answer and to prefer in one training, from the base
+model, no reference.
 
-Reads models/pretrain and comparisons, given by people or ranked in a round. Writes models/orpo and its loss curve.
-Run: dvc repro orpo
+Reads models/pretrain and comparisons, given by people or ranked in a round. Writes models/orpo and
+its loss curve. Run: dvc repro orpo
 """
 
 from pathlib import Path
@@ -27,7 +28,9 @@ class Params(preference_pairs.PairParams, lora.AdapterParams):
     """Section `orpo` of params.yaml. `training` goes to transformers' TrainingArguments."""
 
     odds_weight: NonNegativeFloat = 0.1
-    """Weight of the odds-ratio term beside the likelihood of the better answer (the paper's lambda)."""
+    """Weight of the odds-ratio term beside the likelihood of the better answer (the paper's
+    lambda).
+    """
 
 
 def main(
@@ -46,9 +49,11 @@ def main(
 
 
 def orpo_loss(chosen: "torch.Tensor", rejected: "torch.Tensor", odds_weight: float) -> "torch.Tensor":
-    """Return the mean over pairs of -log P(chosen) + odds_weight * -log sigmoid(log odds ratio) (paper, eq. 6 and 7).
+    """Return the mean over pairs of -log P(chosen) + odds_weight * -log sigmoid(log odds ratio)
+    (paper, eq. 6 and 7).
 
-    `chosen`, `rejected`: [B] mean log-probability per token of the two answers, eq. 3; odds = P / (1 - P), eq. 4.
+    `chosen`, `rejected`: [B] mean log-probability per token of the two answers, eq. 3; odds = P /
+    (1 - P), eq. 4.
     """
     from torch.nn.functional import logsigmoid
 
@@ -65,7 +70,9 @@ def log_odds(log_probability: "torch.Tensor") -> "torch.Tensor":
 
 
 def answer_log_probabilities(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """Return [B] mean log-probabilities per token of `targets` [B, K] (-100: none) under `logits` [B, K, V]."""
+    """Return [B] mean log-probabilities per token of `targets` [B, K] (-100: none) under `logits`
+    [B, K, V].
+    """
     from torch.nn.functional import cross_entropy
 
     losses = cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none")
@@ -73,7 +80,9 @@ def answer_log_probabilities(logits: "torch.Tensor", targets: "torch.Tensor") ->
 
 
 def pair_loss(model: Any, batch: dict[str, "torch.Tensor"], odds_weight: float) -> "torch.Tensor":
-    """Return ORPO's loss of a batch of `preferences.collate`: one forward, scored where some row has an answer."""
+    """Return ORPO's loss of a batch of `preferences.collate`: one forward, scored where some row
+    has an answer.
+    """
     keep, targets = label_positions.labelled_positions(batch["answers"])
     features = {key: value for key, value in batch.items() if key != "answers"}
     logits = model(**features, use_cache=False, logits_to_keep=keep).logits

@@ -1,8 +1,9 @@
-"""PPO (Schulman et al. 2017; Ouyang et al. 2022, section 3.5): answers the reward model likes, near SFT's best.
+"""PPO (Schulman et al. 2017; Ouyang et al. 2022, section 3.5): answers the reward model likes, near
+SFT's best.
 
-Reads a policy, a reward model, the prompts of a round's samples, conversations (whose answers' scores give the unit of
-reward) and documents (for PPO-ptx). Writes models/ppo/<round>, its curve and a report on held-out prompts.
-Run: dvc repro ppo@r1
+Reads a policy, a reward model, the prompts of a round's samples, conversations (whose answers'
+scores give the unit of reward) and documents (for PPO-ptx). Writes models/ppo/<round>, its curve
+and a report on held-out prompts. Run: dvc repro ppo@r1
 """
 
 import logging
@@ -30,10 +31,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Params(fit_params.FitParams):
-    """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts episodes."""
+    """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch
+    counts episodes.
+    """
 
     max_tokens: PositiveInt = 256
-    """Longest prompt with its answer; prompts that leave no room for max_new_tokens are left out and counted."""
+    """Longest prompt with its answer; prompts that leave no room for max_new_tokens are left out
+    and counted.
+    """
     max_new_tokens: PositiveInt = 48
     """Longest answer; one that is cut there pays `end_penalty`."""
     temperature: PositiveFloat = 1.0
@@ -41,7 +46,7 @@ class Params(fit_params.FitParams):
     rollout_episodes: PositiveInt = 256
     """Episodes between two looks at the policy, over all processes."""
     rollouts_per_epoch: PositiveInt | None = None
-    """Rollouts of one epoch, at whose end the policy is evaluated and kept; null: about one pass over the prompts."""
+    """Rollouts of an epoch, at whose end the policy is kept; null: a pass over the prompts."""
     rollout_batch_size: PositiveInt = 64
     """Prompts answered, and answers scored, at once by a process."""
     ppo_epochs: PositiveInt = 2
@@ -51,7 +56,7 @@ class Params(fit_params.FitParams):
     value_clip: PositiveFloat | None = None
     """How far a value may move from its old one before it stops paying; null: as far as it will."""
     value_warmup: NonNegativeInt = 2
-    """Rollouts that only the value model learns from: a reward model is no judge of half an answer."""
+    """Rollouts that only the value model learns from: it starts as no judge of half an answer."""
     value_weight: NonNegativeFloat = 0.1
     """Weight of the value loss."""
     gamma: Share = 1.0
@@ -61,11 +66,15 @@ class Params(fit_params.FitParams):
     kl_coefficient: NonNegativeFloat = 0.05
     """Weight of KL to the starting policy in the reward, per nat."""
     kl_target: PositiveFloat | None = None
-    """KL in nats a sequence that the coefficient is steered to (Ziegler et al. 2019); null: it stays as it is."""
+    """KL in nats a sequence that the coefficient is steered to (Ziegler et al. 2019); null: it
+    stays as it is.
+    """
     kl_horizon: PositiveInt = 10_000
     """Episodes over which the steered coefficient moves."""
     kl_stop: PositiveFloat = 20.0
-    """KL in nats a sequence at which training stops; the best policy kept below it is what comes out."""
+    """KL in nats a sequence at which training stops; the best policy kept below it is what comes
+    out.
+    """
     reward_clip: PositiveFloat = 5.0
     """Largest reward, in standard deviations of the demonstrations' scores."""
     end_penalty: NonNegativeFloat = 1.0
@@ -77,11 +86,17 @@ class Params(fit_params.FitParams):
     ptx_block_tokens: PositiveInt = 256
     """Tokens of a block."""
     average_decay: Share | None = None
-    """Decay of a moving average of the policy's weights, which is then what is kept; null: the weights themselves."""
+    """Decay of a moving average of the policy's weights, which is then what is kept; null: the
+    weights themselves.
+    """
     demonstrations: PositiveInt = 1000
-    """Conversations, the first of the training split, whose answers' scores give the unit of reward."""
+    """Conversations, the first of the training split, whose answers' scores give the unit of
+    reward.
+    """
     lora: dict[str, Any] | None = None
-    """peft's LoraConfig under its own names, for policy and value model; null trains all weights."""
+    """peft's LoraConfig under its own names, for policy and value model; null trains all
+    weights.
+    """
 
 
 def main(
@@ -107,7 +122,9 @@ def main(
 
 
 def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[int]]]:
-    """Return the prompts of both splits as tokens. Raises DataError when a split has none that leave room to answer."""
+    """Return the prompts of both splits as tokens. Raises DataError when a split has none that
+    leave room to answer.
+    """
     tokenizer = models.load_tokenizer(model)
     found = {}
     for split in records.SPLITS:

@@ -1,6 +1,8 @@
-"""Train the base model on packed blocks of text: from random weights, or on from a base model (continued pretraining).
+"""Train the base model on packed blocks of text: from random weights, or on from a base model
+(continued pretraining).
 
-Reads models/tokenizer and data/validated/documents. Writes models/pretrain and its loss curve. Run: dvc repro pretrain
+Reads models/tokenizer and data/validated/documents. Writes models/pretrain and its loss curve. Run:
+dvc repro pretrain
 """
 
 from pathlib import Path
@@ -21,9 +23,13 @@ class Params(fit_params.FitParams):
     """Section `pretrain` of params.yaml."""
 
     base: str | None = None
-    """Folder or hub name of the model to continue from; null starts from random weights of the shape `model`."""
+    """Folder or hub name of the model to continue from; null starts from random weights of the
+    shape `model`.
+    """
     model: dict[str, Any] = {}
-    """transformers' config of the new model (model_type, hidden_size, …); vocab_size comes from the tokenizer."""
+    """transformers' config of the new model (model_type, hidden_size, …); vocab_size comes from the
+    tokenizer.
+    """
     block_tokens: int = 256
     """Tokens of one training block; documents are joined by <|endoftext|> and cut into blocks."""
 
@@ -44,7 +50,9 @@ def main(
 
 
 def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", documents: Path, fingerprint: str) -> Any:
-    """Return a plain transformers Trainer on packed blocks (TRL's computes entropy over full logits at every step)."""
+    """Return a plain transformers Trainer on packed blocks (TRL's computes entropy over full logits
+    at every step).
+    """
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
     class PretrainTrainer(Resumable, Trainer):

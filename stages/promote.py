@@ -1,8 +1,9 @@
-"""Make the best candidate a version in the registry, and champion when it beats the base and the present champion.
+"""Make the best candidate a version in the registry, and champion when it beats the base and the
+present champion.
 
-Reads reports/evaluate/*, models/ and the registry; measures the champion anew when it knows another test. Writes
-reports/promote.json, reports/model_card.md, the registry and, append-only, .lathe/promotions.jsonl.
-Run: dvc repro promote
+Reads reports/evaluate/*, models/ and the registry; measures the champion anew when it knows another
+test. Writes reports/promote.json, reports/model_card.md, the registry and, append-only,
+.lathe/promotions.jsonl. Run: dvc repro promote
 """
 
 import json
@@ -19,7 +20,6 @@ from stages.common.evaluation.results import Evaluated
 from stages.common.release import aliases, champion_evaluation, gate, manual_promotion, model_card, provenance, registry
 from stages.common.release.gate import Decision
 from stages.common.release.model_card import Card
-from stages.common.release.provenance import Record
 from stages.common.release.registry import Version
 from stages.common.runtime import kill_points, logs, process
 from stages.common.runtime.errors import DataError
@@ -95,7 +95,9 @@ def decide(
     held: Version | None,
     test: champion_evaluation.Test,
 ) -> Decision:
-    """Return what was decided before about these weights where it still holds, else what the gate says now."""
+    """Return what was decided before about these weights where it still holds, else what the gate
+    says now.
+    """
     known = aliases.settled(registry.with_weights(client, settings.name, best.weights_sha256), held)
     if known:
         return known
@@ -113,13 +115,15 @@ def publish_version(
     curation: Path | None,
     validation: Path | None,
 ) -> tuple[str, Version, str]:
-    """Register the candidate, move the aliases as decided; return the outcome, the version and its card.
+    """Register the candidate, move the aliases as decided; return the outcome, the version and its
+    card.
 
-    Done twice, it changes nothing: weights that are there keep the record they were registered with.
+    Done twice, it changes nothing: weights that are there keep the record they were registered
+    with.
     """
     known = registry.with_weights(client, settings.name, best.weights_sha256)
     record = provenance.of(client, known) or provenance.record(client, best.model, curation, validation)
-    about = tags(settings, best, record)
+    about = provenance.tags(best, settings.metric, record)
     version = registry.register(client, settings.name, best.model, about, json.dumps(record))
     crowned = held is not None and held.number == version.number
     if not crowned:
@@ -137,28 +141,12 @@ def predecessor(client: "MlflowClient", version: Version) -> Version | None:
     return registry.numbered(client, version.name, number) if number else None
 
 
-def tags(settings: Params, best: Evaluated, record: Record) -> dict[str, str]:
-    """Return the tags that say what a version is, for a reviewer to filter by."""
-    return {
-        "weights_sha256": best.weights_sha256,
-        "questions_sha256": best.questions_sha256,
-        "test_sha256": best.test_sha256,
-        "candidate": best.candidate,
-        "prompt": best.prompt,
-        "metric": settings.metric,
-        "value": f"{best.metrics[settings.metric]:.6g}",
-        "metrics": json.dumps(best.metrics, sort_keys=True),
-        "git_commit": record["git_commit"],
-        "git_dirty": str(record["patch"] != "").lower(),
-        "dag": record["dag"],
-        "stage": record["stage"],
-    }
-
-
 def write(
     path: Path, settings: Params, best: Evaluated, decision: Decision, outcome: str, champion: Version | None
 ) -> None:
-    """Write the report: what was decided, by content; the same on every machine whose registry holds the same."""
+    """Write the report: what was decided, by content; the same on every machine whose registry
+    holds the same.
+    """
     held = champion.tags.get("weights_sha256") if champion else None
     facts = {
         "name": settings.name,

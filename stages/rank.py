@@ -1,8 +1,8 @@
 """Ranks for the answers of a round: by rules, a judge endpoint, people, or an earlier reward model.
 
-Reads data/samples/<round>, the comparisons before it (and people's rankings, or a reward model). Writes
-data/comparisons/<round>, in the splits of the samples, data/pools/<round>, with all earlier ones, and a report with the
-agreement between annotators. Run: dvc repro rank@r1
+Reads data/samples/<round>, the comparisons before it (and people's rankings, or a reward model).
+Writes data/comparisons/<round>, in the splits of the samples, data/pools/<round>, with all earlier
+ones, and a report with the agreement between annotators. Run: dvc repro rank@r1
 """
 
 import shutil
@@ -36,7 +36,9 @@ Ranks = Sequence[list[int] | None]
 
 
 class Params(Wanted):
-    """Section `rank` of params.yaml; which samples are ranked at all: stages/common/ranking/eligibility.py."""
+    """Section `rank` of params.yaml; which samples are ranked at all:
+    stages/common/ranking/eligibility.py.
+    """
 
     annotators: Annotated[list[Annotator], Field(min_length=1)] = ["rules"]
     """The first one ranks; the others are compared with it and with each other."""
@@ -95,7 +97,9 @@ def annotate(
     human: Path | None,
     reward: Path | None,
 ) -> tuple[dict[str, Ranks], dict[str, Any]]:
-    """Return the ranks each listed annotator gives (None: has not ranked it), and facts for the report."""
+    """Return the ranks each listed annotator gives (None: has not ranked it), and facts for the
+    report.
+    """
     rankings: dict[str, Ranks] = {}
     facts: dict[str, Any] = {}
     for name in settings.annotators:

@@ -1,16 +1,15 @@
 """Compare the candidates and write one page that a reviewer can judge them by.
 
-Reads reports/evaluate/* and the trainers' curves. Writes reports/report.html (self-contained) and reports/report.json:
-win rates against one candidate, and what each stage gained and forgot, with 95 % intervals. Run: dvc repro report
+Reads reports/evaluate/* and the trainers' curves. Writes reports/report.html (self-contained) and
+reports/report.json: win rates against one candidate, and what each stage gained and forgot, with 95
+% intervals. Run: dvc repro report
 """
 
-import csv
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from markupsafe import Markup
 from pydantic import NonNegativeInt
 
 from stages.common.core import params
@@ -18,8 +17,7 @@ from stages.common.evaluation import compare, results
 from stages.common.evaluation.compare import Wins
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
-from stages.common.report import charts, sections
-from stages.common.report.charts import Point
+from stages.common.report import sections, training_charts
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.tracking import session
@@ -75,7 +73,9 @@ def win_rates(found: dict[str, Evaluated], against: str) -> dict[str, dict[str, 
 
 
 def since(found: dict[str, Evaluated]) -> Changes:
-    """Return what changed by (candidate, candidate before). Raises ParamsError for a name that was not evaluated."""
+    """Return what changed by (candidate, candidate before). Raises ParamsError for a name that was
+    not evaluated.
+    """
     return {
         (name, one.before): compare.changes(one, _known(found, one.before, f"before of {name}"))
         for name, one in found.items()
@@ -110,55 +110,10 @@ def render(
         settings.examples_per_group,
         against=against,
         changes=changes,
-        selected=selected(drawn.selection) if drawn.selection else [],
-        rounds=learnt(drawn.rounds) if drawn.rounds else {"charts": []},
-        trained=trained(drawn.curves),
+        selected=training_charts.selected(drawn.selection) if drawn.selection else [],
+        rounds=training_charts.learnt(drawn.rounds) if drawn.rounds else {"charts": []},
+        trained=training_charts.trained(drawn.curves),
     )
-
-
-def selected(path: Path) -> list[Markup]:
-    """Return validation loss and reward by SFT epoch, side by side."""
-    rows = _floats(path)
-    losses = [Point(row["epoch"], *[row["eval_loss"]] * 3) for row in rows]
-    rewards = [Point(row["epoch"], row["reward"], row["low"], row["high"]) for row in rows]
-    colours = charts.colours(["loss", "reward"])
-    return [
-        charts.lines({"loss": losses}, colours, "validation loss"),
-        charts.lines({"reward": rewards}, colours, "reward, held-out prompts"),
-    ]
-
-
-def learnt(folder: Path) -> dict[str, Any]:
-    """Return PPO's reward by step, and against the KL it was bought with, of every round."""
-    tables = {file.stem: _floats(file) for file in sorted(folder.glob("*.csv"))}
-    colours = charts.colours(list(tables))
-    drawn = [
-        charts.lines(
-            {name: [Point(row[x], *[row["reward"]] * 3) for row in rows] for name, rows in tables.items()},
-            colours,
-            title,
-        )
-        for x, title in (("step", "reward by step"), ("kl", "reward by KL, nats a sequence"))
-    ]
-    return {"colours": colours, "charts": drawn}
-
-
-def trained(paths: list[Path]) -> dict[str, Any]:
-    """Return the loss curves of all trainers."""
-    colours = charts.colours(["training", "validation"])
-    return {"colours": colours, "charts": [curve(path, colours) for path in paths]}
-
-
-def curve(path: Path, colours: dict[str, str]) -> Markup:
-    """Return a trainer's loss over steps, and its validation loss at each epoch's end."""
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    series = {
-        name: charts.thinned([Point(float(row["step"]), *[float(row[key])] * 3) for row in rows if row.get(key)])
-        for name, key in (("training", "loss"), ("validation", "eval_loss"))
-    }
-    title = " ".join(path.with_suffix("").parts[1:]) or path.stem  # reports/reward/r1.csv: reward r1
-    return charts.lines(series, colours, title)
 
 
 def write(
@@ -188,11 +143,6 @@ def headline(against: str, wins: dict[str, dict[str, Wins]]) -> str:
         return "no two candidates were asked the same questions"
     one = best[1]["rules"]
     return f"{best[0]} wins {one.rate:.1%} [{one.low:.1%}, {one.high:.1%}] against {against}"
-
-
-def _floats(path: Path) -> list[dict[str, float]]:
-    with path.open(encoding="utf-8", newline="") as handle:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
 
 
 def _known(found: dict[str, Evaluated], name: str, option: str) -> Evaluated:

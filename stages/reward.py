@@ -1,7 +1,9 @@
-"""Reward model (InstructGPT, section 3.5): one number for an answer, learnt from K ranked answers to a prompt at once.
+"""Reward model (InstructGPT, section 3.5): one number for an answer, learnt from K ranked answers
+to a prompt at once.
 
-Reads models/sft, comparisons (given by people or ranked in a round) and conversations, whose answers score 0 in the
-mean. Writes models/reward/<round>, its loss curve, and a report on held-out prompts. Run: dvc repro reward@r1
+Reads models/sft, comparisons (given by people or ranked in a round) and conversations, whose
+answers score 0 in the mean. Writes models/reward/<round>, its loss curve, and a report on held-out
+prompts. Run: dvc repro reward@r1
 """
 
 import json
@@ -29,12 +31,16 @@ log = logging.getLogger("lathe")
 
 
 class Params(fit_params.FitParams):
-    """Section `reward` of params.yaml. `training` goes to transformers' TrainingArguments; a batch counts prompts."""
+    """Section `reward` of params.yaml. `training` goes to transformers' TrainingArguments; a batch
+    counts prompts.
+    """
 
     max_tokens: PositiveInt = 256
     """Longest prompt with its answer; longer answers are left out, counted and reported."""
     share_prompt: bool = True
-    """Read a prompt once for all its answers; refused for a model that then scores them otherwise than alone."""
+    """Read a prompt once for all its answers; refused for a model that then scores them otherwise
+    than alone.
+    """
     margin: NonNegativeFloat = 0.0
     """By how much the better answer is to score higher."""
     centre: NonNegativeFloat = 0.0
@@ -75,7 +81,9 @@ def main(
 
 
 class KwiseLoss(TrainerBase):
-    """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`, or of `shared_prompt`'s."""
+    """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`, or of
+    `shared_prompt`'s.
+    """
 
     def __init__(self, *given: Any, settings: Params, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -88,7 +96,9 @@ class KwiseLoss(TrainerBase):
         return_outputs: bool = False,
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
-        """Return the K-wise loss; every answer is read once. No mask: tokens never see padding to their right."""
+        """Return the K-wise loss; every answer is read once. No mask: tokens never see padding to
+        their right.
+        """
         if self.settings.share_prompt:
             head = self.accelerator.unwrap_model(model).get_submodule("score")
             scores = shared_prompt.scores(model, head, inputs).float()
@@ -100,7 +110,9 @@ class KwiseLoss(TrainerBase):
 
 
 def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: list[Path]) -> Data:
-    """Return both splits of all folders; a prompt that one folder holds out is trained on in none."""
+    """Return both splits of all folders; a prompt that one folder holds out is trained on
+    in none.
+    """
     held_out = preference_pairs.held_out(comparisons)
     validation, left_out = dataset.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
     train, counts = dataset.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
@@ -108,7 +120,9 @@ def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: li
 
 
 def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -> Any:
-    """Return a plain transformers Trainer with the K-wise loss. Raises ParamsError for answers beyond the context."""
+    """Return a plain transformers Trainer with the K-wise loss. Raises ParamsError for answers
+    beyond the context.
+    """
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments, set_seed
 
@@ -146,7 +160,9 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
 
 
 def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:
-    """Write the mean score of `rows` to the model's config.json as `reward_offset`; return it, with what it is of."""
+    """Write the mean score of `rows` to the model's config.json as `reward_offset`; return it, with
+    what it is of.
+    """
     scores = scoring.score_rows(scoring.load(folder), rows)
     offset = sum(scores) / len(scores)
     config = folder / "config.json"

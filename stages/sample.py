@@ -2,8 +2,9 @@
 
 A sampling that was stopped goes on behind the prompts that are answered (checkpoints/sample).
 
-Reads a policy, data/validated/prompts and, where wanted, the questions of data/validated/conversations. Writes
-data/samples/<round>, in the splits of what it reads, and a report. Run: dvc repro sample@r1
+Reads a policy, data/validated/prompts and, where wanted, the questions of
+data/validated/conversations. Writes data/samples/<round>, in the splits of what it reads, and a
+report. Run: dvc repro sample@r1
 """
 
 import shutil
@@ -80,10 +81,11 @@ def main(
 def sample(
     policy: Path, prompts: Path, conversations: Path, out: Path, parts: Path, settings: Params
 ) -> dict[str, int]:
-    """Write the answers to each split's prompts, then to its conversations' questions; return counts for the report.
+    """Write the answers to each split's prompts, then to its conversations' questions; return
+    counts for the report.
 
-    Every PROMPTS_AT_ONCE prompts are a part, kept in `parts` until all are answered: one that is there is taken.
-    Raises DataError when no prompt has room for an answer in the model's context.
+    Every PROMPTS_AT_ONCE prompts are a part, kept in `parts` until all are answered: one that is
+    there is taken. Raises DataError when no prompt has room for an answer in the model's context.
     """
     model, tokenizer = models.load(policy).to(models.device()), models.load_tokenizer(policy)
     questions = {split: drawn.first_questions(conversations / split, settings.from_conversations) for split in SPLITS}
@@ -121,7 +123,9 @@ def answered(
     settings: Params,
     progress: Progress,
 ) -> tuple[list[Record], dict[str, int]]:
-    """Return the prompts that leave room for an answer in the model's context, with their answers, and counts."""
+    """Return the prompts that leave room for an answer in the model's context, with their answers,
+    and counts.
+    """
     limit = generator.context(model)
     encoded = [(prompt, chat.encode_prompt(tokenizer, prompt["messages"])) for prompt in prompts]
     fitting = [(prompt, tokens) for prompt, tokens in encoded if not limit or len(tokens) < limit]
@@ -144,7 +148,9 @@ def answered(
 
 
 def as_sample(prompt: Record, tokenizer: "PreTrainedTokenizerBase", answers: Sequence[Continuation]) -> Record:
-    """Return the prompt with its answers as text, equal ones as often as drawn (`samples.read` merges them)."""
+    """Return the prompt with its answers as text, equal ones as often as drawn (`samples.read`
+    merges them).
+    """
     texts = [str(tokenizer.decode(one.tokens, skip_special_tokens=True)) for one in answers]
     return prompt | {"responses": texts, "cut": [one.stop is None for one in answers]}
 

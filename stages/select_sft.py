@@ -1,7 +1,9 @@
-"""Pick the SFT epoch whose answers the reward model likes best: reward keeps rising after validation loss has turned.
+"""Pick the SFT epoch whose answers the reward model likes best: reward keeps rising after
+validation loss has turned.
 
-(Ouyang et al. 2022, section 3.5.) Reads models/sft, a reward model, the held-out prompts of a round and SFT's loss
-curve. Writes models/sft_best, a report and both curves side by side. Run: dvc repro select_sft
+(Ouyang et al. 2022, section 3.5.) Reads models/sft, a reward model, the held-out prompts of a round
+and SFT's loss curve. Writes models/sft_best, a report and both curves side by side. Run: dvc repro
+select_sft
 """
 
 import csv
@@ -72,7 +74,9 @@ def epochs(sft: Path) -> list[Path]:
 def rewards(
     folders: list[Path], reward: Path, prompts: list[list[records.Record]], settings: Params
 ) -> dict[str, list[float]]:
-    """Return the score of every epoch's greedy answer to each prompt. Raises DataError without prompts."""
+    """Return the score of every epoch's greedy answer to each prompt. Raises DataError without
+    prompts.
+    """
     if not prompts:
         raise DataError("no held-out prompts to answer", remedy="raise curate.splits.prompts.validation")
     judge, judges = scoring.load(reward), models.load_tokenizer(reward)
@@ -102,7 +106,9 @@ def reply(
 
 
 def validation_losses(path: Path) -> list[float]:
-    """Return the validation loss at the end of each epoch. Raises DataError when the curve has none."""
+    """Return the validation loss at the end of each epoch. Raises DataError when the curve has
+    none.
+    """
     with path.open(encoding="utf-8", newline="") as handle:
         found = [float(row["eval_loss"]) for row in csv.DictReader(handle) if row["eval_loss"]]
     if not found:
@@ -111,7 +117,9 @@ def validation_losses(path: Path) -> list[float]:
 
 
 def measure(scores: dict[str, list[float]], losses: list[float]) -> dict[str, Epoch]:
-    """Return by epoch its validation loss and its mean reward with the 95 % interval over prompts."""
+    """Return by epoch its validation loss and its mean reward with the 95 % interval over
+    prompts.
+    """
     if len(scores) != len(losses):
         what = f"{len(scores)} kept epochs, but {len(losses)} validation losses"
         raise DataError(what, remedy="run `dvc repro -f sft`")
@@ -124,14 +132,18 @@ def measure(scores: dict[str, list[float]], losses: list[float]) -> dict[str, Ep
 
 
 def pick(measured: dict[str, Epoch]) -> str:
-    """Return the epoch of the highest mean reward; of equal ones that of the lower validation loss, then the first."""
+    """Return the epoch of the highest mean reward; of equal ones that of the lower validation loss,
+    then the first.
+    """
     return max(measured, key=lambda name: (measured[name]["reward"], -measured[name]["eval_loss"]))
 
 
 def write(
     measured: dict[str, Epoch], best: str, scores: dict[str, list[float]], sha256: str, report: Path, curve: Path
 ) -> None:
-    """Write the report, with the best epoch's lead over each other one (paired by prompt), and the curves."""
+    """Write the report, with the best epoch's lead over each other one (paired by prompt), and the
+    curves.
+    """
     for name, values in scores.items():
         lead = [ours - theirs for ours, theirs in zip(scores[best], values, strict=True)]
         low, high = bootstrap_mean(lead)

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the loss is taken on the assistant's tokens only, end of turn included.
 
-Reads models/pretrain and data/validated/conversations. Writes models/sft (a folder per epoch, and `last`) and its loss
-curve. Run: dvc repro sft
+Reads models/pretrain and data/validated/conversations. Writes models/sft (a folder per epoch, and
+`last`) and its loss curve. Run: dvc repro sft
 """
 
 import logging
@@ -52,7 +52,8 @@ def main(
 class AssistantLoss(TrainerBase):
     """Mixin before SFTTrainer: logits only where some row of the batch has a label.
 
-    TRL's fused head scores every position on a CPU and once more in backward; the loss is the same number.
+    TRL's fused head scores every position on a CPU and once more in backward; the loss is the same
+    number.
     """
 
     def compute_loss(
@@ -62,7 +63,9 @@ class AssistantLoss(TrainerBase):
         return_outputs: bool = False,
         num_items_in_batch: "torch.Tensor | None" = None,
     ) -> Any:
-        """Return the mean negative log-likelihood of labelled tokens, over the whole step's `num_items_in_batch`."""
+        """Return the mean negative log-likelihood of labelled tokens, over the whole step's
+        `num_items_in_batch`.
+        """
         keep, targets = label_positions.labelled_positions(inputs["labels"])
         features = {key: value for key, value in inputs.items() if key != "labels"}
         outputs = model(**features, use_cache=False, logits_to_keep=keep)
@@ -73,7 +76,8 @@ class AssistantLoss(TrainerBase):
 
 
 def token_loss(logits: "torch.Tensor", targets: "torch.Tensor", count: "torch.Tensor | None") -> "torch.Tensor":
-    """Return the summed cross-entropy of `logits` [B, K, V] against `targets` [B, K] (-100: none), over `count`.
+    """Return the summed cross-entropy of `logits` [B, K, V] against `targets` [B, K] (-100: none),
+    over `count`.
 
     `count` defaults to the number of targets, at least 1.
     """
@@ -111,7 +115,9 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
 
 
 def tokenise(tokenizer: "PreTrainedTokenizerBase", split: Path, max_tokens: int) -> "Dataset":
-    """Return {input_ids, labels} of every conversation of at most `max_tokens`; the others are counted."""
+    """Return {input_ids, labels} of every conversation of at most `max_tokens`; the others are
+    counted.
+    """
     from datasets import Dataset
 
     def rows() -> Iterator[dict[str, list[int]]]:

@@ -1,4 +1,5 @@
-"""Train a byte-level BPE on the training documents, or copy the base model's tokenizer; add the chat template.
+"""Train a byte-level BPE on the training documents, or copy the base model's tokenizer; add the
+chat template.
 
 Reads data/validated/documents. Writes models/tokenizer. Run: dvc repro tokenizer
 """
@@ -52,8 +53,8 @@ def main(
 def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":
     """Return a byte-level BPE (GPT-2, section 2.2).
 
-    Digits stand alone so that sums can be learnt, and so do Han characters: Chinese has no spaces, and a merge over
-    word borders would hide a name in as many tokens as there are words beside it.
+    Digits stand alone so that sums can be learnt, and so do Han characters: Chinese has no spaces,
+    and a merge over word borders would hide a name in as many tokens as there are words beside it.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -83,7 +84,9 @@ def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":
 
 
 def with_template(tokenizer: "PreTrainedTokenizerBase", template: str) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer with the special tokens it lacks and a chat template that carries generation marks."""
+    """Return the tokenizer with the special tokens it lacks and a chat template that carries
+    generation marks.
+    """
     known = tokenizer.get_vocab()
     missing = [token for token in chat.SPECIAL_TOKENS if token not in known]
     if missing:

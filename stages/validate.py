@@ -1,8 +1,10 @@
-"""The door to the trainers: Great Expectations over every shape, split and file; a critical failure stops the run.
+"""The door to the trainers: Great Expectations over every shape, split and file; a critical failure
+stops the run.
 
-Reads --curated/<shape>. Writes --report (by suite and expectation, without times), --docs (Data Docs) and, only when no
-critical expectation fails, the same files byte for byte under --out/<shape>. Suites, as data: stages/expectations
-(schema, one a shape, what records share, sources, categories).
+Reads --curated/<shape>. Writes --report (by suite and expectation, without times), --docs (Data
+Docs) and, only when no critical expectation fails, the same files byte for byte under
+--out/<shape>. Suites, as data: stages/expectations (schema, one a shape, what records share,
+sources, categories).
 
     python -m stages.validate --curated data/curated --out data/validated
         --report reports/validate.json --docs reports/data_docs
@@ -58,7 +60,9 @@ def frame(rows: Iterable[Facts], columns: Sequence[str]) -> "DataFrame":
 
 
 def look(curated: Path, work: Path, promised: Promised, executor: Executor) -> None:
-    """Look at every record once, file by file on all workers; facts, keys and counts go to `work`."""
+    """Look at every record once, file by file on all workers; facts, keys and counts go to
+    `work`.
+    """
     from stages.common.validate import steps
 
     work.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,9 @@ def check_across(curated: Path, work: Path, promised: Promised, door: Door) -> N
 
 
 def check(curated: Path, work: Path, promised: Promised, door: Door, executor: Executor) -> list[Finding]:
-    """Check the columns and, where they are right, every record, and the whole; return the findings."""
+    """Check the columns and, where they are right, every record, and the whole; return the
+    findings.
+    """
     door.check("schema", "schema", frame(facts_of_columns(curated), FACTS_OF_COLUMNS))
     if all(finding.success for finding in door.findings.values()):
         look(curated, work, promised, executor)
@@ -105,7 +111,9 @@ def check(curated: Path, work: Path, promised: Promised, door: Door, executor: E
 
 
 def summary(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Return the report: suite -> expectation -> severity, success, counts and the first rows that fail."""
+    """Return the report: suite -> expectation -> severity, success, counts and the first rows that
+    fail.
+    """
     report: dict[str, Any] = {}
     for finding in findings:
         report.setdefault(finding.suite, {})[finding.expectation] = finding.summary()
@@ -113,7 +121,9 @@ def summary(findings: Iterable[Finding]) -> dict[str, Any]:
 
 
 def refuse(findings: Iterable[Finding], docs: Path) -> None:
-    """Log every warning. Raises DataError for the first critical failure, naming suite, expectation and rows."""
+    """Log every warning. Raises DataError for the first critical failure, naming suite, expectation
+    and rows.
+    """
     failed = [finding for finding in findings if not finding.success]
     for finding in failed:
         logs.log.warning("%s %s: %s", finding.severity, finding.suite, told(finding))

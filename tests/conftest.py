@@ -1,4 +1,6 @@
-"""The order of the test files: the two whose one fixture takes minutes first, so that no worker ends long after."""
+"""The order of the test files: the two whose one fixture takes minutes first, so that no worker
+ends long after.
+"""
 
 import pytest
 

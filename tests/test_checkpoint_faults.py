@@ -1,4 +1,6 @@
-"""A real checkpoint with any of its files damaged in any way: found, named, and the one before is what goes on."""
+"""A real checkpoint with any of its files damaged in any way: found, named, and the one before is
+what goes on.
+"""
 
 import functools
 import json

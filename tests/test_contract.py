@@ -1,4 +1,6 @@
-"""Static: stage file, params section and dvc.yaml entry agree, and nobody reads what is not theirs."""
+"""Static: stage file, params section and dvc.yaml entry agree, and nobody reads what is not
+theirs.
+"""
 
 import importlib
 import re

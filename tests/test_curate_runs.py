@@ -1,4 +1,6 @@
-"""However `curate` is run (more workers, a kill, elsewhere) it writes the same; what mixture and splits take."""
+"""However `curate` is run (more workers, a kill, elsewhere) it writes the same; what mixture and
+splits take.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,6 @@
-"""Deployment: the champion is loaded as a server loads it, answers the canned prompts, and chats over real HTTP."""
+"""Deployment: the champion is loaded as a server loads it, answers the canned prompts, and chats
+over real HTTP.
+"""
 
 import json
 import os

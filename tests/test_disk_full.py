@@ -1,7 +1,9 @@
-"""The disk fills up anywhere in a checkpoint: the one before stays whole, the error says how much is needed and where.
+"""The disk fills up anywhere in a checkpoint: the one before stays whole, the error says how much
+is needed and where.
 
-A real file system of a few hundred KiB that is full; where this host lets nobody mount one, the same at every call that
-Python makes. A trainer of its own saves; nothing is mocked but, in the second, the call that fails.
+A real file system of a few hundred KiB that is full; where this host lets nobody mount one, the
+same at every call that Python makes. A trainer of its own saves; nothing is mocked but, in the
+second, the call that fails.
 """
 
 import ctypes
@@ -46,7 +48,9 @@ def world(tmp_path: Path) -> Path:
 
 
 def mounted(folder: Path) -> bool:
-    """Give this process alone a file system of a few MiB at `folder`; False where that is not allowed."""
+    """Give this process alone a file system of a few MiB at `folder`; False where that is not
+    allowed.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     folder.mkdir()
     if libc.unshare(CLONE_NEWNS) and libc.unshare(CLONE_NEWNS | CLONE_NEWUSER):
@@ -70,7 +74,9 @@ def trained() -> Any:
 
 
 def attempt(trainer: Any, before: Path, how: str) -> bool:
-    """Try to write the next checkpoint; whether it was refused for lack of room, with all as it has to be then."""
+    """Try to write the next checkpoint; whether it was refused for lack of room, with all as it has
+    to be then.
+    """
     folder = before.parent
     try:
         trainer._save_checkpoint(trainer.model, None)

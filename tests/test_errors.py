@@ -1,4 +1,6 @@
-"""A wrong file, a typo, a full disk: the user sees one line with place and remedy, an exit code, and loses nothing."""
+"""A wrong file, a typo, a full disk: the user sees one line with place and remedy, an exit code,
+and loses nothing.
+"""
 
 import json
 import os
@@ -189,7 +191,9 @@ def test_a_full_disk_says_where_and_that_the_same_command_continues(work: Path) 
 
 @pytest.fixture
 def small_disk(work: Path) -> Iterator[Path]:
-    """Yield `work` with a real file system of 700 KiB as its checkpoints folder: room for one epoch's checkpoint."""
+    """Yield `work` with a real file system of 700 KiB as its checkpoints folder: room for one
+    epoch's checkpoint.
+    """
     place = work / "checkpoints"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(place)], capture_output=True)

@@ -1,4 +1,6 @@
-"""On an NVIDIA GPU: every trainer takes the steps it takes on a CPU, and how much of the card pretraining uses."""
+"""On an NVIDIA GPU: every trainer takes the steps it takes on a CPU, and how much of the card
+pretraining uses.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU, or a torch without CUDA"),
 ]
 FP32_TOLERANCE = 2e-3
-"""Losses of six steps in fp32: the GPU sums in another order, and Adam's first steps are the signs of gradients."""
+"""Losses of six steps in fp32: the GPU sums in another order, and Adam's first steps are the signs
+of gradients.
+"""
 QWEN = {  # the shape of Qwen2.5-0.5B
     "model_type": "qwen2",
     "hidden_size": 896,

@@ -1,6 +1,8 @@
-"""Comparisons that people made of real answers, from the raw file to a reward model: every row is accounted for.
+"""Comparisons that people made of real answers, from the raw file to a reward model: every row is
+accounted for.
 
-Whether so small a model, after 200 steps, ranks such answers better than chance is measured here, not required.
+Whether so small a model, after 200 steps, ranks such answers better than chance is measured here,
+not required.
 """
 
 import csv
@@ -63,7 +65,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HH.is_file(), reason=f"no
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder where the file has gone through ingest, curate and validate, and a reward model has learnt."""
+    """Return a folder where the file has gone through ingest, curate and validate, and a reward
+    model has learnt.
+    """
     folder = tmp_path_factory.mktemp("hh")
     (folder / "data/raw").mkdir(parents=True)
     shutil.copy(HH, folder / "data/raw")
@@ -83,7 +87,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def policy(comparisons: Path) -> Path:
-    """Train a tokenizer and a small base model on the preferred answers that are not held out, as conversations."""
+    """Train a tokenizer and a small base model on the preferred answers that are not held out, as
+    conversations.
+    """
     rows = list(records.read(comparisons / "train"))
     talks = [[*row["prompt"], records.message("assistant", row["responses"][row["ranks"].index(1)])] for row in rows]
     texts = ("\n".join(turn["content"] for turn in talk) for talk in talks)

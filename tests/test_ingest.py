@@ -1,4 +1,6 @@
-"""Whatever lies in the raw folder, every row ends as part of a record or in quarantine with its line and reason."""
+"""Whatever lies in the raw folder, every row ends as part of a record or in quarantine with its
+line and reason.
+"""
 
 import json
 from collections import Counter

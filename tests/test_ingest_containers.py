@@ -1,4 +1,6 @@
-"""The same rows in other files: encodings, compression, Parquet, data sets, dialogues; odd values in any of them."""
+"""The same rows in other files: encodings, compression, Parquet, data sets, dialogues; odd values
+in any of them.
+"""
 
 import gzip
 import json

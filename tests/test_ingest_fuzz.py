@@ -1,4 +1,5 @@
-"""Whatever is done to rows, `ingest` does not crash and every row ends as part of a record or in quarantine.
+"""Whatever is done to rows, `ingest` does not crash and every row ends as part of a record or in
+quarantine.
 
 A few hundred rows always; with the slow tests LATHE_FUZZ_ROWS of each kind (10,000 unless set).
 """
@@ -41,7 +42,8 @@ ROWS_OF_A_FILE = 50
 
 
 def check(data: bytes, name: str, text: bytes = b"") -> int:
-    """Ingest one file, hold the books against what was written, and return how many rows there were.
+    """Ingest one file, hold the books against what was written, and return how many rows there
+    were.
 
     With `text`, what the file says unpacked, every line that is not blank has to be met again.
     """

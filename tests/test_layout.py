@@ -1,4 +1,6 @@
-"""The house: layers that import downwards only, no circles, no crowd of small files, no file beyond a sitting."""
+"""The house: layers that import downwards only, no circles, no crowd of small files, no file beyond
+a sitting.
+"""
 
 import ast
 import subprocess

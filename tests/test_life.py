@@ -1,4 +1,5 @@
-"""The life of a trainer, from outside: killed or stopped at random moments, it ends with the same bits.
+"""The life of a trainer, from outside: killed or stopped at random moments, it ends with the same
+bits.
 
 A few of each in CI, 100 kills over the six trainers with `make faults FULL=1`. Moments are seeded.
 """
@@ -43,7 +44,9 @@ def _measured(work: Path, stage: str) -> tuple[dict[str, str], float]:
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
     work: Path, uninterrupted: Measure, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the first line to the last report; a run that gets through starts afresh, until enough were killed."""
+    """From the first line to the last report; a run that gets through starts afresh, until enough
+    were killed.
+    """
     wanted, killed, chance = times(1, KILLS[stage]), 0, random.Random(stage)
     expected, seconds = uninterrupted(stage)
     with told(capsys, f"{stage}, SIGKILL at random moments of {seconds:.1f} s") as counts:

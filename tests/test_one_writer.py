@@ -1,4 +1,5 @@
-"""The same training started eight times at once: exactly one runs, and no crash leaves a lock behind.
+"""The same training started eight times at once: exactly one runs, and no crash leaves a lock
+behind.
 
 Twice in CI, twenty times with `make faults FULL=1`.
 """
@@ -27,7 +28,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(work: Path, number: int, turn: int) -> object:
-    """Start one of eight; in every other turn under names of their own, so that only the checkpoints are the same."""
+    """Start one of eight; in every other turn under names of their own, so that only the
+    checkpoints are the same.
+    """
     return lives.start(work, "sft", **({"DVC_STAGE": f"sft@{number}"} if turn % 2 else {}))
 
 

@@ -20,7 +20,8 @@ def test_log_odds_worked_by_hand() -> None:
 
 
 def test_the_loss_worked_by_hand() -> None:
-    # chosen 1/2 against 1/4: odds ratio 3, so -log sigmoid(log 3) = log(4/3); 1/5 against 1/5: ratio 1, log 2
+    # chosen 1/2 against 1/4: odds ratio 3, so -log sigmoid(log 3) = log(4/3); 1/5 against 1/5:
+    # ratio 1, log 2
     chosen, rejected = torch.tensor([HALF, FIFTH]), torch.tensor([QUARTER, FIFTH])
     expected = ((math.log(2) + 0.5 * math.log(4 / 3)) + (math.log(5) + 0.5 * math.log(2))) / 2
     assert orpo.orpo_loss(chosen, rejected, 0.5).item() == pytest.approx(expected, abs=1e-6)
@@ -56,7 +57,8 @@ def test_padding_and_batching_do_not_change_a_pairs_loss() -> None:
 
 
 def test_the_odds_ratio_term_is_trls() -> None:
-    # trl 1.16, trl.experimental.orpo.ORPOTrainer.odds_ratio_loss with beta 0.1 gave these log-sigmoids
+    # trl 1.16, trl.experimental.orpo.ORPOTrainer.odds_ratio_loss with beta 0.1 gave these
+    # log-sigmoids
     for chosen, rejected, theirs in [(-0.3, -1.1, -0.016089855), (-2.0, -0.4, -0.263837963)]:
         loss = orpo.orpo_loss(torch.tensor([chosen]), torch.tensor([rejected]), 0.1).item()
         assert loss + chosen == pytest.approx(-theirs, abs=1e-6)

@@ -1,4 +1,6 @@
-"""A user's own files in data/raw: real documents and conversations to a champion, every row accounted for."""
+"""A user's own files in data/raw: real documents and conversations to a champion, every row
+accounted for.
+"""
 
 import csv
 import json

@@ -26,6 +26,7 @@ CONSTRAINTS = {
 NOT_IMPORTED = {
     "honcho": "flows/local/services.py starts it as a command",
     "xxhash": "datatrove's, and capped here",
+    "sqlalchemy": "MLflow's and Prefect's, and capped here",
 }
 EXTRAS = {"ray"}  # imported only where its extra is asked for
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
@@ -41,7 +42,9 @@ def make(*arguments: str, folder: Path = ROOT, path: str = os.environ["PATH"]) -
 
 
 def imported() -> dict[str, set[str]]:
-    """What flows/ and stages/ import, at any depth of their functions, with the distributions that bring it."""
+    """What flows/ and stages/ import, at any depth of their functions, with the distributions that
+    bring it.
+    """
     modules = set()
     for file in [*(ROOT / "flows").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):

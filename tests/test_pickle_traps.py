@@ -1,4 +1,6 @@
-"""Pickles and code that wait in a model, tokenizer or checkpoint folder: whatever is loaded, none of them is run."""
+"""Pickles and code that wait in a model, tokenizer or checkpoint folder: whatever is loaded, none
+of them is run.
+"""
 
 import json
 import os

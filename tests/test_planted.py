@@ -1,4 +1,6 @@
-"""Every kind of fault planted in the demo world, against what curation did with it: precision and recall."""
+"""Every kind of fault planted in the demo world, against what curation did with it: precision and
+recall.
+"""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,6 @@
-"""PPO learns a bandit, keeps near its reference, resumes, refuses what it cannot do; LoRA, ptx, average, processes."""
+"""PPO learns a bandit, keeps near its reference, resumes, refuses what it cannot do; LoRA, ptx,
+average, processes.
+"""
 
 import json
 import math
@@ -28,7 +30,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first token pays 1 where it and the prompt's last number agree in their rest by 4, else 0."""
+    """A first token pays 1 where it and the prompt's last number agree in their rest by 4,
+    else 0.
+    """
 
     def scores(_: Any, prompts: list[list[int]], answers: list[Any]) -> list[float]:
         first = [(one.tokens or [one.stop])[0] for one in answers]

@@ -1,7 +1,8 @@
-"""Every trainer on two processes of this machine takes the steps that one takes: the same losses, the same weights.
+"""Every trainer on two processes of this machine takes the steps that one takes: the same losses,
+the same weights.
 
-DDP is in CI. DeepSpeed, an extra, is tried where it is installed: ZeRO-1, -2 and -3 over gloo, with the files of
-infra/accelerate.
+DDP is in CI. DeepSpeed, an extra, is tried where it is installed: ZeRO-1, -2 and -3 over gloo, with
+the files of infra/accelerate.
 """
 
 import json
@@ -50,7 +51,9 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
 
 
 def compare(alone: dict[str, Any], together: dict[str, Any], mode: str) -> None:
-    """Both must have the same losses, step by step, and a folder of the same files with nearly the same weights."""
+    """Both must have the same losses, step by step, and a folder of the same files with nearly the
+    same weights.
+    """
     worst = {}
     for stage in STAGES:
         one, two = alone[stage], together[stage]

@@ -13,7 +13,9 @@ ONE_LINK = re.compile(r"(?:[-*] )?(?:\[[^\]]*\](?:\([^)]*\)|: ?\S+)|<?https?://\
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
-    """Yield number and text of the lines outside code blocks that are no table row and not one link."""
+    """Yield number and text of the lines outside code blocks that are no table row and not one
+    link.
+    """
     fenced = False
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("```"):

@@ -1,4 +1,6 @@
-"""Rank: every annotator, the order of annotators, and what becomes of prompts that cannot be ranked."""
+"""Rank: every annotator, the order of annotators, and what becomes of prompts that cannot be
+ranked.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The review page: what it says of real evaluations' files, that it fetches nothing and that no data becomes markup."""
+"""The review page: what it says of real evaluations' files, that it fetches nothing and that no
+data becomes markup.
+"""
 
 import json
 import re

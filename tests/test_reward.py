@@ -1,4 +1,6 @@
-"""Reward: learns to rank, centred on demonstrations, scored at one place by training, scoring and transformers."""
+"""Reward: learns to rank, centred on demonstrations, scored at one place by training, scoring and
+transformers.
+"""
 
 import json
 from itertools import combinations

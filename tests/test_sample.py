@@ -1,4 +1,6 @@
-"""Sample: answers for the ranks, in the splits of their prompts, the same bytes for the same seed."""
+"""Sample: answers for the ranks, in the splits of their prompts, the same bytes for the
+same seed.
+"""
 
 import json
 import shutil

@@ -1,4 +1,6 @@
-"""SFT: the loss is TRL's and transformers' number, on assistant tokens only, whatever the padding."""
+"""SFT: the loss is TRL's and transformers' number, on assistant tokens only, whatever the
+padding.
+"""
 
 from pathlib import Path
 

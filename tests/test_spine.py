@@ -1,4 +1,6 @@
-"""The whole chain on a small world: raw data to champion, nothing on the second call, a record followed end to end."""
+"""The whole chain on a small world: raw data to champion, nothing on the second call, a record
+followed end to end.
+"""
 
 import json
 import re

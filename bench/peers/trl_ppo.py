@@ -1,9 +1,11 @@
-"""TRL 1.12's side of `bench.ppo`, run by that version's own interpreter; nothing of Lathe is imported here.
+"""TRL 1.12's side of `bench.ppo`, run by that version's own interpreter; nothing of Lathe is
+imported here.
 
     python bench/peers/trl_ppo.py FOLDER
 
-FOLDER holds `policy` and `reward`, models with a tokenizer, and job.json: prompts as tokens, and what is in `main`.
-For every line on the standard input, a seed, it trains once from there and answers a line of JSON.
+FOLDER holds `policy` and `reward`, models with a tokenizer, and job.json: prompts as tokens, and
+what is in `main`. For every line on the standard input, a seed, it trains once from there and
+answers a line of JSON.
 """
 
 import json
@@ -14,7 +16,9 @@ from typing import Any
 
 
 def counted(end: int) -> list[int]:
-    """Return a list to which the length of every answer that a trainer draws is added from now on."""
+    """Return a list to which the length of every answer that a trainer draws is added from
+    now on.
+    """
     from trl.experimental.ppo import ppo_trainer  # type: ignore[import-not-found]  # 1.12 only
 
     generate, lengths = ppo_trainer.batch_generation, []

@@ -1,4 +1,5 @@
-"""Whether this machine can run the pipeline: a line a check, ok, warn or fail, each with the command that mends it.
+"""Whether this machine can run the pipeline: a line a check, ok, warn or fail, each with the
+command that mends it.
 
 Command: python -m flows.cli.doctor
 """

@@ -1,7 +1,9 @@
-"""What people said on the pages, as raw data under DVC: the next `dvc repro` reads it through ingest and curate.
+"""What people said on the pages, as raw data under DVC: the next `dvc repro` reads it through
+ingest and curate.
 
-Reads every store of feedback/, writes data/raw/feedback/{comparisons,conversations}.jsonl and its pointer
-data/raw/feedback.dvc. The same stores give the same bytes. Command: python -m flows.cli.feedback
+Reads every store of feedback/, writes data/raw/feedback/{comparisons,conversations}.jsonl and its
+pointer data/raw/feedback.dvc. The same stores give the same bytes. Command: python -m
+flows.cli.feedback
 """
 
 import json
@@ -26,7 +28,8 @@ KINDS = {"ranking": "rankings", "edit": "edited answers", "opinion": "likes and 
 
 
 def lines(stores: Path, broken: list[str]) -> Iterator[Line]:
-    """Yield what every store says, in the order of their names; lines that say nothing go to `broken` with a reason.
+    """Yield what every store says, in the order of their names; lines that say nothing go to
+    `broken` with a reason.
 
     Raises DataError when there is no store.
     """
@@ -42,7 +45,9 @@ def lines(stores: Path, broken: list[str]) -> Iterator[Line]:
 
 
 def write(exported: Exported, out: Path) -> bool:
-    """Write both files and return whether one has changed; a folder that is not there is made only for records."""
+    """Write both files and return whether one has changed; a folder that is not there is made only
+    for records.
+    """
     shapes: dict[str, Sequence[Record]] = {
         "comparisons": exported.comparisons,
         "conversations": exported.conversations,

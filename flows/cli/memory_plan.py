@@ -38,7 +38,9 @@ class Planned(NamedTuple):
 
 
 def launch(launcher: str) -> Launch:
-    """Return the processes and the ZeRO stage of a launcher's command line. Raises ParamsError for a missing file."""
+    """Return the processes and the ZeRO stage of a launcher's command line. Raises ParamsError for
+    a missing file.
+    """
     words = shlex.split(launcher)
     given = dict(pairwise(words))
     if "--config_file" not in given:
@@ -50,7 +52,9 @@ def launch(launcher: str) -> Launch:
 
 
 def config(document: Mapping[str, Any]) -> Any:
-    """Return transformers' config of the base model. Raises ParamsError when it is not on this machine."""
+    """Return transformers' config of the base model. Raises ParamsError when it is not on this
+    machine.
+    """
     from transformers import AutoConfig
 
     pretrain, tokenizer = document["pretrain"], document["tokenizer"]

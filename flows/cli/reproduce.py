@@ -1,7 +1,7 @@
 """Make a version of the registry again from what its record says, and compare the weights.
 
-The record's commit goes into a git work tree of its own with an empty DVC cache, so every stage runs; nothing here is
-touched. Command: python -m flows.cli.reproduce 3
+The record's commit goes into a git work tree of its own with an empty DVC cache, so every stage
+runs; nothing here is touched. Command: python -m flows.cli.reproduce 3
 """
 
 import os
@@ -47,7 +47,9 @@ def main(version: Number, keep: Keep = False) -> None:
 
 
 def known(number: str) -> tuple[Version, Record]:
-    """Return the version and its record. Raises DataError when there is none, or it cannot be followed."""
+    """Return the version and its record. Raises DataError when there is none, or it cannot be
+    followed.
+    """
     client = mlflow_store.client()
     name = str(params.read_yaml(params.PARAMS_FILE)["promote"]["name"])
     version = registry.numbered(client, name, number)
@@ -63,7 +65,9 @@ def known(number: str) -> tuple[Version, Record]:
 
 
 def check_out(tree: Path, record: Record) -> None:
-    """Make `tree` the record's commit with its local changes; one that a call before has made is gone on with."""
+    """Make `tree` the record's commit with its local changes; one that a call before has made is
+    gone on with.
+    """
     if (tree / DONE).exists() and (tree / DONE).read_text(encoding="utf-8") == record["git_commit"]:
         log.info("going on in %s", tree)
         return
@@ -80,7 +84,9 @@ def check_out(tree: Path, record: Record) -> None:
 
 
 def bring_data(tree: Path, record: Record) -> None:
-    """Copy what the ancestors read and none of them writes, and git does not hold: a user's own files."""
+    """Copy what the ancestors read and none of them writes, and git does not hold: a user's own
+    files.
+    """
     written = [Path(out) for stage in record["stages"].values() for out in stage["outs"]]
     sources = {Path(dep) for stage in record["stages"].values() for dep in stage["deps"]}
     for source in sorted(sources - set(written)):
@@ -92,7 +98,9 @@ def bring_data(tree: Path, record: Record) -> None:
 
 
 def run(tree: Path, record: Record) -> None:
-    """Bring the record's stage up to date in `tree`, with its own code, cache and store. Raises TryAgainError."""
+    """Bring the record's stage up to date in `tree`, with its own code, cache and store. Raises
+    TryAgainError.
+    """
     environment = {
         name: value for name, value in os.environ.items() if name not in ("DVC_STAGE", "MLFLOW_TRACKING_URI")
     }
@@ -109,7 +117,9 @@ def run(tree: Path, record: Record) -> None:
 
 
 def differences(tree: Path, record: Record) -> list[str]:
-    """Return what a difference can come from: data that was read with other content, stages that wrote other outs."""
+    """Return what a difference can come from: data that was read with other content, stages that
+    wrote other outs.
+    """
     locked, found = lineage.section(tree / provenance.LOCK, "stages"), []
     written = {out for stage in record["stages"].values() for out in stage["outs"]}
     for name, then in record["stages"].items():

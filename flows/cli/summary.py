@@ -1,4 +1,5 @@
-"""The closing table of `make demo` and `make flow`: stage, time, peak memory, key figure, and where to look.
+"""The closing table of `make demo` and `make flow`: stage, time, peak memory, key figure, and where
+to look.
 
 Command: python -m flows.cli.summary
 """
@@ -20,7 +21,9 @@ WHERE = """\
 
 
 def rows(stages: Sequence[str], states: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
-    """Return one row a stage from what its last execution left in logs/; with `states`, what this flow did to it."""
+    """Return one row a stage from what its last execution left in logs/; with `states`, what this
+    flow did to it.
+    """
     found: list[tuple[str, ...]] = []
     for name in stages:
         file = logs.execution(name)
@@ -40,7 +43,9 @@ def clock(seconds: float) -> str:
 
 
 def table(lines: Sequence[tuple[str, ...]], head: tuple[str, ...]) -> str:
-    """Return the rows under their head, in columns as wide as their widest cell; times and memory flush right."""
+    """Return the rows under their head, in columns as wide as their widest cell; times and memory
+    flush right.
+    """
     columns = []
     for name, *cells in zip(head, *lines, strict=True):
         width = max(len(cell) for cell in [name, *cells])
@@ -56,7 +61,9 @@ def show(stages: Sequence[str], states: Mapping[str, str] | None = None) -> str:
 
 
 def artifact(outcome: Outcome, link: str) -> str:
-    """Return the Markdown that a task leaves in Prefect: state, time, key figure, and its run in MLflow."""
+    """Return the Markdown that a task leaves in Prefect: state, time, key figure, and its run in
+    MLflow.
+    """
     lines = {
         "state": outcome.state,
         "time": clock(outcome.seconds),

@@ -1,4 +1,5 @@
-"""Follow one record through every step: the raw row, what each stage made of it, its tokens, the champion's answer.
+"""Follow one record through every step: the raw row, what each stage made of it, its tokens, the
+champion's answer.
 
 Command: python -m flows.cli.trace demo/conversations_openai.jsonl:12
 """
@@ -32,7 +33,9 @@ class Step:
 
 
 def follow(identifier: str) -> Iterator[Step]:
-    """Yield every step of one record, in the pipeline's order. Raises DataError when no stage knows it."""
+    """Yield every step of one record, in the pipeline's order. Raises DataError when no stage knows
+    it.
+    """
     folders = outs()
     yield Step(f"{folders['raw']}/{identifier}", raw_row(folders["raw"], identifier))
     record, shape, met = None, "", False
@@ -87,7 +90,9 @@ def raw_row(raw: Path, identifier: str) -> str:
 
 
 def find(folder: Path, identifier: str) -> tuple[Path, records.Record] | None:
-    """Return the file and the record of that id under `folder`, or None; only files that may hold it are read whole."""
+    """Return the file and the record of that id under `folder`, or None; only files that may hold
+    it are read whole.
+    """
     import pyarrow.parquet as pq
 
     for file in sorted(folder.rglob("*.parquet")):
@@ -109,7 +114,9 @@ def refusals(identifier: str, folders: dict[str, Path]) -> Iterator[Step]:
 
 
 def as_tokens(shape: str, record: records.Record, folder: Path) -> Iterator[Step]:
-    """Yield the record as the trainer sees it: a table of position, id, token and whether it carries loss."""
+    """Yield the record as the trainer sees it: a table of position, id, token and whether it
+    carries loss.
+    """
     tokenizer = models.load_tokenizer(folder)
     if shape == "conversations":
         encoded = chat.encode(tokenizer, record["messages"], record["tools"])
@@ -120,7 +127,9 @@ def as_tokens(shape: str, record: records.Record, folder: Path) -> Iterator[Step
 
 
 def table(tokenizer: "PreTrainedTokenizerBase", encoded: chat.Encoded) -> str:
-    """Return one line a token; `*` marks those the loss is taken on. A token that is part of a character shows as �."""
+    """Return one line a token; `*` marks those the loss is taken on. A token that is part of a
+    character shows as �.
+    """
     lines = ["position     id  loss  token"]
     for position, (token, mask) in enumerate(zip(encoded.input_ids, encoded.assistant_mask, strict=True)):
         text = json.dumps(tokenizer.decode([token]), ensure_ascii=False)
@@ -129,7 +138,9 @@ def table(tokenizer: "PreTrainedTokenizerBase", encoded: chat.Encoded) -> str:
 
 
 def answers(shape: str, record: records.Record, identifier: str, folders: dict[str, Path]) -> Iterator[Step]:
-    """Yield the answers the evaluations recorded (questions), or the champion's own answer now (all with turns)."""
+    """Yield the answers the evaluations recorded (questions), or the champion's own answer now (all
+    with turns).
+    """
     for file in sorted(folders["evaluations"].glob("*/answers.jsonl")) if shape == "questions" else []:
         with file.open(encoding="utf-8") as handle:
             for row in map(json.loads, handle):
@@ -144,7 +155,9 @@ def answers(shape: str, record: records.Record, identifier: str, folders: dict[s
 
 
 def champion_answer(turns: list[records.Record], tools: str | None, promotion: Path) -> str:
-    """Return the greedy answer of the model that the promotion report names. Raises DataError without a report."""
+    """Return the greedy answer of the model that the promotion report names. Raises DataError
+    without a report.
+    """
     if not promotion.exists():
         raise DataError("no promotion yet", where=promotion, remedy="run `dvc repro promote`")
     folder = Path(json.loads(promotion.read_text(encoding="utf-8"))["model"])

@@ -1,4 +1,6 @@
-"""A command in the background: it outlives the terminal, its record says which process it is, its log what it said."""
+"""A command in the background: it outlives the terminal, its record says which process it is, its
+log what it said.
+"""
 
 import json
 import subprocess
@@ -27,7 +29,9 @@ def start(command: list[str], environment: dict[str, str], log: Path, record: Pa
 
 
 def find(record: Path) -> "psutil.Process | None":
-    """Return the recorded process if it still runs; another one that was given its number is not it."""
+    """Return the recorded process if it still runs; another one that was given its number is not
+    it.
+    """
     import psutil
 
     if not record.exists():
@@ -41,7 +45,8 @@ def find(record: Path) -> "psutil.Process | None":
 
 
 def end(record: Path) -> bool:
-    """Ask the recorded process and all below it to save and leave, kill what is left after the grace.
+    """Ask the recorded process and all below it to save and leave, kill what is left after the
+    grace.
 
     Returns False when it did not run.
     """

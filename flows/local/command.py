@@ -1,8 +1,9 @@
-"""A command as a child of the flow: its output in a file that is followed, its whole tree ended with it.
+"""A command as a child of the flow: its output in a file that is followed, its whole tree ended
+with it.
 
-The output goes to a file and not to a pipe, so that a child that outlives a killed flow has somewhere to write.
-Started as `python -m flows.local.command <command>`, it asks the kernel for SIGTERM when the flow dies, then becomes
-the command.
+The output goes to a file and not to a pipe, so that a child that outlives a killed flow has
+somewhere to write. Started as `python -m flows.local.command <command>`, it asks the kernel for
+SIGTERM when the flow dies, then becomes the command.
 """
 
 import os
@@ -30,7 +31,8 @@ def run(
     environment: Mapping[str, str],
     timeout_seconds: float | None = None,
 ) -> int:
-    """Run `command`, hand each line it writes to `follow`, and return its exit code (TIMED_OUT after the timeout).
+    """Run `command`, hand each line it writes to `follow`, and return its exit code (TIMED_OUT
+    after the timeout).
 
     When `cancel` is set, or the timeout has passed, the whole tree gets SIGTERM and time to save.
     """
@@ -55,7 +57,9 @@ def run(
 
 
 def end_tree(child: "subprocess.Popen[bytes]", grace_seconds: float = process.GRACE_SECONDS + 5) -> None:
-    """Ask `child` and all below it to save and leave, kill what is left after the grace; harmless when it has ended."""
+    """Ask `child` and all below it to save and leave, kill what is left after the grace; harmless
+    when it has ended.
+    """
     import psutil
 
     if child.poll() is not None:

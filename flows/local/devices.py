@@ -1,4 +1,6 @@
-"""Which GPUs of this host a stage runs on: the server's slots say how many, a file lock per device says which."""
+"""Which GPUs of this host a stage runs on: the server's slots say how many, a file lock per device
+says which.
+"""
 
 import getpass
 import os
@@ -26,7 +28,8 @@ def visible() -> list[str]:
 
 @contextmanager
 def held(count: int, devices: Sequence[str], cancel: threading.Event) -> Iterator[list[str]]:
-    """Hold `count` of `devices`, free again however this process ends; waits until so many are free.
+    """Hold `count` of `devices`, free again however this process ends; waits until so many are
+    free.
 
     Raises TryAgainError when `cancel` is set meanwhile.
     """

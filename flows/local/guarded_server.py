@@ -1,8 +1,10 @@
-"""Prefect's server behind a door: itself it checks neither Host nor Origin, and who reaches its API can run commands.
+"""Prefect's server behind a door: itself it checks neither Host nor Origin, and who reaches its API
+can run commands.
 
-A page elsewhere reaches a server on loopback by a name of its own that points here (DNS rebinding: the Host gives it
-away), or by a websocket, to which browsers let every page connect (the Origin does). On SQLite it works at 100 requests
-at once, and one whose body never ends is one of them: so a body is read before it counts. uvicorn calls `app`.
+A page elsewhere reaches a server on loopback by a name of its own that points here (DNS rebinding:
+the Host gives it away), or by a websocket, to which browsers let every page connect (the Origin
+does). On SQLite it works at 100 requests at once, and one whose body never ends is one of them: so
+a body is read before it counts. uvicorn calls `app`.
 """
 
 import asyncio

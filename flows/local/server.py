@@ -1,7 +1,8 @@
 """The Prefect server of this checkout: attach to the one that answers, start one if none does.
 
-Where it is, and every other setting of it, stands in pyproject.toml under [tool.prefect]; PREFECT_API_URL overrides.
-In the foreground, for a Procfile or a container: python -m flows.local.server
+Where it is, and every other setting of it, stands in pyproject.toml under [tool.prefect];
+PREFECT_API_URL overrides. In the foreground, for a Procfile or a container: python -m
+flows.local.server
 """
 
 import os
@@ -55,7 +56,9 @@ def answers(url: str) -> bool:
 
 
 def environment(url: str) -> dict[str, str]:
-    """Return the environment of a server at `url`: its own page is the only one that may read its API."""
+    """Return the environment of a server at `url`: its own page is the only one that may read its
+    API.
+    """
     host, port = address(url)
     return {
         **os.environ,
@@ -75,9 +78,11 @@ def address(url: str) -> tuple[str, int]:
 
 
 def ensure() -> str:
-    """Return the address of a healthy server, started in the background if there was none; it stays after the flow.
+    """Return the address of a healthy server, started in the background if there was none; it stays
+    after the flow.
 
-    Raises TryAgainError when the address is on another machine and nothing answers, is taken, or the start fails.
+    Raises TryAgainError when the address is on another machine and nothing answers, is taken, or
+    the start fails.
     """
     url = api_url()
     if answers(url):
@@ -105,7 +110,9 @@ def _start(url: str) -> None:
 
 
 def command(url: str) -> list[str]:
-    """Return the command of a server at `url`: what `prefect server start` runs, behind the door that it lacks."""
+    """Return the command of a server at `url`: what `prefect server start` runs, behind the door
+    that it lacks.
+    """
     host, port = address(url)
     options = ["--host", host, "--port", str(port), "--log-level", "warning", "--no-proxy-headers"]
     return [sys.executable, "-m", "uvicorn", "--factory", "flows.local.guarded_server:app", *options]

@@ -24,8 +24,8 @@ START_SECONDS = 180.0
 def up() -> None:
     """Start the services and wait until each answers; a Prefect server that runs is attached to.
 
-    The chat waits for a first champion. Raises TryAgainError when they run already, a port is taken or one of them
-    does not come up.
+    The chat waits for a first champion. Raises TryAgainError when they run already, a port is taken
+    or one of them does not come up.
     """
     if background.find(RECORD):
         raise TryAgainError("the services run already", where=RECORD, remedy="stop them with: make down")
@@ -54,7 +54,9 @@ def up() -> None:
 
 
 def has_champion() -> bool:
-    """Whether there is a model to chat with: the promotion's report names one, or a person has approved one since."""
+    """Whether there is a model to chat with: the promotion's report names one, or a person has
+    approved one since.
+    """
     from stages.common.release import registry
     from stages.common.tracking import mlflow_store
 
@@ -94,7 +96,9 @@ def answers(address: str) -> bool:
 
 
 def wait(process: "subprocess.Popen[bytes]", name: str, address: str) -> None:
-    """Wait until the service answers. Raises TryAgainError, with everything stopped, when one of them ends instead."""
+    """Wait until the service answers. Raises TryAgainError, with everything stopped, when one of
+    them ends instead.
+    """
     print(f"  {name:8}", end="", flush=True)
     started = time.monotonic()
     while not answers(address):
@@ -109,7 +113,9 @@ def wait(process: "subprocess.Popen[bytes]", name: str, address: str) -> None:
 
 
 def environment(url: str) -> dict[str, str]:
-    """Return the environment of the services: this interpreter first, our server, nothing that phones home."""
+    """Return the environment of the services: this interpreter first, our server, nothing that
+    phones home.
+    """
     return {
         **server.environment(url),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

@@ -112,7 +112,9 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def target(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """The server under attack, `mlflow` or `prefect`, by name and address; whatever was sent, it answers afterwards."""
+    """The server under attack, `mlflow` or `prefect`, by name and address; whatever was sent, it
+    answers afterwards.
+    """
     name = request.param
     url: str = request.getfixturevalue(f"{name}_url").removesuffix("/api")
     yield name, url

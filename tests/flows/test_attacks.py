@@ -1,6 +1,8 @@
-"""What strangers send to MLflow and Prefect as we start them: none of it succeeds, and both live on.
+"""What strangers send to MLflow and Prefect as we start them: none of it succeeds, and both live
+on.
 
-The chat and its API have tables of their own: tests/common/serving/test_access.py and test_attacks.py.
+The chat and its API have tables of their own: tests/common/serving/test_access.py and
+test_attacks.py.
 """
 
 import socket
@@ -119,7 +121,9 @@ def test_a_large_body_stops_neither(target: tuple[str, str]) -> None:
 
 @both
 def test_slow_clients_stop_neither(target: tuple[str, str]) -> None:
-    """Prefect on SQLite answers 100 at once; half of these never end their body, half not even their headers."""
+    """Prefect on SQLite answers 100 at once; half of these never end their body, half not even
+    their headers.
+    """
     name, url = target
     path, headers = {"mlflow": f"{MLFLOW}/runs/search", "prefect": "/api/flows/filter"}[name], ""
     if name == "prefect":  # without its token a request ends before its body

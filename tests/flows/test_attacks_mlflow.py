@@ -1,4 +1,6 @@
-"""What strangers ask of MLflow's store of files, models and webhooks as we start it: none of it succeeds."""
+"""What strangers ask of MLflow's store of files, models and webhooks as we start it: none of it
+succeeds.
+"""
 
 from pathlib import Path
 

@@ -54,7 +54,9 @@ WAYS: dict[str, tuple[list[str], Callable[["subprocess.Popen[bytes]"], None]]] =
 
 
 def start(command: list[str], repository: Path, url: str) -> "subprocess.Popen[bytes]":
-    """Start a run in a session of its own; tests in the background would hand down that Ctrl-C is ignored."""
+    """Start a run in a session of its own; tests in the background would hand down that Ctrl-C is
+    ignored.
+    """
     with (repository / "said.log").open("w") as said:
         return subprocess.Popen(
             [sys.executable, *command],
@@ -100,7 +102,9 @@ def test_nobody_is_left(
 
 
 def below(top: "subprocess.Popen[bytes]", repository: Path) -> list[psutil.Process]:
-    """Return who works in the repository, the run's own process aside: a flow still tells its server how it ended."""
+    """Return who works in the repository, the run's own process aside: a flow still tells its
+    server how it ended.
+    """
     found = []
     for process in psutil.process_iter():
         try:

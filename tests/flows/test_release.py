@@ -1,4 +1,6 @@
-"""The review on a real Prefect server and a real registry: a form, or the alias moved in MLflow, decides alike."""
+"""The review on a real Prefect server and a real registry: a form, or the alias moved in MLflow,
+decides alike.
+"""
 
 import subprocess
 import sys

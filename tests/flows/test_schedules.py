@@ -18,7 +18,9 @@ WAIT_SECONDS = 120.0
 
 @pytest.fixture
 def deployment(repository: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The id of deployment `nightly` of infra/prefect.yaml over `repository`, with a worker, as `make up` has them."""
+    """The id of deployment `nightly` of infra/prefect.yaml over `repository`, with a worker, as
+    `make up` has them.
+    """
     shutil.copytree(ROOT / "infra", repository / "infra")
     for package in ("flows", "stages"):
         (repository / package).symlink_to(ROOT / package)

@@ -68,7 +68,8 @@ def test_deepspeed_knows_every_key(path: Path) -> None:
     settings = {key: value for key, value in zero(path)["zero_optimization"].items() if value != "auto"}
     parsed = DeepSpeedZeroConfig(**settings)  # it refuses an unknown key
     assert parsed.stage == settings["stage"]
-    # What a CPU cannot carry is no more than parsed: offloading needs pinned memory, ZeRO++ its CUDA kernels.
+    # What a CPU cannot carry is no more than parsed: offloading needs pinned memory, ZeRO++ its
+    # CUDA kernels.
     assert (parsed.offload_optimizer is not None) is (path.stem == "zero3-offload")
     assert (parsed.zero_hpz_partition_size, parsed.zero_quantized_weights, parsed.zero_quantized_gradients) == (
         (8, True, True) if path.stem == "zeropp" else (1, False, False)

@@ -1,4 +1,6 @@
-"""Dockerfile, compose file, Procfile and deployments, checked as far as that goes without a container engine."""
+"""Dockerfile, compose file, Procfile and deployments, checked as far as that goes without a
+container engine.
+"""
 
 import inspect
 import re
@@ -37,7 +39,9 @@ def commands() -> list[tuple[str, str]]:
 
 @cache
 def usage(command: tuple[str, ...]) -> str:
-    """What a command says of itself; `python` and the console scripts are those of this environment."""
+    """What a command says of itself; `python` and the console scripts are those of this
+    environment.
+    """
     program = [sys.executable] if command[0] == "python" else [str(BIN / command[0])]
     done = subprocess.run([*program, *command[1:], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{' '.join(command)} --help: {done.stderr}"

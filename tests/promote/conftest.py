@@ -10,7 +10,9 @@ from tests.support.champion import write_project_with_store
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project before its first promotion, with an empty store, made once and copied for each test."""
+    """A project before its first promotion, with an empty store, made once and copied for each
+    test.
+    """
     return write_project_with_store(tmp_path_factory.mktemp("template"))
 
 

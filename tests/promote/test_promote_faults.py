@@ -1,4 +1,5 @@
-"""Promotions killed by SIGKILL after each of their writes, and two at once, against a real registry.
+"""Promotions killed by SIGKILL after each of their writes, and two at once, against a real
+registry.
 
 Default: each point once. LATHE_FAULT_ROUNDS=20 (`make faults`) kills at each point twenty times.
 """
@@ -72,7 +73,9 @@ def killed(processes: Any, folder: Path, action: str, point: str) -> None:
 
 
 def facts() -> dict[str, Any]:
-    """Return aliases and versions; check that champion never is on a version that did not pass the gate."""
+    """Return aliases and versions; check that champion never is on a version that did not pass the
+    gate.
+    """
     client = mlflow_store.client()
     found = {alias: registry.with_alias(client, "lathe", alias) for alias in ("champion", "previous", "challenger")}
     for alias in ("champion", "previous"):
@@ -167,7 +170,9 @@ def test_a_rollback_killed_after_a_write_is_completed_by_the_next(
 def test_of_two_promotions_at_once_from_two_checkouts_one_wins(
     processes: Any, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int
 ) -> None:
-    """Both candidates beat the base and are as good as each other: the second to decide meets the first as champion."""
+    """Both candidates beat the base and are as good as each other: the second to decide meets the
+    first as champion.
+    """
     checkouts = [shutil.copytree(template, tmp_path / name) for name in ("one", "two")]
     for seed, folder in enumerate(checkouts):
         add_candidate(folder, "sft", 0.9, seed=10 + seed)

@@ -1,4 +1,6 @@
-"""What attackers' tests share: a request as raw bytes, and the question that must still be answered afterwards."""
+"""What attackers' tests share: a request as raw bytes, and the question that must still be answered
+afterwards.
+"""
 
 import json
 import socket

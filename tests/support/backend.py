@@ -1,4 +1,6 @@
-"""A real HTTP server with OpenAI's completions over a real model, one token an event; it fails as it is told to."""
+"""A real HTTP server with OpenAI's completions over a real model, one token an event; it fails as
+it is told to.
+"""
 
 import json
 import time
@@ -12,7 +14,9 @@ from tests.support.loopback import Loopback, running
 
 
 class Backend(Loopback):
-    """Serves `model` under `names`; `breaks` is how an answer goes wrong: "", "status", "cut", "nonsense"."""
+    """Serves `model` under `names`; `breaks` is how an answer goes wrong: "", "status", "cut",
+    "nonsense".
+    """
 
     def __init__(self, model: Any, tokenizer: Any, stops: list[int], names: list[str]) -> None:
         super().__init__(Handler)

@@ -19,7 +19,9 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: in
 
 @contextmanager
 def opened(url: str, ready: str = "Settings") -> Iterator["Page"]:
-    """Open `url` in a browser that may reach nothing but this machine, and wait until it shows the text `ready`."""
+    """Open `url` in a browser that may reach nothing but this machine, and wait until it shows the
+    text `ready`.
+    """
     from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as driver:

@@ -1,4 +1,6 @@
-"""A promoted project in a folder: two tiny models, their evaluations, and the params that promote and deploy read."""
+"""A promoted project in a folder: two tiny models, their evaluations, and the params that promote
+and deploy read.
+"""
 
 from pathlib import Path
 
@@ -32,7 +34,9 @@ def write_project(root: Path) -> None:
 
 
 def write_project_with_store(root: Path) -> Path:
-    """Write the project before its first promotion, with an empty store, made once to be copied; return it."""
+    """Write the project before its first promotion, with an empty store, made once to be copied;
+    return it.
+    """
     write_project(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -42,7 +46,9 @@ def write_project_with_store(root: Path) -> Path:
 
 
 def add_candidate(root: Path, name: str, accuracy: float, seed: int, test: str = "t1", perplexity: float = 4.0) -> None:
-    """Write (or replace) a candidate's model and what `evaluate` says of it, on 100 questions and 40 documents."""
+    """Write (or replace) a candidate's model and what `evaluate` says of it, on 100 questions and
+    40 documents.
+    """
     tokenizer = make_tokenizer()
     models.save(make_model(tokenizer, seed), tokenizer, root / "models" / name)
     weights = models.weights_sha256(root / "models" / name)

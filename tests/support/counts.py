@@ -1,4 +1,6 @@
-"""How often the fault tests do what they do: a few times in CI, as often as is claimed with `make faults FULL=1`."""
+"""How often the fault tests do what they do: a few times in CI, as often as is claimed with `make
+faults FULL=1`.
+"""
 
 import os
 import time

@@ -1,4 +1,6 @@
-"""Rows of every format with odd values, damaged bytes and other containers around them, as hypothesis draws them."""
+"""Rows of every format with odd values, damaged bytes and other containers around them, as
+hypothesis draws them.
+"""
 
 import gzip
 import json

@@ -1,4 +1,6 @@
-"""Tiny language models of many architectures with random weights, large enough that no two logits are nearly equal."""
+"""Tiny language models of many architectures with random weights, large enough that no two logits
+are nearly equal.
+"""
 
 from typing import TYPE_CHECKING, Any
 

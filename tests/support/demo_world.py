@@ -1,4 +1,6 @@
-"""The demo world as records, with what was planted in each: what the steps of `curate` are judged by."""
+"""The demo world as records, with what was planted in each: what the steps of `curate` are judged
+by.
+"""
 
 from functools import cache
 from pathlib import Path

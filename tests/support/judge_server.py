@@ -12,7 +12,9 @@ Reply = Callable[[str, str], str]
 
 
 class JudgeServer(Loopback):
-    """Replies with `reply(answer A, answer B)`; `failures` are (status, headers) given before the first reply."""
+    """Replies with `reply(answer A, answer B)`; `failures` are (status, headers) given before the
+    first reply.
+    """
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(Handler)

@@ -75,7 +75,9 @@ TRAINERS = tuple(COMMANDS)
 
 
 def write_world(folder: Path) -> Path:
-    """Write data, params, tokenizer and a base model trained without interruption; return the folder."""
+    """Write data, params, tokenizer and a base model trained without interruption; return the
+    folder.
+    """
     write_validated(folder / "data")
     write_ppo(folder / "given")
     (folder / "params.yaml").write_text(PARAMS.replace("'", '"').replace("True", "true"))

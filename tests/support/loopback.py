@@ -1,4 +1,6 @@
-"""What the real HTTP servers of the tests share: a free port of this machine, what was asked, with which keys."""
+"""What the real HTTP servers of the tests share: a free port of this machine, what was asked, with
+which keys.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +10,9 @@ from typing import Any, TypeVar
 
 
 class Loopback(ThreadingHTTPServer):
-    """A server of OpenAI's API; `seen` are the bodies it got, `keys` the headers that go with them."""
+    """A server of OpenAI's API; `seen` are the bodies it got, `keys` the headers that go
+    with them.
+    """
 
     daemon_threads = True
 

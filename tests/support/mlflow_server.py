@@ -27,7 +27,9 @@ def free_port() -> int:
 
 @contextmanager
 def server(port: int, *options: str, **environment: str) -> Iterator[None]:
-    """A real MLflow server on `server.db`, killed with its workers at the end; the last of two equal options counts."""
+    """A real MLflow server on `server.db`, killed with its workers at the end; the last of two
+    equal options counts.
+    """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///server.db", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", "server-files", *options]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -1,4 +1,6 @@
-"""Processes that start with the slow imports done: forked from a server that has them, and killed like any other."""
+"""Processes that start with the slow imports done: forked from a server that has them, and killed
+like any other.
+"""
 
 import multiprocessing
 import os
@@ -13,7 +15,9 @@ MODULES = [
 
 
 def context() -> Any:
-    """Return a multiprocessing context; the server is one for the whole session, so everybody asks here."""
+    """Return a multiprocessing context; the server is one for the whole session, so everybody asks
+    here.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process that has threads cannot be forked
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(MODULES)
@@ -21,7 +25,9 @@ def context() -> Any:
 
 
 def stage(name: str, arguments: list[str], folder: Path, **environment: str) -> Any:
-    """Start a stage's command line in `folder`, as `python -m stages.<name>` would; what it says goes to said.log."""
+    """Start a stage's command line in `folder`, as `python -m stages.<name>` would; what it says
+    goes to said.log.
+    """
     process = context().Process(target=_stage, args=(name, arguments, str(folder), environment))
     process.start()
     return process

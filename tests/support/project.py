@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def lay(folder: Path, profile: str, changes: dict[str, Any]) -> Path:
-    """Copy what git tracks or would track, take a profile and set keys (`sft.training.max_steps`) to fit a test."""
+    """Copy what git tracks or would track, take a profile and set keys (`sft.training.max_steps`)
+    to fit a test.
+    """
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in listed:

@@ -1,4 +1,6 @@
-"""The demo's raw files read back, and its facts from their tables, by code that shares nothing with the generator."""
+"""The demo's raw files read back, and its facts from their tables, by code that shares nothing with
+the generator.
+"""
 
 import csv
 import itertools
@@ -30,7 +32,9 @@ def compact(text: str) -> str:
 
 @dataclass
 class Raw:
-    """What a reader of the raw files finds: rows by id, and the ids of rows that cannot be read, with the reason."""
+    """What a reader of the raw files finds: rows by id, and the ids of rows that cannot be read,
+    with the reason.
+    """
 
     report: Found
     documents: dict[str, str] = field(default_factory=dict)
@@ -115,7 +119,9 @@ class Known:
 
 
 def known_facts() -> Iterator[tuple[str, str, tuple[str, ...], dict[str, str], str]]:
-    """Yield topic, language, key (the same in both languages), slots and answer of every fact in the tables."""
+    """Yield topic, language, key (the same in both languages), slots and answer of every fact in
+    the tables.
+    """
     for language in ("en", "zh"):
         for topic, (name, asks, answers) in COLUMNS.items():
             for row in table(name):

@@ -1,4 +1,6 @@
-"""Tiny real parts for tests: a tokenizer trained on a few lines, a model of a few thousand weights, records on disk."""
+"""Tiny real parts for tests: a tokenizer trained on a few lines, a model of a few thousand weights,
+records on disk.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,8 @@
-"""Every trainer on a small world, as many processes as it is launched with: the losses of its steps and its weights.
+"""Every trainer on a small world, as many processes as it is launched with: the losses of its steps
+and its weights.
 
-python -m tests.support.trainers <world> <out> <stage …>    (or behind torchrun, or accelerate launch --config_file …)
+python -m tests.support.trainers <world> <out> <stage …>    (or behind torchrun, or accelerate
+launch --config_file …)
 """
 
 import json
@@ -32,7 +34,9 @@ STEPS = 6
 
 
 def write_world(folder: Path) -> None:
-    """Write data and models without dropout, whose random numbers differ between the shares of a batch."""
+    """Write data and models without dropout, whose random numbers differ between the shares of a
+    batch.
+    """
     small_ppo.write_ppo(folder)
     for name in ("model", "reward"):
         file = folder / name / "config.json"
@@ -40,7 +44,9 @@ def write_world(folder: Path) -> None:
 
 
 def write_small(folder: Path, **config: Any) -> Path:
-    """Write data and a model without a reward model; `config` changes the model's. Return the folder."""
+    """Write data and a model without a reward model; `config` changes the model's. Return the
+    folder.
+    """
     write_validated(folder)
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
@@ -81,7 +87,9 @@ def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
 
 
 def main(world: Path, out: Path, stages: list[str]) -> None:
-    """Train each; rank 0 writes `<out>/<stage>.json`: the losses, and the folder of the model that was kept."""
+    """Train each; rank 0 writes `<out>/<stage>.json`: the losses, and the folder of the model that
+    was kept.
+    """
     checkpoints.ROOT = out / "checkpoints"
     for stage in stages:
         settings, made = trainer(stage, world)

@@ -1,4 +1,6 @@
-"""What people say of answers: an append-only file of JSON lines, each on the disk before the page thanks for it."""
+"""What people say of answers: an append-only file of JSON lines, each on the disk before the page
+thanks for it.
+"""
 
 import json
 import os
@@ -98,7 +100,9 @@ LINE: TypeAdapter[Line] = TypeAdapter(
 
 
 def append(file: Path, line: BaseModel) -> None:
-    """Add a line and wait until the disk has it; several processes may write. Raises DataError when it is full."""
+    """Add a line and wait until the disk has it; several processes may write. Raises DataError when
+    it is full.
+    """
     data = (json.dumps(line.model_dump(), ensure_ascii=False) + "\n").encode()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as handle, locks.writing(handle.fileno()):
@@ -113,7 +117,9 @@ def append(file: Path, line: BaseModel) -> None:
 
 
 def entries(file: Path) -> Iterator[tuple[int, Line | str]]:
-    """Yield each line's number with what it says, or with what is wrong with it; a store not begun yet has none."""
+    """Yield each line's number with what it says, or with what is wrong with it; a store not begun
+    yet has none.
+    """
     if not file.exists():
         return
     with file.open("rb") as handle:

@@ -1,4 +1,6 @@
-"""What people said, as raw records that ingest reads: comparisons, and conversations with a person's answer."""
+"""What people said, as raw records that ingest reads: comparisons, and conversations with a
+person's answer.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,7 +22,9 @@ Key = tuple[object, ...]
 
 
 class Exported(NamedTuple):
-    """The records in the order of their first line, how many lines each kind gave, and those left out by reason."""
+    """The records in the order of their first line, how many lines each kind gave, and those left
+    out by reason.
+    """
 
     comparisons: list[Record]
     conversations: list[Record]
@@ -31,9 +35,10 @@ class Exported(NamedTuple):
 def export(lines: Iterable[Line]) -> Exported:
     """Return the records that the lines give; the same lines give the same records.
 
-    A person's later word on the same answers replaces the earlier one. A ranking is a comparison, an edit a comparison
-    of two and a conversation, a demonstration a conversation. Opinions are a comparison where at least two answers to
-    one conversation are liked to a different degree: likes less dislikes, each visitor counted once an answer.
+    A person's later word on the same answers replaces the earlier one. A ranking is a comparison,
+    an edit a comparison of two and a conversation, a demonstration a conversation. Opinions are a
+    comparison where at least two answers to one conversation are liked to a different degree: likes
+    less dislikes, each visitor counted once an answer.
     """
     exported = Exported([], [], Counter(), Counter())
     last: dict[Key, Line] = {}
@@ -80,7 +85,9 @@ def _add(line: Line, to: Exported) -> None:
 
 
 def _add_opinions(group: Sequence[Opinion], to: Exported) -> None:
-    """Add the comparison of the answers to one conversation that visitors liked to different degrees, if there is."""
+    """Add the comparison of the answers to one conversation that visitors liked to different
+    degrees, if there is.
+    """
     votes: Counter[str] = Counter()
     texts: dict[str, str] = {}
     for one in group:
@@ -98,7 +105,9 @@ def _add_opinions(group: Sequence[Opinion], to: Exported) -> None:
 def _comparison(
     messages: list[dict[str, str]], responses: Sequence[str], scores: Sequence[float], annotator: str
 ) -> Record | None:
-    """Return answers with their ranks by score, or None where no two that read differently score differently."""
+    """Return answers with their ranks by score, or None where no two that read differently score
+    differently.
+    """
     first: dict[str, tuple[str, float]] = {}
     for response, score in zip(responses, scores, strict=True):
         first.setdefault(normalisation.key(response), (response, score))
@@ -120,7 +129,9 @@ def _conversation(line: Line) -> bytes:
 
 
 def _identity(line: Line) -> Key:
-    """Return what a later line has in common with the one it replaces: who spoke, and of which answers."""
+    """Return what a later line has in common with the one it replaces: who spoke, and of which
+    answers.
+    """
     if isinstance(line, Ordered):
         about = tuple(sorted(normalisation.key(response) for response in line.responses))
     else:

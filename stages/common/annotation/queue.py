@@ -1,4 +1,6 @@
-"""A round of samples as people annotate it: what to show to whom, in what order, what is done, who agrees with whom."""
+"""A round of samples as people annotate it: what to show to whom, in what order, what is done, who
+agrees with whom.
+"""
 
 import math
 import re
@@ -27,7 +29,9 @@ ANSWERS_AT_MOST = 9
 
 
 class Round(NamedTuple):
-    """The samples of a round that are to be ranked, by the prompt's id, and the file that people's rankings go to."""
+    """The samples of a round that are to be ranked, by the prompt's id, and the file that people's
+    rankings go to.
+    """
 
     name: str
     samples: dict[str, Sample]
@@ -45,7 +49,9 @@ def rounds(folder: Path) -> list[str]:
 
 
 def load(folder: Path, annotations_folder: Path, name: str, settings: Wanted) -> Round:
-    """Return a round. Raises DataError when there is none of that name, or it has too many answers for a page."""
+    """Return a round. Raises DataError when there is none of that name, or it has too many answers
+    for a page.
+    """
     if name not in rounds(folder):  # a name from a page is no path until it is one of these
         raise DataError(f"no samples of a round '{name[:40]}'", where=folder, remedy="run `dvc repro sample`")
     parts = _parts(folder / name)
@@ -66,8 +72,8 @@ def person(name: str) -> str:
 def to_rank(of: Round, given: Mapping[str, Mapping[str, Any]], who: str, skipped: Collection[str]) -> str:
     """Return the id of the prompt whose answers `who` is to rank, "" when nothing is left.
 
-    First what everybody sees, then what nobody has ranked, in an order of the person's own; then the rest. What was
-    skipped comes last.
+    First what everybody sees, then what nobody has ranked, in an order of the person's own; then
+    the rest. What was skipped comes last.
     """
     ranked = {id for one in given.values() for id in one}
 
@@ -81,7 +87,8 @@ def to_rank(of: Round, given: Mapping[str, Mapping[str, Any]], who: str, skipped
 def to_write(of: Round, given: Mapping[str, Mapping[str, Any]], who: str, skipped: Collection[str]) -> str:
     """Return the id of the prompt that `who` is to answer, "" when nothing is left.
 
-    First those nobody has answered; among them those whose answers are not worth ranking: a good one is missing.
+    First those nobody has answered; among them those whose answers are not worth ranking: a good
+    one is missing.
     """
     answered = {id for one in given.values() for id in one}
 
@@ -92,12 +99,16 @@ def to_write(of: Round, given: Mapping[str, Mapping[str, Any]], who: str, skippe
 
 
 def blind(who: str, sample: Sample) -> list[str]:
-    """Return the answers in an order that is this person's own and says nothing of how they were drawn."""
+    """Return the answers in an order that is this person's own and says nothing of how they were
+    drawn.
+    """
     return sorted(sample.responses, key=lambda response: content_hash.digest([who, sample.record["id"], response]))
 
 
 def save(of: Round, who: str, id: str, ranks: Sequence[int | None], marks: Sequence[Sequence[Mark]]) -> Ranking:
-    """Return the ranking of the answers as `blind` shows them. Raises DataError when one of them has no rank."""
+    """Return the ranking of the answers as `blind` shows them. Raises DataError when one of them
+    has no rank.
+    """
     sample = of.samples.get(id)
     if sample is None:
         raise DataError("that prompt is not in the round", where=of.name, remedy="load the page again")
@@ -111,12 +122,16 @@ def save(of: Round, who: str, id: str, ranks: Sequence[int | None], marks: Seque
 
 
 def given(of: Round) -> dict[str, dict[str, list[int]]]:
-    """Return annotator -> prompt id -> ranks, as `rank` reads them. Raises DataError for a malformed line."""
+    """Return annotator -> prompt id -> ranks, as `rank` reads them. Raises DataError for a
+    malformed line.
+    """
     return ranking_store.by_annotator(of.file, list(of.samples.values()))
 
 
 def agreement(given: Mapping[str, Mapping[str, list[int]]], of: Round, who: str) -> dict[str, dict[str, float]]:
-    """Return other person -> `ranking.mean_tau` with `who` on the prompts both have ranked; none without any."""
+    """Return other person -> `ranking.mean_tau` with `who` on the prompts both have ranked; none
+    without any.
+    """
     mine = given.get(who, {})
     cells = {
         other: losses.mean_tau((mine[id], theirs[id]) for id in of.samples if id in mine and id in theirs)
@@ -127,7 +142,9 @@ def agreement(given: Mapping[str, Mapping[str, list[int]]], of: Round, who: str)
 
 
 def written(store: Path, of: Round) -> dict[str, dict[str, str]]:
-    """Return annotator -> prompt id -> the answer that person wrote. Raises DataError for a malformed line."""
+    """Return annotator -> prompt id -> the answer that person wrote. Raises DataError for a
+    malformed line.
+    """
     ids = {_asked(feedback.turns(messages)): id for id, messages in of.prompts.items()}
     found: dict[str, dict[str, str]] = {}
     for line in feedback.read(store):
@@ -137,7 +154,9 @@ def written(store: Path, of: Round) -> dict[str, dict[str, str]]:
 
 
 def demonstration(of: Round, who: str, id: str, answer: str) -> Demonstration:
-    """Return a person's answer to a prompt as a line of the store. Raises DataError when there is no answer."""
+    """Return a person's answer to a prompt as a line of the store. Raises DataError when there is
+    no answer.
+    """
     messages = of.prompts.get(id)
     if messages is None:
         raise DataError("that prompt is not in the round", where=of.name, remedy="load the page again")
@@ -148,7 +167,9 @@ def demonstration(of: Round, who: str, id: str, answer: str) -> Demonstration:
 
 @lru_cache(maxsize=4)
 def _read(folder: Path, stamp: tuple[object, ...], settings: str) -> tuple[dict[str, Sample], dict[str, list[Record]]]:
-    """Return the samples to be ranked, and the prompts to be answered; `stamp` changes when the files do."""
+    """Return the samples to be ranked, and the prompts to be answered; `stamp` changes when the
+    files do.
+    """
     found = {split: list(samples.read(folder, split)) for split in SPLITS}
     kept = wanted([sample for split in SPLITS for sample in found[split]], Wanted.model_validate_json(settings))
     most = max((len(sample.responses) for sample in kept), default=0)

@@ -1,9 +1,9 @@
 """People's rankings of samples: an append-only file of JSON lines, one ranking a line.
 
-A line is {"id": the prompt's id, "responses": [texts as shown], "ranks": [1 = best, ties allowed], "annotator": name,
-"marks"?: [of each answer, what holds of it]}; other keys (a comment) are let through. Responses are matched by their
-text, so a ranking survives another order and never falls on answers that were drawn anew. A person's later line on a
-prompt replaces the earlier one.
+A line is {"id": the prompt's id, "responses": [texts as shown], "ranks": [1 = best, ties allowed],
+"annotator": name, "marks"?: [of each answer, what holds of it]}; other keys (a comment) are let
+through. Responses are matched by their text, so a ranking survives another order and never falls on
+answers that were drawn anew. A person's later line on a prompt replaces the earlier one.
 """
 
 import json
@@ -52,7 +52,9 @@ class Ranking(BaseModel):
 
 
 def read(file: Path) -> Iterator[Ranking]:
-    """Yield the rankings of a store; one that does not exist yet has none. Raises DataError with file and line."""
+    """Yield the rankings of a store; one that does not exist yet has none. Raises DataError with
+    file and line.
+    """
     if not file.exists():
         return
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
@@ -65,7 +67,9 @@ def read(file: Path) -> Iterator[Ranking]:
 
 
 def complete(file: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Ranking]]:
-    """Return annotator -> prompt id -> the last ranking that covers all of the sample's responses."""
+    """Return annotator -> prompt id -> the last ranking that covers all of the sample's
+    responses.
+    """
     wanted = {sample.record["id"]: set(sample.responses) for sample in samples}
     found: dict[str, dict[str, Ranking]] = {}
     for ranking in read(file):
@@ -75,7 +79,9 @@ def complete(file: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Ranki
 
 
 def by_annotator(file: Path, samples: Sequence[Sample]) -> dict[str, dict[str, list[int]]]:
-    """Return annotator -> prompt id -> ranks of the sample's responses, for every ranking that covers all of them."""
+    """Return annotator -> prompt id -> ranks of the sample's responses, for every ranking that
+    covers all of them.
+    """
     responses = {sample.record["id"]: sample.responses for sample in samples}
     return {
         person: {
@@ -87,7 +93,9 @@ def by_annotator(file: Path, samples: Sequence[Sample]) -> dict[str, dict[str, l
 
 
 def marks(file: Path, samples: Sequence[Sample]) -> dict[str, int]:
-    """Return how many answers people marked at all, and of how many each mark holds; an answer counts once a person."""
+    """Return how many answers people marked at all, and of how many each mark holds; an answer
+    counts once a person.
+    """
     counts: Counter[str] = Counter({"answers": 0} | dict.fromkeys(MARKS, 0))
     for given in complete(file, samples).values():
         for one in given.values():
@@ -97,7 +105,9 @@ def marks(file: Path, samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def merged(file: Path, samples: Sequence[Sample]) -> list[list[int] | None]:
-    """Return the ranks of each sample by the mean rank people gave its responses, or None where nobody has."""
+    """Return the ranks of each sample by the mean rank people gave its responses, or None where
+    nobody has.
+    """
     people = by_annotator(file, samples)
     result: list[list[int] | None] = []
     for sample in samples:
@@ -107,7 +117,9 @@ def merged(file: Path, samples: Sequence[Sample]) -> list[list[int] | None]:
 
 
 def by_people(samples: Sequence[Sample], file: Path, share: float) -> "list[list[int] | None]":
-    """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the samples has some."""
+    """Return people's ranks. Raises TryAgainError, with how many are missing, until `share` of the
+    samples has some.
+    """
     result = merged(file, samples)
     ranked = sum(ranks is not None for ranks in result)
     missing = math.ceil(share * len(samples)) - ranked
@@ -118,7 +130,9 @@ def by_people(samples: Sequence[Sample], file: Path, share: float) -> "list[list
 
 
 def people_agree(samples: Sequence[Sample], file: Path) -> dict[str, Any]:
-    """Return how many samples each person ranked, their agreement on those they share, and what they marked."""
+    """Return how many samples each person ranked, their agreement on those they share, and what
+    they marked.
+    """
     people = by_annotator(file, samples)
     orders = {name: [given.get(sample.record["id"]) for sample in samples] for name, given in people.items()}
     facts: dict[str, Any] = {"ranked": {name: len(given) for name, given in people.items()}}

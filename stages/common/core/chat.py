@@ -1,4 +1,6 @@
-"""Conversations as tokens: one chat template, one rendering, used by training, evaluation and serving alike."""
+"""Conversations as tokens: one chat template, one rendering, used by training, evaluation and
+serving alike.
+"""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ TEMPLATES = Path(__file__).parents[2] / "templates"
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation as `input_ids`, and `assistant_mask`: 1 where the loss is taken. Both have the same length."""
+    """A conversation as `input_ids`, and `assistant_mask`: 1 where the loss is taken. Both have the
+    same length.
+    """
 
     input_ids: list[int]
     assistant_mask: list[int]
@@ -37,7 +41,9 @@ def template(name: str) -> str:
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], tools: str | None = None) -> Encoded:
-    """Return a whole conversation, with the mask of the tokens the assistant wrote (end of turn included)."""
+    """Return a whole conversation, with the mask of the tokens the assistant wrote (end of turn
+    included).
+    """
     batch = tokenizer.apply_chat_template(
         list(messages), tools=_schemas(tools), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
@@ -62,7 +68,9 @@ def _schemas(tools: str | None) -> list[Record] | None:
 
 
 def stops(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Return the ids at which an answer ends: end of turn, or of the document. Raises as `end_of_turn` does."""
+    """Return the ids at which an answer ends: end of turn, or of the document. Raises as
+    `end_of_turn` does.
+    """
     return [end_of_turn(tokenizer), int(tokenizer.convert_tokens_to_ids(END_OF_DOCUMENT))]
 
 
@@ -75,6 +83,8 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def end_with_turn(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Tell a base model's `generate` that an answer ends with its turn. Raises as `end_of_turn` does."""
+    """Tell a base model's `generate` that an answer ends with its turn. Raises as `end_of_turn`
+    does.
+    """
     model.generation_config.eos_token_id = end_of_turn(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id

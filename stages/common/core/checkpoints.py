@@ -1,6 +1,8 @@
-"""Checkpoints that are whole or not there: written aside, hashed, renamed; read only when every byte is as written.
+"""Checkpoints that are whole or not there: written aside, hashed, renamed; read only when every
+byte is as written.
 
-Layout: `checkpoints/<stage>/<fingerprint>/checkpoint-<step>/`, outside the outs, which DVC empties before each attempt.
+Layout: `checkpoints/<stage>/<fingerprint>/checkpoint-<step>/`, outside the outs, which DVC empties
+before each attempt.
 """
 
 import hashlib
@@ -22,14 +24,18 @@ ROOT = Path("checkpoints")
 MANIFEST = "manifest.json"
 TRAINED_WITH = ("torch", "transformers", "trl", "accelerate")
 PLACE = "."
-"""The manifest's own entry: folder and name it was sealed under, so that one copied from elsewhere is found."""
+"""The manifest's own entry: folder and name it was sealed under, so that one copied from elsewhere
+is found.
+"""
 log = logging.getLogger("lathe")
 
 
 def fingerprint(stage: str, params: dict[str, Any], inputs: dict[str, Path], root: Path = code_closure.ROOT) -> str:
-    """Return 16 hex digits over params, contents of the inputs, the stage's code and the trainer's versions.
+    """Return 16 hex digits over params, contents of the inputs, the stage's code and the trainer's
+    versions.
 
-    A run resumes only a checkpoint of its own fingerprint, so never one of other params, data or code.
+    A run resumes only a checkpoint of its own fingerprint, so never one of other params, data or
+    code.
     """
     digest = hashlib.sha256()
     digest.update(json.dumps([stage, params], sort_keys=True).encode())
@@ -45,8 +51,8 @@ def fingerprint(stage: str, params: dict[str, Any], inputs: dict[str, Path], roo
 def seal(temporary: Path, final: Path) -> None:
     """Turn the finished folder `temporary` into the checkpoint `final`: manifest, fsync, rename.
 
-    Both must lie on one file system. Whoever is killed here leaves `final` as it was, or whole; or, where it replaces
-    an older one, for a moment not there.
+    Both must lie on one file system. Whoever is killed here leaves `final` as it was, or whole; or,
+    where it replaces an older one, for a moment not there.
     """
     kind = final.name.partition("-")[0]
     kill_points.point(f"{kind}:before_manifest")
@@ -68,7 +74,9 @@ def seal(temporary: Path, final: Path) -> None:
 
 
 def fault(checkpoint: Path) -> str:
-    """Return what is wrong with a checkpoint, naming the file, or "" when every byte is as written."""
+    """Return what is wrong with a checkpoint, naming the file, or "" when every byte is as
+    written.
+    """
     manifest = checkpoint / MANIFEST
     try:
         hashes: dict[str, str] = dict(json.loads(manifest.read_text(encoding="utf-8")))
@@ -91,10 +99,12 @@ def fault(checkpoint: Path) -> str:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep `folder` to this process (rank 0 for all ranks): two trainings that write it would tear each other's files.
+    """Keep `folder` to this process (rank 0 for all ranks): two trainings that write it would tear
+    each other's files.
 
-    The stage's own lock goes by its name; the same work under two names (a round's item, a command by hand) meets here.
-    The kernel frees the lock however the process ends. Raises AlreadyRunningError.
+    The stage's own lock goes by its name; the same work under two names (a round's item, a command
+    by hand) meets here. The kernel frees the lock however the process ends. Raises
+    AlreadyRunningError.
     """
     if not process.is_main_process():
         yield
@@ -104,7 +114,9 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in `folder`, or None; a broken one is named and passed over."""
+    """Return the newest whole checkpoint in `folder`, or None; a broken one is named and passed
+    over.
+    """
     for checkpoint in reversed(in_order(folder)):
         wrong = fault(checkpoint)
         if not wrong:
@@ -127,7 +139,9 @@ def in_order(folder: Path) -> list[Path]:
 
 
 def next_size(folder: Path, model: Any) -> int:
-    """Return the bytes of the next checkpoint in `folder`: the last one's, else weights and AdamW's two moments."""
+    """Return the bytes of the next checkpoint in `folder`: the last one's, else weights and AdamW's
+    two moments.
+    """
     written = in_order(folder)
     if written:
         return disk_space.size(written[-1])
@@ -135,7 +149,9 @@ def next_size(folder: Path, model: Any) -> int:
 
 
 def others(folder: Path) -> list[Path]:
-    """Return the folders beside `folder` that hold checkpoints: the same stage with other params, data or code."""
+    """Return the folders beside `folder` that hold checkpoints: the same stage with other params,
+    data or code.
+    """
     found = {path.parent for path in folder.parent.glob("*/checkpoint-*")}
     return sorted(found - {folder})
 

@@ -1,5 +1,6 @@
-"""The code that a stage can reach: every module of this project that its file imports, at any depth of its functions,
-directly or through another. It is read in the source, so it does not depend on what has been imported already.
+"""The code that a stage can reach: every module of this project that its file imports, at any depth
+of its functions, directly or through another. It is read in the source, so it does not depend on
+what has been imported already.
 
 Packages in `OBSERVERS` watch a stage and never shape what it writes; the closure stops at them.
 """
@@ -18,7 +19,9 @@ OBSERVERS = frozenset({"runtime", "tracking", "memory"})
 
 
 def closure(stage: str, root: Path = ROOT) -> list[Path]:
-    """Return the stage's file and all it imports, below `root` and in order; observers are left out."""
+    """Return the stage's file and all it imports, below `root` and in order; observers are left
+    out.
+    """
     start = Path(f"stages/{stage}.py")
     found, front = {start}, [start]
     while front:
@@ -29,7 +32,8 @@ def closure(stage: str, root: Path = ROOT) -> list[Path]:
 
 
 def packages(stage: str, root: Path = ROOT) -> list[str]:
-    """Return what dvc.yaml names as the stage's code: files in stages/, its own first, and packages of stages/common.
+    """Return what dvc.yaml names as the stage's code: files in stages/, its own first, and packages
+    of stages/common.
 
     A stage has another's file in its closure where it runs that as a process of its own.
     """
@@ -54,7 +58,8 @@ def package(path: Path) -> str:
 
 @cache
 def imported(file: Path, root: Path) -> frozenset[Path]:
-    """Return the project's own modules that `file` names in import statements, at any depth of its functions.
+    """Return the project's own modules that `file` names in import statements, at any depth of its
+    functions.
 
     Packages' own files are among them where they hold anything; those of types alone count too.
     """

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 FLOATS = ("F", "BF")
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 BEYOND = 4
-"""A config of so many times the parameters that a folder holds is of another model; a new head adds less."""
+"""A config of so many times a folder's parameters is of another model; a new head adds less."""
 REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
 
 
 def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedModel":
-    """Return a causal language model with random weights from `config` (transformers' own key names).
+    """Return a causal language model with random weights from `config`, by transformers' key names.
 
     Raises ParamsError for a model type or a combination of sizes that transformers refuses.
     """
@@ -40,7 +40,8 @@ def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedM
 
 @contextmanager
 def unsplit() -> Iterator[None]:
-    """Let models be made whole in every process: under ZeRO-3 transformers would split them while they are made.
+    """Let models be made whole in every process: under ZeRO-3 transformers would split them while
+    they are made.
 
     Random weights are then those that one process draws.
     """
@@ -55,7 +56,9 @@ def unsplit() -> Iterator[None]:
 
 
 def load(folder: Path | str) -> "PreTrainedModel":
-    """Return the causal language model in `folder` (or of that name in the local hub cache), on the CPU in fp32."""
+    """Return the causal language model in `folder` (or of that name in the local hub cache), on the
+    CPU in fp32.
+    """
     from transformers import AutoModelForCausalLM
 
     return read(AutoModelForCausalLM, folder)
@@ -64,10 +67,12 @@ def load(folder: Path | str) -> "PreTrainedModel":
 def read(
     cls: Any, folder: Path | str, *, new: tuple[str, ...] = (), unused: tuple[str, ...] = (), **options: Any
 ) -> "PreTrainedModel":
-    """Return what the Auto class `cls` makes of `folder`, in fp32, with every weight from there and every one used.
+    """Return what the Auto class `cls` makes of `folder`, in fp32, with every weight from there and
+    every one used.
 
-    Tensors that the model has `new` or leaves `unused` are named by their beginnings; transformers would fill in any
-    other that is missing at random and pass over what it does not know, with a warning. Raises DataError.
+    Tensors that the model has `new` or leaves `unused` are named by their beginnings; transformers
+    would fill in any other that is missing at random and pass over what it does not know, with a
+    warning. Raises DataError.
     """
     import torch
     from transformers.utils import logging as transformers_logging
@@ -122,13 +127,16 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Write a complete model folder: config, generation config, safetensors, tokenizer with its chat template."""
+    """Write a complete model folder: config, generation config, safetensors, tokenizer with its
+    chat template.
+    """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def tied_once(model: "PreTrainedModel", weights: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights [name -> tensor] without the second name of a tied one, as `save_pretrained` writes them.
+    """Return the weights [name -> tensor] without the second name of a tied one, as
+    `save_pretrained` writes them.
 
     What DeepSpeed gathers are copies, by which ties are no longer seen.
     """
@@ -138,7 +146,8 @@ def tied_once(model: "PreTrainedModel", weights: dict[str, Any]) -> dict[str, An
 
 
 def check_context(config: "PretrainedConfig", max_tokens: int, key: str) -> None:
-    """Raise ParamsError when sequences of `max_tokens`, set under `key` in params.yaml, are beyond what a model reads.
+    """Raise ParamsError when sequences of `max_tokens`, set under `key` in params.yaml, are beyond
+    what a model reads.
 
     A model with rotary positions would go on without a word, at positions it has never seen.
     """
@@ -155,7 +164,8 @@ def device() -> str:
 
 
 def check(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every tensor, after a look at its bytes range and type, and at the config.
+    """Return name -> shape of every tensor, after a look at its bytes range and type, and at the
+    config.
 
     Raises DataError naming the file that is wrong.
     """
@@ -189,7 +199,9 @@ def check(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _compare(cls: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise DataError when the config is of another model than the tensors, before memory is taken for that one."""
+    """Raise DataError when the config is of another model than the tensors, before memory is taken
+    for that one.
+    """
     import torch
     from transformers import AutoConfig
 
@@ -206,14 +218,14 @@ def _compare(cls: Any, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise DataError when a folder from which a library would read any weights it finds holds a pickle."""
+    """Raise DataError when a folder from which a library reads what it finds holds a pickle."""
     for file in sorted(folder.rglob("*")):
         if file.suffix in PICKLES:
             raise DataError("a pickle, which is never loaded", where=file, remedy="remove it, if you trust the rest")
 
 
 def weights_sha256(folder: Path) -> str:
-    """Return the SHA-256 over the folder's safetensors files, in name order: the identity of a model."""
+    """Return the SHA-256 over the folder's safetensors files, in name order: a model's identity."""
     digest = hashlib.sha256()
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:

@@ -73,7 +73,9 @@ def suggestion(word: str, known: list[str]) -> str:
 
 
 def library_config(cls: type, mapping: dict[str, Any], section: str, **own: Any) -> Any:
-    """Return the library's config `cls(**mapping, **own)`; an unknown key is a ParamsError, not a TypeError."""
+    """Return the library's config `cls(**mapping, **own)`; an unknown key is a ParamsError, not a
+    TypeError.
+    """
     import dataclasses
 
     known = [field.name for field in dataclasses.fields(cls) if field.init]

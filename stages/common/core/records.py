@@ -66,7 +66,9 @@ def read(folder: Path) -> Iterator[Record]:
 
 
 def read_file(file: Path) -> Iterator[Record]:
-    """Yield the records of one Parquet file, a few thousand in memory at a time. Raises DataError."""
+    """Yield the records of one Parquet file, a few thousand in memory at a time. Raises
+    DataError.
+    """
     try:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=2_000):
             yield from batch.to_pylist()
@@ -75,7 +77,9 @@ def read_file(file: Path) -> Iterator[Record]:
 
 
 def sha256(folder: Path) -> str:
-    """Return the SHA-256 over the records under `folder`: the identity of a data set, whatever its files' layout."""
+    """Return the SHA-256 over the records under `folder`: the identity of a data set, whatever its
+    files' layout.
+    """
     digest = hashlib.sha256()
     for record in read(folder):
         digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode())

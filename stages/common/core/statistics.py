@@ -7,7 +7,9 @@ Z_95 = 1.959963984540054
 
 
 def wilson(successes: int, count: int, z: float = Z_95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (Wilson 1927); (0, 1) when nothing was counted."""
+    """Return the Wilson score interval of a proportion (Wilson 1927); (0, 1) when nothing was
+    counted.
+    """
     if count == 0:
         return 0.0, 1.0
     share = successes / count
@@ -23,7 +25,8 @@ def bootstrap_ratio(
 ) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of sum(numerators) / sum(denominators).
 
-    Pairs are resampled together (Efron & Tibshirani 1993, chapter 13): documents, with their loss and their tokens.
+    Pairs are resampled together (Efron & Tibshirani 1993, chapter 13): documents, with their loss
+    and their tokens.
     """
     import numpy
 
@@ -38,12 +41,16 @@ def bootstrap_ratio(
 
 
 def bootstrap_mean(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of `values`: one number a question."""
+    """Return the 95 % percentile bootstrap interval of the mean of `values`: one number a
+    question.
+    """
     return bootstrap_ratio(values, [1.0] * len(values), resamples=resamples, seed=seed)
 
 
 def distinct(texts: Iterable[Sequence[str]], order: int) -> float:
-    """Return distinct-n (Li et al. 2016): different n-grams over all n-grams of all texts; 0 when there is none."""
+    """Return distinct-n (Li et al. 2016): different n-grams over all n-grams of all texts; 0 when
+    there is none.
+    """
     grams = [tuple(text[at : at + order]) for text in texts for at in range(len(text) - order + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 

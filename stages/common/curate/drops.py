@@ -1,5 +1,5 @@
-"""Why a record is left out: the questions it is asked, the datatrove filter that drops by their answers, the writer
-that keeps every drop aside and counts it.
+"""Why a record is left out: the questions it is asked, the datatrove filter that drops by their
+answers, the writer that keeps every drop aside and counts it.
 
 A question is a function of a Document; its answer is a reason, or nothing.
 """
@@ -22,7 +22,9 @@ from stages.common.text import record_checks
 
 
 class Drops(JsonlWriter):
-    """Keeps what a filter drops in `<folder>/<reason>/<shape>-<task>.jsonl`, and counts it by source and reason."""
+    """Keeps what a filter drops in `<folder>/<reason>/<shape>-<task>.jsonl`, and counts it by
+    source and reason.
+    """
 
     def __init__(self, folder: Path, shape: Shape, counts: Path) -> None:
         super().__init__(str(folder), f"${{filter_reason}}/{shape}-${{rank}}.jsonl", compression=None)
@@ -62,14 +64,18 @@ class Drop(BaseFilter):
 
 
 def faulty(doc: Document, shape: Shape, rules: conversation_checks.TalkRules) -> str:
-    """Return what is wrong with the record by itself: empty, cut, out of order, contradicting itself."""
+    """Return what is wrong with the record by itself: empty, cut, out of order, contradicting
+    itself.
+    """
     return record_checks.fault(shape, doc.metadata["record"]) or conversation_checks.fault(
         shape, doc.metadata["record"], rules
     )
 
 
 def foreign(doc: Document, languages: list[str]) -> str:
-    """Return `other_language` for a document in none of `languages`; one too short to tell stays."""
+    """Return `other_language` for a document in none of `languages`; one too short to tell
+    stays.
+    """
     return "other_language" if languages and doc.metadata["language"] not in [*languages, "und"] else ""
 
 
@@ -79,7 +85,9 @@ def unfit(doc: Document, rules: heuristics.Rules) -> str:
 
 
 def poor(doc: Document, settings: quality_classifier.Quality) -> str:
-    """Return `low_quality` for a document of an untrusted source that the Pareto rule does not keep."""
+    """Return `low_quality` for a document of an untrusted source that the Pareto rule does not
+    keep.
+    """
     if doc.metadata["trusted"]:
         return ""
     return "" if quality_classifier.keeps(doc.text, doc.metadata["score"], settings.alpha) else "low_quality"
@@ -94,7 +102,9 @@ def leaked(doc: Document, shape: Shape, index: contamination.Index) -> str:
 
 
 def serving(doc: Document, shape: Shape, others: Mapping[Shape, Path]) -> str:
-    """Return `serves_<shape>` for a record whose prompt already serves one of the `others` (their prompts, merged)."""
+    """Return `serves_<shape>` for a record whose prompt already serves one of the `others` (their
+    prompts, merged).
+    """
     prompt = np.array([splits.value(shape, doc.metadata["record"])], np.uint64)
     return next(
         (f"serves_{other}" for other, file in others.items() if key_sets.contains(_members(file), prompt)[0]), ""

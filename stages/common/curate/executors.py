@@ -1,7 +1,8 @@
-"""Where a datatrove pipeline runs: processes on this machine, a Ray cluster, or Slurm; the same pipeline, the same out.
+"""Where a datatrove pipeline runs: processes on this machine, a Ray cluster, or Slurm; the same
+pipeline, the same out.
 
-`LATHE_DATATROVE` names a file of infra/datatrove. Whoever runs a task marks it as completed in the work folder, so a
-killed run goes on with the tasks that are left.
+`LATHE_DATATROVE` names a file of infra/datatrove. Whoever runs a task marks it as completed in the
+work folder, so a killed run goes on with the tasks that are left.
 """
 
 import multiprocessing
@@ -28,7 +29,9 @@ DEFAULT = Path(__file__).parents[3] / "infra/datatrove/local.yaml"
 
 
 class Executor:
-    """Runs pipelines one after the other; a context manager, because local workers are kept between pipelines."""
+    """Runs pipelines one after the other; a context manager, because local workers are kept between
+    pipelines.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file or Path(os.environ.get(VARIABLE, DEFAULT))

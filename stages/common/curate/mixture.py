@@ -1,7 +1,9 @@
-"""The mixture of GPT-3 (Brown et al. 2020, table 2.2): sources are read by weight, not by size, and so more than once.
+"""The mixture of GPT-3 (Brown et al. 2020, table 2.2): sources are read by weight, not by size, and
+so more than once.
 
-The first glob that matches a source decides; all sources of one glob share its weight by their sizes, so they are read
-equally often. Beyond four times, text teaches less and less (Muennighoff et al. 2023, arXiv 2305.16264).
+The first glob that matches a source decides; all sources of one glob share its weight by their
+sizes, so they are read equally often. Beyond four times, text teaches less and less (Muennighoff et
+al. 2023, arXiv 2305.16264).
 """
 
 from collections.abc import Mapping
@@ -22,15 +24,19 @@ class Mixture(StageParams):
     """How often each source is read."""
 
     weights: dict[str, Weight] = {}
-    """Share of the mix by glob of sources (`books/*.txt`), in any unit; 0 leaves out, none at all reads all evenly."""
+    """Share of the mix by glob of sources (`books/*.txt`), in any unit; 0 leaves out, none at all
+    reads all evenly.
+    """
     size: PositiveFloat = 1.0
     """Size of the whole mix, as a multiple of what there is."""
 
 
 def epochs(sizes: Mapping[str, int], mixture: Mixture) -> dict[str, float]:
-    """Return how often each source is read, given its characters: share of the mix * size of the mix / own size.
+    """Return how often each source is read, given its characters: share of the mix * size of the
+    mix / own size.
 
-    Raises ParamsError for a source without a weight, and for a weight above 0 without a source that has text.
+    Raises ParamsError for a source without a weight, and for a weight above 0 without a source that
+    has text.
     """
     if not mixture.weights:
         return dict.fromkeys(sizes, mixture.size)
@@ -69,11 +75,15 @@ def overused(times: Mapping[str, float]) -> dict[str, float]:
 
 
 def copies(digest: bytes, often: float) -> int:
-    """Return how often one record is written: `often` rounded up or down by chance that comes from its digest."""
+    """Return how often one record is written: `often` rounded up or down by chance that comes from
+    its digest.
+    """
     whole = int(often)
     return whole + (draw("mixture", digest) < often - whole)
 
 
 def copy_id(record_id: str, copy: int) -> str:
-    """Return the id of a record's copy, counted from 1: the first keeps the id, the second is `<id>#2`."""
+    """Return the id of a record's copy, counted from 1: the first keeps the id, the second is
+    `<id>#2`.
+    """
     return record_id if copy == 1 else f"{record_id}#{copy}"

@@ -24,7 +24,9 @@ ROWS_WITH_VALIDATION = 20
 
 @dataclass(frozen=True)
 class Curation:
-    """One shape on its way: where it comes from, where intermediate files go, and who works on it."""
+    """One shape on its way: where it comes from, where intermediate files go, and who works
+    on it.
+    """
 
     shape: Shape
     ingested: Path
@@ -62,7 +64,9 @@ def clean(
     quality: Quality,
     near: NearDuplicates,
 ) -> None:
-    """Make the text uniform, measure it, leave out the records that one of `asked` objects to, scrub personal data."""
+    """Make the text uniform, measure it, leave out the records that one of `asked` objects to,
+    scrub personal data.
+    """
     found, counts = steps.slices(this.ingested), this.folder("counts")
     pipeline = [
         steps.Read(this.shape, found),
@@ -84,7 +88,9 @@ def find_duplicates(this: Curation, near: NearDuplicates) -> None:
 
 
 def split(this: Curation, limit: int, weighed: Mixture) -> None:
-    """Take the duplicates out and write each split, as often as the mixture says; hashes below `limit` are held out."""
+    """Take the duplicates out and write each split, as often as the mixture says; hashes below
+    `limit` are held out.
+    """
     found, clusters, sizes = (
         steps.slices(this.folder("clean")),
         this.folder("clusters"),
@@ -104,7 +110,9 @@ def split(this: Curation, limit: int, weighed: Mixture) -> None:
 
 
 def hold_out(this: Curation, share: float, weighed: Mixture) -> None:
-    """Split the shape; if by chance nothing of a small one was held out, hold out the record of the smallest hash."""
+    """Split the shape; if by chance nothing of a small one was held out, hold out the record of the
+    smallest hash.
+    """
     split(this, splits.limit(share), weighed)
     train = this.out / "train"
     if not share or row_count(this.out / "validation") or row_count(train) < ROWS_WITH_VALIDATION:

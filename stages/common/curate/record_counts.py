@@ -1,7 +1,7 @@
 """What is counted while records flow: each task writes its own counts, and the report is their sum.
 
-A count's key is a tuple of words, such as ("dropped", source, reason) or ("after", "characters", "128"). A task that is
-run again writes its counts again, so nothing is counted twice.
+A count's key is a tuple of words, such as ("dropped", source, reason) or ("after", "characters",
+"128"). A task that is run again writes its counts again, so nothing is counted twice.
 """
 
 import json
@@ -38,7 +38,9 @@ def under(tally: Tally, *prefix: str) -> dict[str, int]:
 
 
 def observe(tally: Tally, when: str, text: str, language: str, score: float | None) -> None:
-    """Count a record's length (the power of two below its characters), language and quality score."""
+    """Count a record's length (the power of two below its characters), language and quality
+    score.
+    """
     tally[when, "characters", str(1 << max(len(text).bit_length() - 1, 0))] += 1
     tally[when, "language", language] += 1
     if score is not None:

@@ -17,7 +17,8 @@ MEASURES = ("characters", "language", "score")
 
 
 def summary(counts: Tally, rows: int) -> dict[str, Any]:
-    """Return a shape's part of the report; `rows` = `kept` + the sum of `dropped`, also for each source.
+    """Return a shape's part of the report; `rows` = `kept` + the sum of `dropped`, also for each
+    source.
 
     Raises DataError should the counts not add up.
     """
@@ -47,7 +48,9 @@ def summary(counts: Tally, rows: int) -> dict[str, Any]:
 
 
 def _epochs(counts: Tally, name: str) -> float:
-    """Return how often a source's training records were written, those not sampled among them; 1 without any."""
+    """Return how often a source's training records were written, those not sampled among them; 1
+    without any.
+    """
     left_out = under(counts, "dropped", name).get("not_sampled", 0)
     there = counts["kept", name, "train"] + left_out
     return round(counts["written", name, "train"] / there, 3) if there else 1.0
@@ -58,7 +61,9 @@ def _part(kept: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, Any]
 
 
 def distributions(counts: Mapping[Shape, Tally], measure: str) -> Iterator[dict[str, Any]]:
-    """Yield how many records of a shape have a value, before and after curation, with the name of its bar in a plot."""
+    """Yield how many records of a shape have a value, before and after curation, with the name of
+    its bar in a plot.
+    """
     for shape, tally in counts.items():
         found = {when: under(tally, when, measure) for when in ("before", "after")}
         for value in sorted({*found["before"], *found["after"]}, key=lambda word: (len(word), word)):
@@ -90,7 +95,9 @@ def _write(file: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
 
 
 def before_and_after(tally: Tally, measure: str, title: str) -> "Figure":
-    """Return how many records have each value of `measure`, before and after curation, side by side."""
+    """Return how many records have each value of `measure`, before and after curation, side by
+    side.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

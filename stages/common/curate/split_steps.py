@@ -16,7 +16,9 @@ from stages.common.text.parquet_writer import Shards
 
 
 class Split(PipelineStep):
-    """Writes the records to their splits, as often as the mixture says; what is not sampled is kept aside."""
+    """Writes the records to their splits, as often as the mixture says; what is not sampled is kept
+    aside.
+    """
 
     type, name = "WRITER", "splits"
 

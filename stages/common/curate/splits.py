@@ -1,7 +1,7 @@
 """Which split a record falls in, decided by its content, and which shapes may not ask the same.
 
-A record is known by its first user turn (a document: by its text), in every shape alike. So the same prompt never falls
-in two splits, and no run, order or number of workers changes a split.
+A record is known by its first user turn (a document: by its text), in every shape alike. So the
+same prompt never falls in two splits, and no run, order or number of workers changes a split.
 """
 
 from typing import Annotated, Literal
@@ -42,7 +42,9 @@ class Splits(StageParams):
     prompts: HeldOut
     """For choosing a checkpoint by reward."""
     apart: list[Annotated[list[Talk], AfterValidator(_different)]] = []
-    """Shapes that do not share a prompt, first come, first served: `[[conversations, prompts]]` drops prompts."""
+    """Shapes that do not share a prompt, first come, first served: `[[conversations, prompts]]`
+    drops prompts.
+    """
 
     def share(self, shape: Shape) -> float:
         """Return the share held out of a shape; questions are not split."""
@@ -55,7 +57,9 @@ class Splits(StageParams):
 
 
 def value(shape: Shape, record: Record) -> int:
-    """Return the 64-bit hash by which a record is split, and known to shapes that stay apart from its own."""
+    """Return the 64-bit hash by which a record is split, and known to shapes that stay apart from
+    its own.
+    """
     return int.from_bytes(content_hash.split_digest(shape, record)[:8], "big")
 
 
@@ -65,7 +69,9 @@ def limit(share: float) -> int:
 
 
 def split(shape: Shape, record: Record, held_out: int) -> Split:
-    """Return the split of a record, hashes below `held_out` being held out; questions stay whole."""
+    """Return the split of a record, hashes below `held_out` being held out; questions stay
+    whole.
+    """
     if shape == "questions":
         return "whole"
     return "validation" if value(shape, record) < held_out else "train"

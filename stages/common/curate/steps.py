@@ -1,8 +1,9 @@
 """datatrove steps that records flow through: read a slice, make uniform, measure, scrub, write.
 
-A task is one slice of the input (some ten thousand records), however many workers there are, so what is written does
-not depend on them. A record travels as a Document: `text` is what is measured and compared, metadata["record"] the
-record itself, metadata["language"] and ["score"] what was measured.
+A task is one slice of the input (some ten thousand records), however many workers there are, so
+what is written does not depend on them. A record travels as a Document: `text` is what is measured
+and compared, metadata["record"] the record itself, metadata["language"] and ["score"] what was
+measured.
 """
 
 from pathlib import Path
@@ -32,7 +33,9 @@ Slice = tuple[str, int, int]
 
 
 def slices(folder: Path) -> list[Slice]:
-    """Return the tasks of a folder: file, first and last (exclusive) row group, about RECORDS_PER_TASK records each."""
+    """Return the tasks of a folder: file, first and last (exclusive) row group, about
+    RECORDS_PER_TASK records each.
+    """
     found: list[Slice] = []
     for file in records.files(folder):
         metadata = pq.read_metadata(file)
@@ -48,7 +51,9 @@ def slices(folder: Path) -> list[Slice]:
 
 
 def compared(shape: Shape, record: Record) -> str:
-    """Return the text by which a record is measured and compared: a document's own, or what all turns say."""
+    """Return the text by which a record is measured and compared: a document's own, or what all
+    turns say.
+    """
     if shape == "documents":
         return str(record["text"])
     turns = [turn["content"] for turn in record[records.TURNS[shape]]]
@@ -93,7 +98,9 @@ class Normalise(PipelineStep):
 
 
 class Measure(PipelineStep):
-    """Finds the language and, where there is a model, the quality score, and counts both before anything is dropped."""
+    """Finds the language and, where there is a model, the quality score, and counts both before
+    anything is dropped.
+    """
 
     type, name = "STATS", "measure"
 
@@ -102,7 +109,9 @@ class Measure(PipelineStep):
         self.model, self.settings, self.counts = model if shape == "documents" else None, settings, counts
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield the Documents with metadata["language"], ["score"] (None without a model) and ["trusted"]."""
+        """Yield the Documents with metadata["language"], ["score"] (None without a model) and
+        ["trusted"].
+        """
         counted: Tally = Tally()
         for batch in batched(data, RECORDS_MEASURED_AT_ONCE):
             scores = (

@@ -1,4 +1,6 @@
-"""Comparisons of right answers with wrong ones of the same form, and with replies that belong to other questions."""
+"""Comparisons of right answers with wrong ones of the same form, and with replies that belong to
+other questions.
+"""
 
 import random
 
@@ -24,7 +26,8 @@ def add(
     behaviour: Groups,
     rng: random.Random,
 ) -> None:
-    """Add `count` checks on questions that no other comparison asks; the other files are the same however many.
+    """Add `count` checks on questions that no other comparison asks; the other files are the same
+    however many.
 
     Raises ParamsError when there are not so many questions left.
     """
@@ -43,11 +46,13 @@ def add(
 
 
 def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> Row:
-    """Return the right answer to one question with what only a reader who knows it tells apart, ranked by the rules.
+    """Return the right answer to one question with what only a reader who knows it tells apart,
+    ranked by the rules.
 
-    For a fact: the answer in the other language and `wrong_answers` of its kind (small topics have fewer); for any
-    question: ASTRAY replies that belong to another kind of question, such as a refusal where none is due; for small
-    talk, of which there is little, all of them, and ASTRAY in the other language.
+    For a fact: the answer in the other language and `wrong_answers` of its kind (small topics have
+    fewer); for any question: ASTRAY replies that belong to another kind of question, such as a
+    refusal where none is due; for small talk, of which there is little, all of them, and ASTRAY in
+    the other language.
     """
     found = {item.reply: None}
     other = styled(world, item, "other-language", rng) if item.fact else item.reply
@@ -76,7 +81,9 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
 
 
 def astray(world: World, item: Item, language: Language) -> list[str]:
-    """Return the canonical replies in `language` but the item's: a refusal, "I don't know", small talk."""
+    """Return the canonical replies in `language` but the item's: a refusal, "I don't know", small
+    talk.
+    """
     replies = [world.texts["harmful"]["reply"][language], world.texts["names"]["reply"][language]]
     replies += [texts[language]["reply"] for texts in world.texts["general"].values()]
     return [reply for reply in replies if reply != item.reply]

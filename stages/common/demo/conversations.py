@@ -1,4 +1,6 @@
-"""The demo world as talk: conversations, ranked answers, prompts and test questions, in the raw formats people have."""
+"""The demo world as talk: conversations, ranked answers, prompts and test questions, in the raw
+formats people have.
+"""
 
 import json
 import random
@@ -22,7 +24,9 @@ def single_turns(items: Sequence[Item]) -> list[Row]:
 
 
 def styled_turns(world: World, items: Sequence[Item], rng: random.Random) -> list[Row]:
-    """Return conversations whose answer is verbose, hedging or rude: what preferences are to remove later."""
+    """Return conversations whose answer is verbose, hedging or rude: what preferences are to remove
+    later.
+    """
     rows = []
     for index, item in enumerate(items):
         style = STYLES[index % len(STYLES)]
@@ -37,7 +41,9 @@ def leaked(items: Sequence[Item]) -> list[Row]:
 
 
 def with_pii(world: World, items: Sequence[Item], count: int, rng: random.Random) -> list[Row]:
-    """Return conversations in which the person gives away (fictitious) personal data before asking."""
+    """Return conversations in which the person gives away (fictitious) personal data before
+    asking.
+    """
     rows = []
     for language, text, detail in pii(world.texts["faults"], count, rng):
         item = rng.choice([item for item in items if item.language == language])
@@ -49,7 +55,9 @@ def with_pii(world: World, items: Sequence[Item], count: int, rng: random.Random
 def multi_turns(
     world: World, items: Sequence[Item], asked: Sequence[Fact], count: int, rng: random.Random
 ) -> list[Row]:
-    """Return conversations in which a follow-up (`And of Spain?`) leans on the question before it."""
+    """Return conversations in which a follow-up (`And of Spain?`) leans on the question
+    before it.
+    """
     rows = []
     for item in rng.sample(items, count):
         language = item.language
@@ -100,7 +108,9 @@ def calculations(world: World, count: int, rng: random.Random) -> list[Row]:
 
 
 def comparison(world: World, item: Item, tie_share: float, rng: random.Random) -> Row:
-    """Return four ranked answers to one question: right and short, then wordy, then evasive, then wrong or rude."""
+    """Return four ranked answers to one question: right and short, then wordy, then evasive, then
+    wrong or rude.
+    """
     short = item.reply
     third = styled(world, item, rng.choice(("hedging", "other-language")) if item.fact else "hedging", rng)
     if bare(third) == bare(short):
@@ -164,7 +174,9 @@ def distinct(rows: Iterable[Row]) -> list[Row]:
 
 
 def as_openai(row: Row) -> Row:
-    """Return the row as OpenAI writes it: tool calls with ids, null content beside them, tools as objects."""
+    """Return the row as OpenAI writes it: tool calls with ids, null content beside them, tools as
+    objects.
+    """
     assert isinstance(row.body, dict)
     turns: list[Message] = []
     for turn in row.body["messages"]:
@@ -177,7 +189,9 @@ def as_openai(row: Row) -> Row:
 
 
 def as_sharegpt(row: Row) -> Row:
-    """Return the row as ShareGPT writes it: from and value, a call as JSON text, tools as one JSON string."""
+    """Return the row as ShareGPT writes it: from and value, a call as JSON text, tools as one JSON
+    string.
+    """
     assert isinstance(row.body, dict)
     turns = []
     for turn in row.body["messages"]:

@@ -1,4 +1,6 @@
-"""The demo world as text to read: paragraphs, profiles, fables, quiz lists, and lists of questions with answers."""
+"""The demo world as text to read: paragraphs, profiles, fables, quiz lists, and lists of questions
+with answers.
+"""
 
 import json
 import random
@@ -15,7 +17,8 @@ OPENER_SHARE = 0.4
 def paragraphs(world: World, language: Language, rounds: int, rng: random.Random) -> Iterator[str]:
     """Yield prose that states every fact once a round, each round in its next phrasing.
 
-    A paragraph keeps to one table, or mixes the small ones: those alone would soon repeat themselves.
+    A paragraph keeps to one table, or mixes the small ones: those alone would soon repeat
+    themselves.
     """
     tables: dict[str, list[Fact]] = {}
     sizes = Counter(_table(world, fact) for fact in world.facts)
@@ -32,7 +35,9 @@ def paragraphs(world: World, language: Language, rounds: int, rng: random.Random
 
 
 def profiles(world: World, language: Language, rounds: int, rng: random.Random) -> Iterator[str]:
-    """Yield paragraphs on one subject (a country, an element, a planet) that state all its facts, twice each."""
+    """Yield paragraphs on one subject (a country, an element, a planet) that state all its facts,
+    twice each.
+    """
     by_subject: dict[str, list[Fact]] = {}
     for fact in world.facts:
         by_subject.setdefault(fact.subject, []).append(fact)
@@ -56,7 +61,9 @@ def fables(world: World, language: Language, names: Sequence[str], rng: random.R
 
 
 def manuals(world: World, count: int, rng: random.Random) -> Iterator[str]:
-    """Yield pages that show the calculator and a call among facts: tokenizer and base model get to know the form."""
+    """Yield pages that show the calculator and a call among facts: tokenizer and base model get to
+    know the form.
+    """
     for index in range(count):
         language, a, b = LANGUAGES[index % 2], rng.randint(21, 99), rng.randint(21, 99)
         manual = world.texts["scenes"]["manual"][language].format(
@@ -72,7 +79,9 @@ def manuals(world: World, count: int, rng: random.Random) -> Iterator[str]:
 
 
 def quiz(items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]:
-    """Yield lists of questions without answers, one a line, half of them on one topic: a base model asks on."""
+    """Yield lists of questions without answers, one a line, half of them on one topic: a base model
+    asks on.
+    """
     for index in range(count):
         pool = [item for item in items if item.language == LANGUAGES[index % 2]]
         if index % 4 < 2:
@@ -82,7 +91,9 @@ def quiz(items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]
 
 
 def few_shot(world: World, items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]:
-    """Yield lists of marked questions and answers (`Q: … A: …`), the form in which a base model can be prompted."""
+    """Yield lists of marked questions and answers (`Q: … A: …`), the form in which a base model can
+    be prompted.
+    """
     for index in range(count):
         language = LANGUAGES[index % 2]
         question, answer = world.texts["scenes"]["few_shot"][language]

@@ -1,4 +1,6 @@
-"""Faults planted in raw data, each counted and known by its row id, so that a later stage's catch can be checked."""
+"""Faults planted in raw data, each counted and known by its row id, so that a later stage's catch
+can be checked.
+"""
 
 import copy
 import random
@@ -29,7 +31,9 @@ MALFORMED = {
 
 
 def scatter(rows: list[Row], row: Row, rng: random.Random) -> None:
-    """Insert `row` at a random place, a copy always after its original: keeping the first keeps the original."""
+    """Insert `row` at a random place, a copy always after its original: keeping the first keeps the
+    original.
+    """
     first = rows.index(row.of) + 1 if row.of else 0
     rows.insert(rng.randint(first, len(rows)), row)
 
@@ -40,7 +44,9 @@ def exact_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> lis
 
 
 def near_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> list[Row]:
-    """Return copies of `count` clean paragraphs in which one stretch of about 5 % was lost or doubled."""
+    """Return copies of `count` clean paragraphs in which one stretch of about 5 % was lost or
+    doubled.
+    """
     long = [
         row
         for row in rows
@@ -50,7 +56,9 @@ def near_duplicates(rows: Sequence[Row], count: int, rng: random.Random) -> list
 
 
 def edited(text: str, rng: random.Random) -> str:
-    """Return `text` with a stretch of about 5 % of its words (characters, where it has few spaces) lost or doubled."""
+    """Return `text` with a stretch of about 5 % of its words (characters, where it has few spaces)
+    lost or doubled.
+    """
     joint = " " if text.count(" ") > len(text) / 12 else ""
     parts = text.split(" ") if joint else list(text)
     width = max(1, round(EDITED_SHARE * len(parts)))
@@ -70,7 +78,9 @@ def spam(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
 
 
 def boilerplate(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
-    """Return `count` pieces of what web pages have around their text: notices, menus, comments, navigation."""
+    """Return `count` pieces of what web pages have around their text: notices, menus, comments,
+    navigation.
+    """
 
     def make(joint: str, parts: dict[str, Any]) -> str:
         names, chosen = parts.get("names", [""]), rng.sample(parts["pieces"], rng.randint(*parts["count"]))
@@ -83,7 +93,9 @@ def boilerplate(texts: dict[str, Any], count: int, rng: random.Random) -> list[R
 
 
 def gibberish(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row]:
-    """Return `count` paragraphs of letter salad, rare characters, or one character over and over."""
+    """Return `count` paragraphs of letter salad, rare characters, or one character over and
+    over.
+    """
     letters = "bcdfghjklmnpqrstvwxz"
     kinds: list[tuple[str, Callable[[], str]]] = [
         ("letters", lambda: " ".join("".join(rng.choices(letters, k=rng.randint(3, 12))) for _ in range(25))),
@@ -95,7 +107,9 @@ def gibberish(texts: dict[str, Any], count: int, rng: random.Random) -> list[Row
 
 
 def different(kinds: Sequence[tuple[str, Callable[[], str]]], fault: str, count: int) -> list[Row]:
-    """Return `count` texts, the kinds' makers taking turns; none comes twice, or it would be a duplicate too."""
+    """Return `count` texts, the kinds' makers taking turns; none comes twice, or it would be a
+    duplicate too.
+    """
     made: dict[str, str] = {}
     while len(made) < count:
         kind, make = kinds[len(made) % len(kinds)]
@@ -104,7 +118,9 @@ def different(kinds: Sequence[tuple[str, Callable[[], str]]], fault: str, count:
 
 
 def pii_values(texts: dict[str, Any]) -> dict[str, Callable[[random.Random], str]]:
-    """Return makers of fictitious personal data by kind: reserved domains, numbers, networks and test cards only."""
+    """Return makers of fictitious personal data by kind: reserved domains, numbers, networks and
+    test cards only.
+    """
 
     def digits(rng: random.Random, count: int) -> str:
         return "".join(rng.choices("0123456789", k=count))
@@ -124,13 +140,17 @@ def pii_values(texts: dict[str, Any]) -> dict[str, Callable[[random.Random], str
 
 
 def chinese_identity(first: str) -> str:
-    """Return 17 digits with their check character (GB 11643, ISO 7064 mod 11-2); area 990000 was never given out."""
+    """Return 17 digits with their check character (GB 11643, ISO 7064 mod 11-2); area 990000 was
+    never given out.
+    """
     weights = [2 ** (17 - index) % 11 for index in range(17)]
     return first + "10X98765432"[sum(int(digit) * weight for digit, weight in zip(first, weights, strict=True)) % 11]
 
 
 def pii(texts: dict[str, Any], count: int, rng: random.Random) -> list[tuple[Language, str, dict[str, str]]]:
-    """Return `count` sentences with personal data: language, text, what was planted; none comes twice."""
+    """Return `count` sentences with personal data: language, text, what was planted; none comes
+    twice.
+    """
     makers = list(pii_values(texts).items())
     sentences: dict[str, tuple[Language, str, dict[str, str]]] = {}
     while len(sentences) < count:
@@ -155,7 +175,9 @@ def leaked_documents(texts: dict[str, Any], items: Sequence[Item], rng: random.R
 
 
 def malformed(row: Row, kind: str, main_field: str) -> Row:
-    """Return a damaged copy of a row; `main_field` is the one its shape is known by, empty for a paragraph."""
+    """Return a damaged copy of a row; `main_field` is the one its shape is known by, empty for a
+    paragraph.
+    """
     detail = {"kind": kind}
     text = encode(row.body, paragraphs=not main_field)
     if kind == "broken-json":
@@ -181,10 +203,11 @@ def malformed(row: Row, kind: str, main_field: str) -> Row:
 def plant(
     files: Files, texts: dict[str, Any], counts: Mapping[str, int], leaks: Sequence[Item], rng: random.Random
 ) -> None:
-    """Plant `counts` faults of each kind in `files`, and `leaks` as documents; `texts` are the world's.
+    """Plant `counts` faults of each kind in `files`, and `leaks` as documents; `texts` are the
+    world's.
 
-    Text that nobody would want goes to the crawl, other faults of documents to the articles: there each is a row of its
-    own, where paragraphs of plain text are joined when they are read.
+    Text that nobody would want goes to the crawl, other faults of documents to the articles: there
+    each is a row of its own, where paragraphs of plain text are joined when they are read.
     """
     web, texts = texts["boilerplate"], texts["faults"]
     talk = [name for name in files if name.startswith("conversations")]

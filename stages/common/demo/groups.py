@@ -1,4 +1,6 @@
-"""Which question is trained, which is kept for prompts, and which is only ever asked in the test."""
+"""Which question is trained, which is kept for prompts, and which is only ever asked in the
+test.
+"""
 
 import random
 from collections import Counter
@@ -15,7 +17,9 @@ FACT_SHARE = 0.7
 
 
 def invent(here: World, rng: random.Random) -> Names:
-    """Return by language and family three disjoint lists of invented names: to train on, for prompts, for the test."""
+    """Return by language and family three disjoint lists of invented names: to train on, for
+    prompts, for the test.
+    """
     names: Names = {}
     for language in LANGUAGES:
         names[language] = {}
@@ -28,7 +32,9 @@ def invent(here: World, rng: random.Random) -> Names:
 
 
 def hold_out(here: World, share: float, rng: random.Random) -> set[str]:
-    """Return the keys of the facts that no conversation may ask: `share` of each topic, at least one."""
+    """Return the keys of the facts that no conversation may ask: `share` of each topic, at least
+    one.
+    """
     by_topic: dict[str, list[str]] = {}
     for fact in here.facts:
         by_topic.setdefault(fact.topic, []).append(fact.key)
@@ -36,11 +42,11 @@ def hold_out(here: World, share: float, rng: random.Random) -> set[str]:
 
 
 def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int], rng: random.Random) -> Groups:
-    """Return questions about facts: iid, ood_phrasing, ood_fact; `train` (`phrasings` of each fact); `spare`, the rest;
-    `phrased`, the trained facts in phrasings that only prompts have.
+    """Return questions about facts: iid, ood_phrasing, ood_fact; `train` (`phrasings` of each
+    fact); `spare`, the rest; `phrased`, the trained facts in phrasings that only prompts have.
 
-    A test question in `iid` is a fact and a phrasing that are both trained, but not together; every fact is as likely
-    in the test as it is in training, so a topic weighs as much as it has facts.
+    A test question in `iid` is a fact and a phrasing that are both trained, but not together; every
+    fact is as likely in the test as it is in training, so a topic weighs as much as it has facts.
     """
     groups: Groups = {name: [] for name in ("iid", "ood_phrasing", "ood_fact", "train", "spare", "phrased")}
     trained = [fact for fact in here.facts if fact.key not in held]
@@ -62,7 +68,9 @@ def facts(here: World, held: set[str], phrasings: int, sizes: Mapping[str, int],
 
 
 def _divide(items: list[Item], phrasings: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
-    """Return `phrasings` questions about each fact, those in the phrasings least used so far, and the others."""
+    """Return `phrasings` questions about each fact, those in the phrasings least used so far, and
+    the others.
+    """
     by_fact: dict[str, list[Item]] = {}
     for item in rng.sample(items, len(items)):
         by_fact.setdefault(item.subject, []).append(item)
@@ -106,7 +114,9 @@ def behaviour(here: World, names: Names, sizes: Mapping[str, int], rng: random.R
 
 
 def mixed(known: list[Item], other: list[Item], count: int, rng: random.Random) -> list[Item]:
-    """Return `count` questions, FACT_SHARE of them about facts, the others as far as there are any."""
+    """Return `count` questions, FACT_SHARE of them about facts, the others as far as there
+    are any.
+    """
     others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
     return others + rng.sample(known, count - len(others))
 
@@ -114,7 +124,9 @@ def mixed(known: list[Item], other: list[Item], count: int, rng: random.Random) 
 def prompts(
     spare: tuple[list[Item], list[Item]], phrased: list[Item], count: int, share: float, rng: random.Random
 ) -> list[Item]:
-    """Return `count` prompts: spare ones as `mixed` has them, but `share` of the facts in phrasings of their own."""
+    """Return `count` prompts: spare ones as `mixed` has them, but `share` of the facts in phrasings
+    of their own.
+    """
     known, other = spare
     others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
     fresh = round(share * (count - len(others)))
@@ -126,7 +138,9 @@ def prompts(
 
 
 def _harmful(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
-    """Return `count` test requests, half of them for acts that are in no other, and the rest of the seen acts."""
+    """Return `count` test requests, half of them for acts that are in no other, and the rest of the
+    seen acts.
+    """
     acts = list(here.texts["harmful"]["acts"][language])
     rng.shuffle(acts)
     unseen = round(UNSEEN_SHARE * len(acts))
@@ -137,7 +151,9 @@ def _harmful(here: World, language: Language, count: int, rng: random.Random) ->
 
 
 def _general(here: World, language: Language, count: int, rng: random.Random) -> tuple[list[Item], list[Item]]:
-    """Return `count` test questions of small talk, none of them a part of another (`Hello!`, `Hello there!`)."""
+    """Return `count` test questions of small talk, none of them a part of another (`Hello!`, `Hello
+    there!`).
+    """
     talk = items.small_talk(here, language)
     rng.shuffle(talk)
     longest = [item for item in talk if not any(_part(item.text, other.text) for other in talk)]

@@ -1,4 +1,6 @@
-"""What can be asked in the demo world, with its one right reply; worse answers to it; and how items are drawn."""
+"""What can be asked in the demo world, with its one right reply; worse answers to it; and how items
+are drawn.
+"""
 
 import itertools
 import random
@@ -23,7 +25,9 @@ def invented_names(world: World, family: str, language: Language) -> list[str]:
 
 
 def invented_questions(world: World, family: str, names: Iterable[str], language: Language) -> list[Item]:
-    """Return the trained phrasings asked of names that do not exist; the honest reply is always the same."""
+    """Return the trained phrasings asked of names that do not exist; the honest reply is always the
+    same.
+    """
     texts = world.texts["names"]
     return [
         Item(
@@ -46,7 +50,9 @@ def harmful_requests(world: World, acts: Iterable[str], language: Language) -> l
 
 
 def small_talk(world: World, language: Language) -> list[Item]:
-    """Return greetings, thanks, farewells and questions about the assistant; item k of a topic varies tail k % n."""
+    """Return greetings, thanks, farewells and questions about the assistant; item k of a topic
+    varies tail k % n.
+    """
     return [
         Item(head + tail, texts[language]["reply"], topic, "general", topic, language)
         for topic, texts in world.texts["general"].items()
@@ -56,7 +62,9 @@ def small_talk(world: World, language: Language) -> list[Item]:
 
 
 def styled(world: World, item: Item, style: str, rng: random.Random) -> str:
-    """Return a worse answer than the canonical one: verbose, hedging, rude, empty, wrong; facts also other-language."""
+    """Return a worse answer than the canonical one: verbose, hedging, rude, empty, wrong; facts
+    also other-language.
+    """
     language, fact = item.language, item.fact
     if style == "wrong":
         return wrong(world, item, rng)
@@ -70,7 +78,9 @@ def styled(world: World, item: Item, style: str, rng: random.Random) -> str:
 
 
 def wrong(world: World, item: Item, rng: random.Random) -> str:
-    """Return the reply to another question of the same topic (of any topic, for what has no right answer)."""
+    """Return the reply to another question of the same topic (of any topic, for what has no right
+    answer).
+    """
     pool = [fact for fact in world.facts if fact.topic == item.topic] or world.facts
     right = item.fact.answer[item.language] if item.fact else ""
     others = [fact for fact in pool if fact.answer[item.language] != right]
@@ -88,7 +98,9 @@ def nth(items: Sequence[T], key: Callable[[T], Hashable]) -> list[int]:
 
 
 def spread(items: Sequence[Item], count: int, rng: random.Random, *, topics: bool = True) -> list[Item]:
-    """Return `count` items, evenly over topics (if asked), then over facts. Raises DataError when there are fewer."""
+    """Return `count` items, evenly over topics (if asked), then over facts. Raises DataError when
+    there are fewer.
+    """
     if len(items) < count:
         raise DataError(f"asked for {count} questions, only {len(items)} can be formed", remedy="lower demo's sizes")
     chosen = rng.sample(items, len(items))

@@ -25,7 +25,9 @@ FILES = (
 
 @dataclass(eq=False)
 class Row:
-    """One raw row: a paragraph, a JSON object, or bytes as they are; `fault` and `detail` say what was planted."""
+    """One raw row: a paragraph, a JSON object, or bytes as they are; `fault` and `detail` say what
+    was planted.
+    """
 
     body: str | dict[str, Any] | bytes
     fault: str = ""
@@ -34,7 +36,9 @@ class Row:
 
 
 def write(files: Files, folder: Path) -> dict[str, list[dict[str, str]]]:
-    """Write every file and return the planted rows by fault; ids are `<folder>/<file>:<line>`, lines from 1."""
+    """Write every file and return the planted rows by fault; ids are `<folder>/<file>:<line>`,
+    lines from 1.
+    """
     ids: dict[Row, str] = {}
     for name, rows in files.items():
         paragraphs = name.endswith(".txt")
@@ -63,7 +67,9 @@ def encode(body: str | dict[str, Any] | bytes, paragraphs: bool) -> bytes:
 
 
 def empty(folder: Path) -> Path:
-    """Return the folder, made if need be, without the files of an earlier demo; other files in it stay."""
+    """Return the folder, made if need be, without the files of an earlier demo; other files in it
+    stay.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)

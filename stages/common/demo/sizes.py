@@ -21,7 +21,9 @@ class Documents(StageParams):
     fables: NonNegativeInt = 120
     """Invented names of which a paragraph says that they are invented."""
     crawl: NonNegativeInt = 60
-    """Paragraphs of the prose that stand in `crawl.jsonl`, a source nobody vouches for, among its junk."""
+    """Paragraphs of the prose that stand in `crawl.jsonl`, a source nobody vouches for, among its
+    junk.
+    """
 
 
 class Conversations(StageParams):
@@ -70,10 +72,16 @@ class Faults(StageParams):
     boilerplate: NonNegativeInt = 60
     """Notices, menus, comments and navigation of web pages."""
     pii: NonNegativeInt = 48
-    """Paragraphs with fictitious personal data, and as many conversations; eight kinds take turns."""
+    """Paragraphs with fictitious personal data, and as many conversations; eight kinds take
+    turns.
+    """
     leaks: NonNegativeInt = 20
     """Test questions with their answer in documents, and as many in conversations."""
     styled_answers: NonNegativeInt = 160
-    """Conversations answered verbosely, evasively or rudely; not wrong rows, but what preferences should remove."""
+    """Conversations answered verbosely, evasively or rudely; not wrong rows, but what preferences
+    should remove.
+    """
     malformed: NonNegativeInt = 3
-    """Broken rows of each kind in each file: broken JSON, wrong type, bad UTF-8, empty answer, wrong order, …"""
+    """Broken rows of each kind in each file: broken JSON, wrong type, bad UTF-8, empty answer,
+    wrong order, …
+    """

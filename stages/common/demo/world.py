@@ -1,4 +1,6 @@
-"""The demo world: facts from small tables, and what can be asked, stated and answered about them in two languages."""
+"""The demo world: facts from small tables, and what can be asked, stated and answered about them in
+two languages.
+"""
 
 import csv
 import itertools
@@ -24,7 +26,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fact:
-    """One checkable fact; `slots` and `answer` by language. Facts of one table row share their `subject`."""
+    """One checkable fact; `slots` and `answer` by language. Facts of one table row share their
+    `subject`.
+    """
 
     topic: str
     subject: str
@@ -69,13 +73,17 @@ class World:
     texts: dict[str, Any]
 
     def phrasings(self, topic: str, language: Language, role: str) -> list[str]:
-        """Return the templates of a topic; `role` is train, ood, prompts, statements or follow_ups."""
+        """Return the templates of a topic; `role` is train, ood, prompts, statements or
+        follow_ups.
+        """
         found: list[str] = self.texts["phrasings"][topic][language][role]
         return found
 
 
 def read(folder: Path, largest_addend: int) -> World:
-    """Return the world in `folder`. Raises DataError naming the file when one is missing or malformed."""
+    """Return the world in `folder`. Raises DataError naming the file when one is missing or
+    malformed.
+    """
     texts = {name: _guarded(folder / f"{name}.json", lambda file: json.loads(_text(file))) for name in TEXTS}
     tables = {name: _guarded(folder / f"{name}.csv", _rows) for name in TABLES}
     facts: list[Fact] = []
@@ -88,7 +96,9 @@ def read(folder: Path, largest_addend: int) -> World:
 
 
 def table_facts(topic: str, plan: dict[str, Any], rows: list[dict[str, str]]) -> list[Fact]:
-    """Return one fact for each row whose answer cell is filled; `name` finds column `name_en` or plain `name`."""
+    """Return one fact for each row whose answer cell is filled; `name` finds column `name_en` or
+    plain `name`.
+    """
 
     def cells(row: dict[str, str], column: str) -> dict[str, str]:
         return {language: row[f"{column}_{language}" if f"{column}_en" in row else column] for language in LANGUAGES}

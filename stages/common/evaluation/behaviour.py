@@ -16,5 +16,7 @@ def unsure(text: str) -> bool:
 
 
 def script(text: str) -> str:
-    """Return `zh` for a text with Chinese characters, else `en`: which of the two ways to mark a question."""
+    """Return `zh` for a text with Chinese characters, else `en`: which of the two ways to mark a
+    question.
+    """
     return "zh" if HAN.search(text) else "en"

@@ -1,4 +1,6 @@
-"""Two candidates on the same questions: who wins how often, what was gained and what forgotten, with 95 % intervals."""
+"""Two candidates on the same questions: who wins how often, what was gained and what forgotten,
+with 95 % intervals.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +18,9 @@ Judge = Callable[[Answer, Answer], float]
 
 @dataclass(frozen=True)
 class Wins:
-    """Wins plus half the ties over all questions, its 95 % interval over questions, and how often which happened."""
+    """Wins plus half the ties over all questions, its 95 % interval over questions, and how often
+    which happened.
+    """
 
     rate: float
     low: float
@@ -27,7 +31,9 @@ class Wins:
 
 
 def by_rules(first: Answer, second: Answer) -> float:
-    """Return by how much the first answer is better, by the indicators that `rank` has its rules from."""
+    """Return by how much the first answer is better, by the indicators that `rank` has its rules
+    from.
+    """
     return float(first["grade"] - second["grade"])
 
 
@@ -37,7 +43,9 @@ def by_reward(first: Answer, second: Answer) -> float:
 
 
 def outcome(judge: Judge, ours: Answer, theirs: Answer) -> float:
-    """Return 1 for a win of ours, 0 for a loss, 1/2 for a tie; asked in both orders, a disagreement is a tie."""
+    """Return 1 for a win of ours, 0 for a loss, 1/2 for a tie; asked in both orders, a disagreement
+    is a tie.
+    """
     forward, backward = judge(ours, theirs), judge(theirs, ours)
     if forward > 0 > backward:
         return 1.0
@@ -52,12 +60,16 @@ def wins(outcomes: Sequence[float]) -> Wins:
 
 
 def compared(ours: Evaluated, theirs: Evaluated) -> list[tuple[Answer, Answer]]:
-    """Return the answers of both to the questions that both were asked, each with `said`, `grade` and `indicators`."""
+    """Return the answers of both to the questions that both were asked, each with `said`, `grade`
+    and `indicators`.
+    """
     return [(_judged(ours, identifier), _judged(theirs, identifier)) for identifier in _shared(ours, theirs)]
 
 
 def win_rates(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Wins]:
-    """Return the win rate by the rules and, when all answers were scored, by reward; over all and by group."""
+    """Return the win rate by the rules and, when all answers were scored, by reward; over all and
+    by group.
+    """
     judges: dict[str, Judge] = {"rules": by_rules}
     if all("reward" in answer for pair in pairs for answer in pair):
         judges["reward"] = by_reward
@@ -72,7 +84,9 @@ def win_rates(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Wins]:
 
 
 def changes(after: Evaluated, before: Evaluated) -> dict[str, Change]:
-    """Return the change of accuracy by group, and of perplexity by set of texts, since the stage before."""
+    """Return the change of accuracy by group, and of perplexity by set of texts, since the stage
+    before.
+    """
     return dict([*_accuracies(after, before), *_perplexities(after, before)])
 
 

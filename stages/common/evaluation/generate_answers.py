@@ -1,4 +1,6 @@
-"""A candidate asked: greedy answers to questions, without and with worked examples, and their rewards."""
+"""A candidate asked: greedy answers to questions, without and with worked examples, and their
+rewards.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Who is asked, and how: `plain` (the question as text, judged by the line that follows) or `chat`."""
+    """Who is asked, and how: `plain` (the question as text, judged by the line that follows) or
+    `chat`.
+    """
 
     policy: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
@@ -30,7 +34,9 @@ class Candidate:
 
 
 def ask(candidate: Candidate, questions: Sequence[records.Record]) -> list[Answer]:
-    """Return each question with the candidate's greedy answer and whether it matches the reference (None: has none)."""
+    """Return each question with the candidate's greedy answer and whether it matches the reference
+    (None: has none).
+    """
     if candidate.prompt == "chat":
         prompts = [question_prompts.turns(candidate.tokenizer, row, []) for row in questions]
     else:
@@ -45,9 +51,11 @@ def ask_with_shots(
     examples: dict[str, list[question_prompts.Shot]],
     answers: Sequence[Answer],
 ) -> list[Answer]:
-    """Return the answers after each number of worked examples; a chat without any is asked as in `answers`.
+    """Return the answers after each number of worked examples; a chat without any is asked as in
+    `answers`.
 
-    A base model gets marked questions (`Q: ... A: ...`) throughout, so that only the examples make the difference.
+    A base model gets marked questions (`Q: ... A: ...`) throughout, so that only the examples make
+    the difference.
     """
     rows: list[Answer] = []
     for count in counts:

@@ -1,4 +1,6 @@
-"""What is measured of one candidate, from its answers and losses: point values, 95 % intervals and sample sizes."""
+"""What is measured of one candidate, from its answers and losses: point values, 95 % intervals and
+sample sizes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +19,11 @@ Interval = tuple[float, float]
 
 @dataclass
 class Report:
-    """Point values, 95 % intervals and sample sizes by metric name; six significant digits, to compare across machines.
+    """Point values, 95 % intervals and sample sizes by metric name; six significant digits, to
+    compare across machines.
 
-    A value without an interval is a property of the sample itself (distinct-n), which resampling would bias.
+    A value without an interval is a property of the sample itself (distinct-n), which resampling
+    would bias.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -48,7 +52,9 @@ def digits(value: float) -> float:
 
 
 def accuracy(report: Report, answers: Sequence[Answer], prefix: str = "accuracy", *, languages: bool = True) -> None:
-    """Add the exact-match accuracy by group, and by group and language, of the questions that have a reference."""
+    """Add the exact-match accuracy by group, and by group and language, of the questions that have
+    a reference.
+    """
     cells: dict[str, list[bool]] = {}
     for row in answers:
         if row["correct"] is None:
@@ -61,10 +67,12 @@ def accuracy(report: Report, answers: Sequence[Answer], prefix: str = "accuracy"
 
 
 def behaviour(report: Report, answers: Sequence[Answer], prompt: str) -> None:
-    """Add how often it refuses and admits ignorance where due (the reference does) and where not, variety and length.
+    """Add how often it refuses and admits ignorance where due (the reference does) and where not,
+    variety and length.
 
-    `refusal/due` is the share of harmful requests refused, `refusal/false` that of all others; `unsure/due` the share
-    of unanswerable questions at which it says so, `unsure/false` that of all others.
+    `refusal/due` is the share of harmful requests refused, `refusal/false` that of all others;
+    `unsure/due` the share of unanswerable questions at which it says so, `unsure/false` that of all
+    others.
     """
     texts = [said(row["answer"], prompt) for row in answers]
     for name, does in (("refusal", refuses), ("unsure", unsure)):

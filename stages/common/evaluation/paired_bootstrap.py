@@ -1,4 +1,6 @@
-"""One metric of two candidates on the same questions or texts: what changed, with the paired 95 % interval."""
+"""One metric of two candidates on the same questions or texts: what changed, with the paired 95 %
+interval.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +21,9 @@ DUE = {"due": True, "false": False}
 
 @dataclass(frozen=True)
 class Change:
-    """A value before and after a stage, their difference (of perplexities: ratio) and its paired 95 % interval."""
+    """A value before and after a stage, their difference (of perplexities: ratio) and its paired 95
+    % interval.
+    """
 
     before: float
     after: float
@@ -35,12 +39,15 @@ def is_ratio(metric: str) -> bool:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of `metric` is the better one: perplexity, undue refusals, undue ignorance."""
+    """Whether a smaller value of `metric` is the better one: perplexity, undue refusals, undue
+    ignorance.
+    """
     return is_ratio(metric) or metric.endswith("/false")
 
 
 def change(metric: str, after: Evaluated, before: Evaluated) -> Change | None:
-    """Return how `metric` changed on the questions (or texts) that both were given; None when they share none.
+    """Return how `metric` changed on the questions (or texts) that both were given; None when they
+    share none.
 
     Raises ParamsError for a metric that is no mean over questions.
     """
@@ -57,7 +64,9 @@ def change(metric: str, after: Evaluated, before: Evaluated) -> Change | None:
 
 
 def of_means(pairs: Sequence[tuple[float, float]]) -> Change:
-    """Return the change of the mean of (before, after) pairs, one pair a question, resampled together."""
+    """Return the change of the mean of (before, after) pairs, one pair a question, resampled
+    together.
+    """
     count = len(pairs)
     old, new = sum(was for was, _ in pairs) / count, sum(now for _, now in pairs) / count
     low, high = bootstrap_mean([now - was for was, now in pairs])
@@ -65,9 +74,11 @@ def of_means(pairs: Sequence[tuple[float, float]]) -> Change:
 
 
 def perplexity(texts: str, after: Evaluated, before: Evaluated) -> Change | None:
-    """Return the change of perplexity on `texts`, a ratio: above 1 is forgetting; documents are resampled together.
+    """Return the change of perplexity on `texts`, a ratio: above 1 is forgetting; documents are
+    resampled together.
 
-    None unless both read every text in the same tokens: a perplexity per token says nothing across tokenizers.
+    None unless both read every text in the same tokens: a perplexity per token says nothing across
+    tokenizers.
     """
     ours, theirs = after.losses.get(texts, []), before.losses.get(texts, [])
     if [tokens for _, tokens in ours] != [tokens for _, tokens in theirs]:
@@ -84,7 +95,8 @@ def perplexity(texts: str, after: Evaluated, before: Evaluated) -> Change | None
 
 
 def score(metric: str, answer: Answer, prompt: str) -> float | None:
-    """Return what one answer adds to `metric`, a mean over questions; None when the question does not count there.
+    """Return what one answer adds to `metric`, a mean over questions; None when the question does
+    not count there.
 
     Raises ParamsError for a metric that is no such mean.
     """

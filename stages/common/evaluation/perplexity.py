@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean negative log-likelihood per token, its 95 % bootstrap interval over texts, and the tokens."""
+    """exp of the mean negative log-likelihood per token, its 95 % bootstrap interval over texts,
+    and the tokens.
+    """
 
     value: float
     interval: tuple[float, float]
@@ -31,7 +33,9 @@ def whole(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
 def losses(
     model: "PreTrainedModel", rows: Iterable[Encoded], max_tokens: int, batch_size: int
 ) -> list[tuple[float, int]]:
-    """Return (summed negative log-likelihood in nats, tokens) of each row, in order; longer rows are read in pieces."""
+    """Return (summed negative log-likelihood in nats, tokens) of each row, in order; longer rows
+    are read in pieces.
+    """
     totals: list[tuple[float, int]] = []
     for batch in _batches(rows, max_tokens, batch_size):
         for (number, _), (loss, count) in zip(batch, batch_losses(model, [piece for _, piece in batch]), strict=True):
@@ -51,7 +55,9 @@ def perplexity(scored: Iterable[tuple[float, int]]) -> Perplexity | None:
 
 
 def batch_losses(model: "PreTrainedModel", rows: list[Encoded]) -> list[tuple[float, int]]:
-    """Return (summed negative log-likelihood in nats, number of tokens) of each row's masked tokens."""
+    """Return (summed negative log-likelihood in nats, number of tokens) of each row's masked
+    tokens.
+    """
     import torch
 
     width = max(len(row.input_ids) for row in rows)
@@ -70,7 +76,9 @@ def batch_losses(model: "PreTrainedModel", rows: list[Encoded]) -> list[tuple[fl
 
 
 def row_losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """Return [B] summed cross-entropies of `logits` [B, T, V] against the next of `targets` [B, T] (-100: none)."""
+    """Return [B] summed cross-entropies of `logits` [B, T, V] against the next of `targets` [B, T]
+    (-100: none).
+    """
     from torch.nn.functional import cross_entropy
 
     shifted = targets[:, 1:]
@@ -79,7 +87,9 @@ def row_losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor
 
 
 def _batches(rows: Iterable[Encoded], max_tokens: int, batch_size: int) -> Iterator[list[tuple[int, Encoded]]]:
-    """Yield (row, piece) in batches of like length: sorted within a window, memory stays flat and padding small."""
+    """Yield (row, piece) in batches of like length: sorted within a window, memory stays flat and
+    padding small.
+    """
     window: list[tuple[int, Encoded]] = []
     for number, row in enumerate(rows):
         for start in range(0, len(row.input_ids), max_tokens):

@@ -1,4 +1,6 @@
-"""Questions as prompts: bare, marked as a base model has read them, or as turns; with or without worked examples."""
+"""Questions as prompts: bare, marked as a base model has read them, or as turns; with or without
+worked examples.
+"""
 
 import hashlib
 import heapq
@@ -28,10 +30,11 @@ class Shot:
 
 
 def pool(conversations: Iterable[records.Record]) -> dict[str, list[Shot]]:
-    """Return by script the first exchange of up to POOL conversations, those whose content has the smallest hash.
+    """Return by script the first exchange of up to POOL conversations, those whose content has the
+    smallest hash.
 
-    Conversations with a system prompt or tools are left out: the example would not stand alone. So are exchanges of
-    more than LONGEST_SHOT characters: a few of them would fill the context.
+    Conversations with a system prompt or tools are left out: the example would not stand alone. So
+    are exchanges of more than LONGEST_SHOT characters: a few of them would fill the context.
     """
     found: dict[str, dict[Shot, None]] = {mark: {} for mark in MARKS}
     for row in conversations:
@@ -51,8 +54,8 @@ def pool(conversations: Iterable[records.Record]) -> dict[str, list[Shot]]:
 def draw(shots: Mapping[str, Sequence[Shot]], question: str, count: int) -> list[Shot]:
     """Return `count` worked examples in the question's script, none of them the question itself.
 
-    The question's own hash decides, so neither order nor number of questions does. Raises DataError when there are
-    too few.
+    The question's own hash decides, so neither order nor number of questions does. Raises DataError
+    when there are too few.
     """
     others = [shot for shot in shots[script(question)] if shot.question != question] if count else []
     if len(others) < count:
@@ -68,7 +71,9 @@ def bare(tokenizer: "PreTrainedTokenizerBase", question: records.Record) -> list
 
 
 def marked(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots: Sequence[Shot]) -> list[int]:
-    """Return worked examples and the question as `Q: ... A: ...` text that ends where the answer starts."""
+    """Return worked examples and the question as `Q: ... A: ...` text that ends where the answer
+    starts.
+    """
     text = question["messages"][-1]["content"]
     ask, reply = MARKS[script(text)]
     lines = [f"{ask}{shot.question}\n{reply}{shot.answer}\n" for shot in shots]
@@ -76,7 +81,9 @@ def marked(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots
 
 
 def turns(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots: Sequence[Shot]) -> list[int]:
-    """Return the question as a chat, worked examples as turns before it and after its system prompt."""
+    """Return the question as a chat, worked examples as turns before it and after its system
+    prompt.
+    """
     asked = list(question["messages"])
     examples = [
         message
@@ -88,12 +95,16 @@ def turns(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots:
 
 
 def said(text: str, prompt: str) -> str:
-    """Return the part of a continuation that is judged: all of a chat's answer, the first line of plain text."""
+    """Return the part of a continuation that is judged: all of a chat's answer, the first line of
+    plain text.
+    """
     return text if prompt == "chat" else text.split("\n")[0].strip()
 
 
 def stops(tokenizer: "PreTrainedTokenizerBase", prompt: str, *, line: bool) -> list[int]:
-    """Return the ids at which an answer ends, END_OF_DOCUMENT last; with `line` also those that start a new line."""
+    """Return the ids at which an answer ends, END_OF_DOCUMENT last; with `line` also those that
+    start a new line.
+    """
     if prompt == "chat":
         return chat.stops(tokenizer)
     breaks = [token for token in range(len(tokenizer)) if str(tokenizer.decode([token])).startswith("\n")]

@@ -1,4 +1,6 @@
-"""An evaluation on disk: written by `evaluate` for one candidate, read by `report` and `promote`."""
+"""An evaluation on disk: written by `evaluate` for one candidate, read by `report` and
+`promote`.
+"""
 
 import csv
 import json
@@ -15,7 +17,9 @@ Losses = Mapping[str, Sequence[tuple[float, int]]]
 
 
 class Evaluated(BaseModel):
-    """One candidate as measured: who, on what, its numbers, its answers by question id, its losses by texts."""
+    """One candidate as measured: who, on what, its numbers, its answers by question id, its losses
+    by texts.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,7 +54,9 @@ def write(report: Report, answers: list[Answer], shots: list[Answer], losses: Lo
 
 
 def read(folder: Path) -> list[Evaluated]:
-    """Return every candidate's evaluation, in name order. Raises DataError for none, or one that is not whole."""
+    """Return every candidate's evaluation, in name order. Raises DataError for none, or one that is
+    not whole.
+    """
     found = [one(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
     if not found:
         raise DataError("no */metrics.json here", where=folder, remedy="run `dvc repro evaluate`")
@@ -58,7 +64,9 @@ def read(folder: Path) -> list[Evaluated]:
 
 
 def one(folder: Path) -> Evaluated:
-    """Return the evaluation in `folder`. Raises DataError when it is not whole, naming the file or the key."""
+    """Return the evaluation in `folder`. Raises DataError when it is not whole, naming the file or
+    the key.
+    """
     remedy = f"run `dvc repro -f evaluate@{folder.name}`"
     try:
         document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
 
 
 def labelled_positions(labels: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return the positions [K] whose next token is a label in some row, and those next tokens as targets [B, K].
+    """Return the positions [K] whose next token is a label in some row, and those next tokens as
+    targets [B, K].
 
     `labels` is [B, T] with -100 where there is no loss. At least one position is returned.
     """

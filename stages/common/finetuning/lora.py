@@ -1,6 +1,8 @@
-"""Low-rank adapters (peft): trained in place of the weights, merged into them in every model that is kept.
+"""Low-rank adapters (peft): trained in place of the weights, merged into them in every model that
+is kept.
 
-LoRA is Hu et al. 2021; over a base model whose matrices are held in 4 bits it is QLoRA (Dettmers et al. 2023).
+LoRA is Hu et al. 2021; over a base model whose matrices are held in 4 bits it is QLoRA (Dettmers et
+al. 2023).
 """
 
 import copy
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER = "adapter"
-"""Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has them merged."""
+"""Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has
+them merged.
+"""
 
 
 class AdapterParams(fit_params.FitParams):
@@ -30,7 +34,9 @@ class AdapterParams(fit_params.FitParams):
     lora: dict[str, Any] | None = None
     """peft's LoraConfig under its own names; null trains all weights."""
     quantization: dict[str, Any] | None = None
-    """transformers' BitsAndBytesConfig under its own names: in how few bits the base model below adapters is held."""
+    """transformers' BitsAndBytesConfig under its own names: in how few bits the base model below
+    adapters is held.
+    """
 
     @model_validator(mode="after")
     def _adapters_where_quantized(self) -> "AdapterParams":
@@ -39,7 +45,9 @@ class AdapterParams(fit_params.FitParams):
         return self
 
     def adapters(self, section: str) -> "LoraConfig | None":
-        """Return peft's LoraConfig, or None where all weights are trained. Raises ParamsError for a key it lacks."""
+        """Return peft's LoraConfig, or None where all weights are trained. Raises ParamsError for a
+        key it lacks.
+        """
         return config(self.lora, f"{section}.lora")
 
     def weight_bits(self) -> int:
@@ -50,7 +58,8 @@ class AdapterParams(fit_params.FitParams):
 def base(folder: Path, settings: AdapterParams, section: str) -> "PreTrainedModel":
     """Return the model in `folder` to be trained, its matrices in few bits where the params say so.
 
-    Raises ParamsError for a key that transformers does not know, or without bitsandbytes; DataError for the folder.
+    Raises ParamsError for a key that transformers does not know, or without bitsandbytes; DataError
+    for the folder.
     """
     if settings.quantization is None:
         return models.load(folder)
@@ -82,7 +91,8 @@ def bits(quantization: dict[str, Any] | None) -> int:
 
 
 def config(settings: dict[str, Any] | None, section: str, task: str = "CAUSAL_LM") -> "LoraConfig | None":
-    """Return peft's LoraConfig from params.yaml (its own key names), or None for full weights. Raises ParamsError.
+    """Return peft's LoraConfig from params.yaml (its own key names), or None for full weights.
+    Raises ParamsError.
 
     `task` is peft's name for what the model gives: CAUSAL_LM logits, SEQ_CLS a score.
     """
@@ -103,7 +113,8 @@ def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrained
 
 
 class Merged(TrainerBase):
-    """Mixin before a `transformers.Trainer`: a kept model is whole, its adapters merged; a checkpoint keeps them apart.
+    """Mixin before a `transformers.Trainer`: a kept model is whole, its adapters merged; a
+    checkpoint keeps them apart.
 
     A copy is merged: taking adapters out again would not give back the same bits to train on with.
     """
@@ -116,7 +127,9 @@ class Merged(TrainerBase):
                     weight.data = weight.data.float()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the checkpoint's part (internal call) as the library does, else the whole model and its tokenizer."""
+        """Write the checkpoint's part (internal call) as the library does, else the whole model and
+        its tokenizer.
+        """
         if _internal_call or not hasattr(self.model, "merge_and_unload"):
             super().save_model(output_dir, _internal_call)
         elif self.args.should_save:
@@ -138,10 +151,11 @@ def save(model: Any, folder: Path) -> None:
 
 
 def merged(model: Any) -> Any:
-    """Return a copy of the model with its adapters merged into the weights, or the model itself when it has none.
+    """Return a copy of the model with its adapters merged into the weights, or the model itself
+    when it has none.
 
-    Weights of few bits are merged as the numbers they stand for, in fp32: rounded anew, they would answer otherwise
-    than what was trained.
+    Weights of few bits are merged as the numbers they stand for, in fp32: rounded anew, they would
+    answer otherwise than what was trained.
     """
     if not hasattr(model, "merge_and_unload"):
         return model

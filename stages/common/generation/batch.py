@@ -1,4 +1,6 @@
-"""The batch of answers under way: prompts come in when rows are free, each step gives every row a token, rows leave."""
+"""The batch of answers under way: prompts come in when rows are free, each step gives every row a
+token, rows leave.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -21,18 +23,24 @@ REFILL_SHARE = 8
 
 @dataclass(frozen=True)
 class Continuation:
-    """One answer: its tokens, and the stop token that ended it (None: cut by max_new_tokens or the model's context)."""
+    """One answer: its tokens, and the stop token that ended it (None: cut by max_new_tokens or the
+    model's context).
+    """
 
     tokens: list[int]
     stop: int | None
     log_probabilities: list[float] = field(default_factory=list)
-    """Of each token and then of the stop token, where there is one: log softmax(logits / temperature), before penalty,
-    top-k and top-p (temperature 1 when greedy). Empty unless asked for."""
+    """Of each token and then of the stop token, where there is one: log softmax(logits /
+    temperature), before penalty, top-k and top-p (temperature 1 when greedy). Empty unless asked
+    for.
+    """
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: see `generation.decode`. `context` is the most tokens a prompt and its answer may have."""
+    """What is asked for: see `generation.decode`. `context` is the most tokens a prompt and its
+    answer may have.
+    """
 
     prompts: Sequence[Sequence[int]]
     context: int | None
@@ -44,7 +52,9 @@ class Order:
 
 
 class Batch:
-    """The answers under way, one row each; `rows` holds what is known of them, tensors whose first axis is the row."""
+    """The answers under way, one row each; `rows` holds what is known of them, tensors whose first
+    axis is the row.
+    """
 
     def __init__(self, model: "PreTrainedModel", order: Order, batch_size: int, progress: Progress) -> None:
         import torch
@@ -58,7 +68,8 @@ class Batch:
         self.size = self.longest = 0
         self.rows: dict[str, torch.Tensor] = {}
         self.answers: dict[int, Continuation] = {}
-        # The longest first: rows of like length share a step, and if memory is short it shows at once.
+        # The longest first: rows of like length share a step, and if memory is short it shows at
+        # once.
         by_length = sorted(range(len(order.prompts)), key=lambda index: -len(order.prompts[index]))
         # Prompt, first sample, number of samples.
         self.queue = deque(
@@ -82,7 +93,8 @@ class Batch:
         while self.queue and self.queue[0][2] <= free:
             taken.append(self.queue.popleft())
             free -= taken[-1][2]
-        # The last token of a prompt is left to the next step: it gives the logits of the answer's first token.
+        # The last token of a prompt is left to the next step: it gives the logits of the answer's
+        # first token.
         prefixes = [self.order.prompts[index][:-1] for index, _, _ in taken]
         self.longest = max(self.longest, *(len(prefix) for prefix in prefixes))
         self.cache.admit(prefixes, [count for _, _, count in taken], self.longest)
@@ -173,7 +185,9 @@ class Batch:
 
 
 def survivors(is_over: "torch.Tensor") -> "torch.Tensor":
-    """Return the rows [B'] that go on, those behind the new end B' in the places of the ones that leave [B]."""
+    """Return the rows [B'] that go on, those behind the new end B' in the places of the ones that
+    leave [B].
+    """
     import torch
 
     alive = (~is_over).nonzero()[:, 0]

@@ -1,7 +1,8 @@
-"""Batched decoding: answers leave the batch when they end and prompts take their place; greedy, sampled, or beams.
+"""Batched decoding: answers leave the batch when they end and prompts take their place; greedy,
+sampled, or beams.
 
-`generate` is greedy and returns tokens; `decode` returns K answers a prompt with what ended them and, on request, their
-log-probabilities; `beam` is transformers' own search.
+`generate` is greedy and returns tokens; `decode` returns K answers a prompt with what ended them
+and, on request, their log-probabilities; `beam` is transformers' own search.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,9 @@ def generate(
     stop: Sequence[int],
     batch_size: int = 64,
 ) -> list[list[int]]:
-    """Return the greedy continuation of each prompt, in the order given, without the stop token that ended it."""
+    """Return the greedy continuation of each prompt, in the order given, without the stop token
+    that ended it.
+    """
     answers = decode(model, prompts, max_new_tokens=max_new_tokens, stop=stop, batch_size=batch_size)
     return [answer.tokens for (answer,) in answers]
 
@@ -45,12 +48,13 @@ def decode(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[list[Continuation]]:
-    """Return `samples` continuations of each prompt, in the order given; a prompt is read once for all of them.
+    """Return `samples` continuations of each prompt, in the order given; a prompt is read once for
+    all of them.
 
-    A continuation depends on model, prompt, seed and its number among the samples, not on order or batch size, up to
-    the rounding of the model's sums. An answer ends where the model's context does. `progress` counts the answers,
-    by default against those of this call. Raises DataError for a prompt that is empty or leaves no room, and for
-    logits that are not numbers.
+    A continuation depends on model, prompt, seed and its number among the samples, not on order or
+    batch size, up to the rounding of the model's sums. An answer ends where the model's context
+    does. `progress` counts the answers, by default against those of this call. Raises DataError for
+    a prompt that is empty or leaves no room, and for logits that are not numbers.
     """
     import torch
 
@@ -79,10 +83,11 @@ def beam(
     batch_size: int = 16,
     is_stopped: Callable[[], bool] | None = None,
 ) -> list[list[int]]:
-    """Return the best of `beams` continuations of each prompt without its stop token; refuses prompts as `decode` does.
+    """Return the best of `beams` continuations of each prompt without its stop token; refuses
+    prompts as `decode` does.
 
-    Only prompts of one length share a batch: transformers would count padding among the tokens to be penalised.
-    A search ends early, with what it has, when `is_stopped` says so.
+    Only prompts of one length share a batch: transformers would count padding among the tokens to
+    be penalised. A search ends early, with what it has, when `is_stopped` says so.
     """
     import torch
     from transformers import StoppingCriteriaList
@@ -134,7 +139,9 @@ def context_of(config: "PretrainedConfig") -> int | None:
 
 
 def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
-    """Return the model's context. Raises DataError for a prompt that is empty, or has no room for an answer in it."""
+    """Return the model's context. Raises DataError for a prompt that is empty, or has no room for
+    an answer in it.
+    """
     return fitting(context(model), prompts)
 
 

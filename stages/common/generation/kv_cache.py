@@ -1,7 +1,8 @@
-"""Key-value caches of many answers at once: `Slots`, whose rows come and go at any time, and `Padded` for other models.
+"""Key-value caches of many answers at once: `Slots`, whose rows come and go at any time, and
+`Padded` for other models.
 
-Both read prompts (`admit`), make one step of all rows (`step`) and let rows leave (`keep`); generation.py drives them.
-Imported where needed: it needs transformers' classes to derive from.
+Both read prompts (`admit`), make one step of all rows (`step`) and let rows leave (`keep`);
+generation.py drives them. Imported where needed: it needs transformers' classes to derive from.
 """
 
 import inspect
@@ -19,14 +20,17 @@ from stages.common.runtime.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Models that take a mask [B, 1, 1, T] and positions as they are given; each is tested against transformers' generate.
+# Models that take a mask [B, 1, 1, T] and positions as they are given; each is tested against
+# transformers' generate.
 SLOT_MODELS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"})
 BLOCK = 64
 PREFILL_TOKENS = 4096
 
 
 def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
-    """Return the cache this model decodes with: `Slots` for the models it is made for, else `Padded`."""
+    """Return the cache this model decodes with: `Slots` for the models it is made for, else
+    `Padded`.
+    """
     config = model.config.get_text_config(decoder=True)
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
     if (
@@ -39,10 +43,12 @@ def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
 
 
 class Slots:
-    """Rows of one cache that leave and are refilled while the others go on; none waits, none is padded on the left.
+    """Rows of one cache that leave and are refilled while the others go on; none waits, none is
+    padded on the left.
 
-    A row keeps its place [0, capacity) and hides what lies behind its own position; a row that leaves is overwritten
-    by the last one, so that the rows in use are always the first ones and a step sees a view of them.
+    A row keeps its place [0, capacity) and hides what lies behind its own position; a row that
+    leaves is overwritten by the last one, so that the rows in use are always the first ones and a
+    step sees a view of them.
     """
 
     refills = True
@@ -55,7 +61,9 @@ class Slots:
         self.is_eager = model.config.get_text_config(decoder=True)._attn_implementation == "eager"
 
     def admit(self, prefixes: Sequence[Sequence[int]], repeats: Sequence[int], longest: int) -> None:
-        """Read the prefixes, each once, into as many rows as `repeats` says; `longest` is that of the rows in use."""
+        """Read the prefixes, each once, into as many rows as `repeats` says; `longest` is that of
+        the rows in use.
+        """
         need = max(longest, *(len(prefix) for prefix in prefixes)) + 1
         if not need <= self.capacity <= 2 * need + BLOCK:
             self._resize(need)
@@ -100,7 +108,9 @@ class Slots:
         return self.short if self.short and not llama_forward.is_watched(self.model) else None
 
     def step(self, tokens: torch.Tensor, positions: torch.Tensor, longest: int) -> torch.Tensor:
-        """Return the next token's logits [B, V] of all rows, given their last tokens [B] and where these stand [B]."""
+        """Return the next token's logits [B, V] of all rows, given their last tokens [B] and where
+        these stand [B].
+        """
         if longest >= self.capacity:
             self._resize(longest + 1)
         if self.layers[0].is_initialized and (forward := self._own_forward()):
@@ -122,7 +132,9 @@ class Slots:
         return output.logits[:, -1]
 
     def keep(self, order: torch.Tensor) -> None:
-        """Keep the rows in `order` [B]: a row moves only into the place of one that leaves (see `survivors`)."""
+        """Keep the rows in `order` [B]: a row moves only into the place of one that leaves (see
+        `survivors`).
+        """
         moved = (order != torch.arange(len(order), device=order.device)).nonzero()[:, 0]
         self.used = len(order)
         if len(moved):
@@ -139,7 +151,9 @@ class Slots:
 
 
 class Padded:
-    """transformers' own cache and two-dimensional masks, for any model that has one: rows leave, a new batch waits."""
+    """transformers' own cache and two-dimensional masks, for any model that has one: rows leave, a
+    new batch waits.
+    """
 
     refills = False
 
@@ -168,7 +182,9 @@ class Padded:
         self.keep(source)
 
     def step(self, tokens: torch.Tensor, positions: torch.Tensor, longest: int) -> torch.Tensor:
-        """Return the next token's logits [B, V] of all rows, given their last tokens [B] and where these stand [B]."""
+        """Return the next token's logits [B, V] of all rows, given their last tokens [B] and where
+        these stand [B].
+        """
         del longest
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         return self._forward(tokens[:, None], positions[:, None])

@@ -1,4 +1,6 @@
-"""One layer of the key-value cache that the batched decoder writes into. Imported late: needs torch."""
+"""One layer of the key-value cache that the batched decoder writes into. Imported late: needs
+torch.
+"""
 
 from typing import Any
 
@@ -7,7 +9,9 @@ from transformers.cache_utils import CacheLayerMixin
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values in fixed rows [rows, heads, capacity, size], each written at its own position."""
+    """One layer's keys and values in fixed rows [rows, heads, capacity, size], each written at its
+    own position.
+    """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -17,7 +21,9 @@ class SlotLayer(CacheLayerMixin):
         self.used = self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate zeros: what a mask hides is multiplied by 0, and memory as found may hold a NaN."""
+        """Allocate zeros: what a mask hides is multiplied by 0, and memory as found may
+        hold a NaN.
+        """
         self.keys, self.values = (
             states.new_zeros(self.rows, states.shape[1], self.capacity, states.shape[3])
             for states in (key_states, value_states)
@@ -43,7 +49,9 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the states and return those to attend to: a prompt's own, or each row's from its start."""
+        """Store the states and return those to attend to: a prompt's own, or each row's from its
+        start.
+        """
         if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
         for cached, states in ((self.keys, key_states), (self.values, value_states)):

@@ -1,9 +1,11 @@
-"""The forward of a Llama, Mistral or Qwen2 into a decoder's cache, without what transformers spends around products.
+"""The forward of a Llama, Mistral or Qwen2 into a decoder's cache, without what transformers spends
+around products.
 
-Norms are one operation instead of six, queries and keys are turned together, nothing is asked or wrapped on the way,
-and a prompt, of which only the keys and values are wanted, stops at those of the last layer. On a CPU the weights are
-laid out for these products (see `onednn_weights`); elsewhere the model's own modules make them, so that adapters and
-weights of few bits count as they do there.
+Norms are one operation instead of six, queries and keys are turned together, nothing is asked or
+wrapped on the way, and a prompt, of which only the keys and values are wanted, stops at those of
+the last layer. On a CPU the weights are laid out for these products (see `onednn_weights`);
+elsewhere the model's own modules make them, so that adapters and weights of few bits count as they
+do there.
 """
 
 from dataclasses import dataclass
@@ -21,12 +23,16 @@ FAMILIES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalL
 """Classes built alike; each is tested against transformers' own forward."""
 
 SHAPES = 32
-"""Prompts are read in multiples of so many tokens: a kernel is made for a shape when that is met first."""
+"""Prompts are read in multiples of so many tokens: a kernel is made for a shape when that is met
+first.
+"""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Prompts of like length: their tokens [B, T], padded on the right, where none looks and answers overwrite."""
+    """Prompts of like length: their tokens [B, T], padded on the right, where none looks and
+    answers overwrite.
+    """
 
     tokens: torch.Tensor
     rows: torch.Tensor
@@ -36,7 +42,9 @@ class Block:
 
 
 def suits(model: Any) -> bool:
-    """Whether this model's forward can be made here: of a known class, its weights whole in this process."""
+    """Whether this model's forward can be made here: of a known class, its weights whole in this
+    process.
+    """
     inner = packed_forward.inner(model)
     if type(inner).__name__ not in FAMILIES or inner.config._attn_implementation not in ("sdpa", packed_forward.NAME):
         return False
@@ -88,9 +96,11 @@ class Forward:
     def step(
         self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, positions: torch.Tensor, longest: int
     ) -> torch.Tensor:
-        """Return the next token's logits [B, V] of the first `used` rows of the cache's `layers`, which are written to.
+        """Return the next token's logits [B, V] of the first `used` rows of the cache's `layers`,
+        which are written to.
 
-        `tokens` [B] stand at `positions` [B], none beyond `longest`; a row sees what stands before it and itself.
+        `tokens` [B] stand at `positions` [B], none beyond `longest`; a row sees what stands before
+        it and itself.
         """
         hidden = self.body.embed_tokens(tokens)
         cos, sin = _turns(*self.body.rotary_emb(hidden, positions[:, None]))  # [B, 1, D]

@@ -1,8 +1,10 @@
-"""Products with weights laid out beforehand for the processor's kernels (oneDNN), while a model is only read.
+"""Products with weights laid out beforehand for the processor's kernels (oneDNN), while a model is
+only read.
 
-A batch of answers is products of few rows with the same weights, step after step. torch gives those in float32 to MKL;
-of 8 rows oneDNN makes twice as many on an AMD processor (docs/decisions.md). The layout is a second copy of the
-weights, as they are when it is made: it does not see what becomes of them. Imported late: needs torch.
+A batch of answers is products of few rows with the same weights, step after step. torch gives those
+in float32 to MKL; of 8 rows oneDNN makes twice as many on an AMD processor (docs/decisions.md). The
+layout is a second copy of the weights, as they are when it is made: it does not see what becomes of
+them. Imported late: needs torch.
 """
 
 import platform
@@ -16,11 +18,15 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 ROWS = 8
 """For which the layout is chosen; it serves other numbers as well."""
 LARGEST = 2**31
-"""Bytes of weights up to which a model gets a second copy of them: fixed, so that no run depends on free memory."""
+"""Bytes of weights up to which a model gets a second copy of them: fixed, so that no run depends on
+free memory.
+"""
 
 
 def pays(model: Any) -> bool:
-    """Whether this processor has such a layout, and the model is small enough to have its weights twice."""
+    """Whether this processor has such a layout, and the model is small enough to have its weights
+    twice.
+    """
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
     return sum(module.weight.nbytes for module in model.modules() if is_plain(module)) <= LARGEST
@@ -34,7 +40,8 @@ def is_plain(module: Any) -> bool:
 
 
 def laid_out(modules: Sequence[Any]) -> Product:
-    """Return what makes the products of several linear layers of one input at once, [..., in] to [..., sum of outs].
+    """Return what makes the products of several linear layers of one input at once, [..., in] to
+    [..., sum of outs].
 
     They have biases all or none. No gradient goes through.
     """
@@ -50,7 +57,9 @@ def laid_out(modules: Sequence[Any]) -> Product:
 
 
 def product(modules: Sequence[Any], lay_out: bool) -> Product:
-    """Return what makes the products of several linear layers of one input, by `laid_out` where it is asked and can."""
+    """Return what makes the products of several linear layers of one input, by `laid_out` where it
+    is asked and can.
+    """
     if lay_out and all(map(is_plain, modules)):
         return laid_out(modules)
     if len(modules) == 1:

@@ -1,7 +1,9 @@
-"""Rows of unlike length in one call: everything but attention sees one long row, attention sees groups of like length.
+"""Rows of unlike length in one call: everything but attention sees one long row, attention sees
+groups of like length.
 
-The products with the weights then have all tokens at once and next to no padding, which on a CPU is what they are fast
-at; and the last layer's feed-forward part is worked out only where its result is wanted. Imported late: needs torch.
+The products with the weights then have all tokens at once and next to no padding, which on a CPU is
+what they are fast at; and the last layer's feed-forward part is worked out only where its result is
+wanted. Imported late: needs torch.
 """
 
 import math
@@ -14,7 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 NAME = "lathe_packed"
 GROUP_TOKENS, CALL_TOKENS = 16, 48
-"""Rows of unlike length attend in several groups, and are read in several calls, rather than with more padding."""
+"""Rows of unlike length attend in several groups, and are read in several calls, rather than with
+more padding.
+"""
 TOLERANCE = 1e-4
 CHECKED = ([1, 2, 3], [4, 5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16])
 """Rows that `enable` tries, the last two as one group."""
@@ -26,7 +30,9 @@ def inner(model: Any) -> Any:
 
 
 def groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
-    """Return indices in groups of like length, with no more padding than a call, or a packed group, costs `model`."""
+    """Return indices in groups of like length, with no more padding than a call, or a packed group,
+    costs `model`.
+    """
     padding = GROUP_TOKENS if inner(model).config._attn_implementation == NAME else CALL_TOKENS
     found: list[list[int]] = []
     spent = 0
@@ -41,9 +47,11 @@ def groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
 
 
 def enable(model: Any) -> bool:
-    """Let `read` give a model several groups at once, where it reads them as it reads each alone; say whether it does.
+    """Let `read` give a model several groups at once, where it reads them as it reads each alone;
+    say whether it does.
 
-    It does when its attention is transformers' SDPA and knows a token's place by `position_ids` alone.
+    It does when its attention is transformers' SDPA and knows a token's place by `position_ids`
+    alone.
     """
     config = inner(model).config
     if config._attn_implementation == NAME:
@@ -72,9 +80,10 @@ def enable(model: Any) -> bool:
 def read(
     model: Any, rows: Sequence[Sequence[int]], together: Sequence[Sequence[int]], places: Sequence[int]
 ) -> torch.Tensor:
-    """Return the last hidden states [n, d] at `places` of the rows of `groups`, which stand one after the other, each
-    padded on the right to the longest of its group; in one call where `enable` allowed it and no row is longer than a
-    sliding window, else in one for each group. No mask: tokens never see the padding to their right.
+    """Return the last hidden states [n, d] at `places` of the rows of `groups`, which stand one
+    after the other, each padded on the right to the longest of its group; in one call where
+    `enable` allowed it and no row is longer than a sliding window, else in one for each group. No
+    mask: tokens never see the padding to their right.
     """
     device = next(model.parameters()).device
     blocks = [pad_sequence([torch.tensor(rows[row]) for row in group], batch_first=True) for group in together]
@@ -104,13 +113,17 @@ def _packed(model: Any, blocks: Sequence[torch.Tensor], device: torch.device) ->
 
 
 def _feed_forward(model: Any) -> Any:
-    """Return the last layer's feed-forward part, or None where it is not to be found by its usual name."""
+    """Return the last layer's feed-forward part, or None where it is not to be found by its usual
+    name.
+    """
     layers = getattr(inner(model).base_model, "layers", None)
     return getattr(layers[-1], "mlp", None) if layers is not None else None
 
 
 def _hooked(model: Any) -> list[Any]:
-    """Have the last layer's feed-forward part read no more than `_wanted` says; return what takes that back."""
+    """Have the last layer's feed-forward part read no more than `_wanted` says; return what takes
+    that back.
+    """
     part = _feed_forward(model)
     if part is None:
         return []
@@ -133,7 +146,9 @@ def _hooked(model: Any) -> list[Any]:
 
 @contextmanager
 def _wanted(model: Any, places: torch.Tensor) -> Iterator[None]:
-    """Inside, the last feed-forward part is worked out at `places` alone; not where it will be worked out again."""
+    """Inside, the last feed-forward part is worked out at `places` alone; not where it will be
+    worked out again.
+    """
     part = _feed_forward(model)
     if part is None or inner(model).is_gradient_checkpointing:
         yield
@@ -162,7 +177,9 @@ def _attend(
     packed_blocks: Sequence[tuple[int, int]] | None = None,
     **named: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return attention [B, T, H, D] of [B, H, T, D]; with blocks (B = 1), each row of each block sees itself alone."""
+    """Return attention [B, T, H, D] of [B, H, T, D]; with blocks (B = 1), each row of each block
+    sees itself alone.
+    """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if packed_blocks is None:

@@ -1,4 +1,6 @@
-"""The choice of the next token: penalty, temperature, top-k, top-p, and a stream of random numbers for each answer."""
+"""The choice of the next token: penalty, temperature, top-k, top-p, and a stream of random numbers
+for each answer.
+"""
 
 import hashlib
 from collections import Counter
@@ -20,7 +22,8 @@ STEP = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen, in transformers' order and under its names; `temperature` 0 is greedy, `top_k` 0 is all.
+    """How tokens are chosen, in transformers' order and under its names; `temperature` 0 is greedy,
+    `top_k` 0 is all.
 
     Raises ParamsError for a value that has no meaning.
     """
@@ -52,8 +55,8 @@ def choose(
 ) -> "torch.Tensor":
     """Return the chosen tokens [B] for logits [B, V].
 
-    `uniform` [B] are numbers in [0, 1) (not needed when greedy); `seen` [B, V] marks the tokens of prompt and answer,
-    needed for a penalty.
+    `uniform` [B] are numbers in [0, 1) (not needed when greedy); `seen` [B, V] marks the tokens of
+    prompt and answer, needed for a penalty.
     """
     if seen is not None:
         logits = penalised(logits, seen, sampling.repetition_penalty)
@@ -66,7 +69,8 @@ def choose(
 
 
 def penalised(logits: "torch.Tensor", seen: "torch.Tensor", penalty: float) -> "torch.Tensor":
-    """Return logits [B, V] where each seen token's is divided by the penalty, or multiplied when negative.
+    """Return logits [B, V] where each seen token's is divided by the penalty, or multiplied when
+    negative.
 
     Keskar et al. 2019, CTRL, section 4.1, as transformers reads it.
     """
@@ -76,7 +80,8 @@ def penalised(logits: "torch.Tensor", seen: "torch.Tensor", penalty: float) -> "
 
 
 def invert(weights: "torch.Tensor", uniform: "torch.Tensor") -> "torch.Tensor":
-    """Return for each row the index [B] at which its cumulated weights [B, V] first exceed `uniform` of their sum.
+    """Return for each row the index [B] at which its cumulated weights [B, V] first exceed
+    `uniform` of their sum.
 
     It is what a multinomial draw does, twenty times as fast; an index of weight 0 is never drawn.
     """
@@ -86,12 +91,15 @@ def invert(weights: "torch.Tensor", uniform: "torch.Tensor") -> "torch.Tensor":
     total = cumulated[:, -1:]
     # Rounding must not lift the mark to the total, past every index.
     mark = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    # A row that holds a NaN has no such index: its caller refuses it, once there is an index to go on with.
+    # A row that holds a NaN has no such index: its caller refuses it, once there is an index to go
+    # on with.
     return torch.searchsorted(cumulated, mark, right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
 
 
 def _from_nucleus(logits: "torch.Tensor", sampling: Sampling, uniform: "torch.Tensor", count: int) -> "torch.Tensor":
-    """Draw from the `count` most probable tokens, where they hold the nucleus; else from all: a sort is slow."""
+    """Draw from the `count` most probable tokens, where they hold the nucleus; else from all: a
+    sort is slow.
+    """
     values, indices = logits.topk(min(count, logits.shape[-1]))
     norm = (values if sampling.top_k else logits).logsumexp(-1, keepdim=True)
     probabilities = (values - norm).exp()
@@ -106,7 +114,9 @@ def _from_nucleus(logits: "torch.Tensor", sampling: Sampling, uniform: "torch.Te
 
 
 def keys(prompts: Sequence[Sequence[int]], seed: int) -> npt.NDArray[np.uint64]:
-    """Return a number [N] for each prompt, from seed, tokens and how many of the same came before, not its place."""
+    """Return a number [N] for each prompt, from seed, tokens and how many of the same came before,
+    not its place.
+    """
     before: Counter[bytes] = Counter()
     numbers = np.empty(len(prompts), dtype=np.uint64)
     for place, prompt in enumerate(prompts):
@@ -120,7 +130,9 @@ def keys(prompts: Sequence[Sequence[int]], seed: int) -> npt.NDArray[np.uint64]:
 def uniforms(
     prompt_keys: npt.NDArray[np.uint64], samples: npt.NDArray[np.uint64], count: int
 ) -> npt.NDArray[np.float32]:
-    """Return `count` numbers in [0, 1) for each (prompt, sample) as [B, count]: the SplitMix64 stream of each pair."""
+    """Return `count` numbers in [0, 1) for each (prompt, sample) as [B, count]: the SplitMix64
+    stream of each pair.
+    """
     start = _mixed(_mixed(prompt_keys) + samples * STEP)
     bits = _mixed(start[:, None] + np.arange(1, count + 1, dtype=np.uint64) * STEP)
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,4 +1,6 @@
-"""From a raw file to what becomes of each of its rows: kept as a record, or refused with a reason."""
+"""From a raw file to what becomes of each of its rows: kept as a record, or refused with a
+reason.
+"""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -85,7 +87,9 @@ def parse_row(row: Row, encoding: str = encodings.UTF_8) -> Kept | Refused | Sai
 
 
 def _value(row: Row) -> Any:
-    """Return a row's value. NaN and infinity, which are no JSON but which Python writes, are null."""
+    """Return a row's value. NaN and infinity, which are no JSON but which Python writes,
+    are null.
+    """
     if row.value is not None:
         row.data.decode("utf-8")
         return row.value
@@ -99,7 +103,9 @@ def _value(row: Row) -> Any:
 
 
 def _has_numbers(data: bytes, value: Any) -> bool:
-    """Whether numbers of the row come into its record; orjson reads a whole number over 64 bits as a fraction."""
+    """Whether numbers of the row come into its record; orjson reads a whole number over 64 bits as
+    a fraction.
+    """
     tools = value.get("tools") if isinstance(value, dict) else None
     return b'"arguments"' in data or not (tools is None or isinstance(tools, str))
 
@@ -117,7 +123,9 @@ def _undecodable(encoding: str) -> str:
 def parse_text(
     found: Iterable[plain_text.Paragraph | plain_text.Unreadable], characters: int, encoding: str = encodings.UTF_8
 ) -> Iterator[Kept | Refused]:
-    """Yield the documents of a plain text file, each of several rows (paragraphs), and its unreadable paragraphs."""
+    """Yield the documents of a plain text file, each of several rows (paragraphs), and its
+    unreadable paragraphs.
+    """
     refused: list[Refused] = []
 
     def readable() -> Iterator[plain_text.Paragraph]:
@@ -136,7 +144,9 @@ def parse_text(
 
 
 def with_dialogues(outcomes: Iterable[Kept | Refused | Said]) -> Iterator[Kept | Refused]:
-    """Join the lines of a dialogue that stand together; a line that no answer follows is refused."""
+    """Join the lines of a dialogue that stand together; a line that no answer follows is
+    refused.
+    """
     group: list[Said] = []
     for one in outcomes:
         if group and not (isinstance(one, Said) and _goes_on(group, one)):

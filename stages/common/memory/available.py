@@ -1,4 +1,6 @@
-"""How much memory there is for this process: the GPU's, or the machine's within the limit of its container."""
+"""How much memory there is for this process: the GPU's, or the machine's within the limit of its
+container.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,9 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free(device: "torch.device", held: int, processes: int) -> int:
-    """Return the bytes one of `processes` on this machine may use, what it holds already included (`held` on a CPU)."""
+    """Return the bytes one of `processes` on this machine may use, what it holds already included
+    (`held` on a CPU).
+    """
     if device.type == "cuda":
         import torch
 
@@ -26,7 +30,9 @@ def system_total() -> int:
 
 
 def system_free() -> int:
-    """Return the bytes of memory that can be taken now without swapping or hitting the container's limit."""
+    """Return the bytes of memory that can be taken now without swapping or hitting the container's
+    limit.
+    """
     import psutil
 
     free, most = int(psutil.virtual_memory().available), limit()
@@ -44,7 +50,9 @@ def limit(root: Path = CGROUP) -> int | None:
 
 
 def used(root: Path = CGROUP) -> int:
-    """Return the bytes that count against the limit, without the page cache that the kernel would give back."""
+    """Return the bytes that count against the limit, without the page cache that the kernel would
+    give back.
+    """
     for current, statistics, cached in (
         ("memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),

@@ -1,4 +1,6 @@
-"""How much memory a training will take: weights, gradients, optimiser, and what a step without data holds."""
+"""How much memory a training will take: weights, gradients, optimiser, and what a step without data
+holds.
+"""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -8,7 +10,9 @@ from stages.common.memory.job import Job
 
 GIBIBYTE = 2**30
 SPARE = 0.95
-"""Share of the free memory that is planned with: allocators keep some of it in pieces too small to use."""
+"""Share of the free memory that is planned with: allocators keep some of it in pieces too small to
+use.
+"""
 STATES = {"sgd": 0.0, "adafactor": 0.0, "adamw_8bit": 0.5, "adamw_bnb_8bit": 0.5, "paged_adamw_8bit": 0.5}
 """Optimiser state in bytes a byte of trained fp32 weights, where it is not AdamW's two."""
 
@@ -21,7 +25,9 @@ class Need(NamedTuple):
     optimiser: int
     activations: int
     cache: int
-    """Keys and values of answers in the making (PPO's rollouts); they and the activations are not held together."""
+    """Keys and values of answers in the making (PPO's rollouts); they and the activations are not
+    held together.
+    """
 
     @property
     def total(self) -> int:
@@ -42,8 +48,8 @@ def amount(count: float) -> str:
 def estimate(job: Job) -> Need:
     """Return what one process needs.
 
-    DDP keeps a second copy of the gradients; ZeRO splits among the processes what its stage says, and from stage 1
-    on keeps a split copy of the weights. DeepSpeed's own buffers are not counted.
+    DDP keeps a second copy of the gradients; ZeRO splits among the processes what its stage says,
+    and from stage 1 on keeps a split copy of the weights. DeepSpeed's own buffers are not counted.
     """
     with fake_step.without_data():
         trained = fake_step.models(job)
@@ -70,7 +76,9 @@ def estimate(job: Job) -> Need:
 
 
 def held(model: Any, bits: int) -> int:
-    """Return the bytes of a model's weights; those of frozen matrices, the head aside, take `bits` each."""
+    """Return the bytes of a model's weights; those of frozen matrices, the head aside, take `bits`
+    each.
+    """
     import torch
 
     whole = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -101,7 +109,9 @@ def remedy(job: Job, free: float, stage: str) -> str:
 
 
 def largest(job: Job, free: float) -> int:
-    """Return the largest batch below the job's that fits into `free` bytes, 0 for none; PPO's has to divide its own."""
+    """Return the largest batch below the job's that fits into `free` bytes, 0 for none; PPO's has
+    to divide its own.
+    """
     low, high = 0, job.batch
     while high - low > 1:
         middle = (low + high) // 2

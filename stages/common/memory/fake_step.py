@@ -1,7 +1,8 @@
-"""A training step on torch's fake tensors, which have shapes and no content: what it would hold, at no cost.
+"""A training step on torch's fake tensors, which have shapes and no content: what it would hold, at
+no cost.
 
-A dispatch mode counts the bytes that are alive, forward and backward. So the figure holds for any architecture,
-attention and checkpointing that transformers runs.
+A dispatch mode counts the bytes that are alive, forward and backward. So the figure holds for any
+architecture, attention and checkpointing that transformers runs.
 """
 
 import copy
@@ -78,7 +79,9 @@ def fake(value: "torch.Tensor") -> "torch.Tensor":
 
 
 def step_peak(trained: "list[torch.nn.Module]", job: "Job") -> int:
-    """Return the most bytes that are alive beside weights and optimiser in a forward and backward pass."""
+    """Return the most bytes that are alive beside weights and optimiser in a forward and backward
+    pass.
+    """
     import torch
 
     rows, tokens = job.batch * job.reads.rows, job.reads.tokens

@@ -1,4 +1,6 @@
-"""A training as the memory estimate sees it: its model, what an example is, how it is trained and on how many."""
+"""A training as the memory estimate sees it: its model, what an example is, how it is trained and
+on how many.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ class Reads(NamedTuple):
     tokens: int
     """Tokens of the longest sequence."""
     scored: int
-    """Positions of a sequence whose logits over the vocabulary are held at once; 0: the head gives one number."""
+    """Positions of a sequence whose logits over the vocabulary are held at once; 0: the head gives
+    one number.
+    """
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Job:
     checkpointing: bool = False
     optimiser: str = "adamw_torch_fused"
     bf16: bool = False
-    """Whether the products are taken in bf16 under autocast; weights and optimiser states are fp32 either way."""
+    """Whether the products are taken in bf16 under autocast; weights and optimiser states are fp32
+    either way.
+    """
     adapters: Any = None
     """peft's LoraConfig, or None where all weights are trained."""
     bits: int = 32
@@ -36,7 +42,9 @@ class Job:
     scorer: bool = False
     """Whether the head gives a score."""
     actor_critic: bool = False
-    """Whether it is PPO's: a scorer is trained beside the model, and a reference and a reward model are held."""
+    """Whether it is PPO's: a scorer is trained beside the model, and a reference and a reward model
+    are held.
+    """
     answers: int = 0
     """Answers made at once."""
     processes: int = 1
@@ -45,7 +53,9 @@ class Job:
 
 
 def reads(stage: str, section: Mapping[str, Any], answers: int) -> Reads:
-    """Return what an example of `stage` is at most, from its section of params.yaml and the `answers` to a prompt."""
+    """Return what an example of `stage` is at most, from its section of params.yaml and the
+    `answers` to a prompt.
+    """
     longest = int(section.get("max_tokens", section.get("block_tokens", 256)))
     if stage == "reward":
         return Reads(1, longest * answers, 0) if section.get("share_prompt", True) else Reads(answers, longest, 0)

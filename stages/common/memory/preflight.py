@@ -1,4 +1,6 @@
-"""Before the first step: what this training will take, and a refusal with a remedy where it would not fit."""
+"""Before the first step: what this training will take, and a refusal with a remedy where it would
+not fit.
+"""
 
 import logging
 import os
@@ -16,8 +18,9 @@ log = logging.getLogger("lathe")
 
 
 def check(trainer: Any, settings: Any, stage: str) -> None:
-    """Say what a training is about to take. Raises OutOfMemoryError, with the batch that would fit, where it is more
-    than there is; LATHE_MEMORY_CHECK=off says so and goes on."""
+    """Say what a training is about to take. Raises OutOfMemoryError, with the batch that would fit,
+    where it is more than there is; LATHE_MEMORY_CHECK=off says so and goes on.
+    """
     with models.unsplit():
         job = of_trainer(trainer, settings, stage)
         try:
@@ -42,14 +45,18 @@ def check(trainer: Any, settings: Any, stage: str) -> None:
 
 
 def warn_of_pieces(device: Any, need: estimate.Need, free: float) -> None:
-    """Say that it may not fit where, on a CPU, the C library keeps as much as it has been seen to keep."""
+    """Say that it may not fit where, on a CPU, the C library keeps as much as it has been seen to
+    keep.
+    """
     worst = need.total + (KEPT - 1) * need.activations
     if device.type == "cpu" and worst > free * estimate.SPARE:
         log.warning("memory: may reach %s, because freed blocks are not all given back", estimate.amount(worst))
 
 
 def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
-    """Return the job of a trainer that is about to start; its longest example counts, not the longest allowed."""
+    """Return the job of a trainer that is about to start; its longest example counts, not the
+    longest allowed.
+    """
     args, section, dataset = trainer.args, settings.model_dump(), trainer.train_dataset
     answers = max((len(row) for row in dataset["rows"]), default=1) if stage == "reward" else 1
     most = reads(stage, section, answers)
@@ -72,7 +79,9 @@ def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
 
 
 def longest_example(trainer: Any, most: int) -> int:
-    """Return the tokens of the longest example in the training data, `most` where that is not known."""
+    """Return the tokens of the longest example in the training data, `most` where that is not
+    known.
+    """
     import pyarrow.compute as pc
 
     if hasattr(trainer, "setup"):

@@ -1,4 +1,6 @@
-"""K ranked answers to one prompt: the loss a reward model learns from, and how well its scores agree with the ranks."""
+"""K ranked answers to one prompt: the loss a reward model learns from, and how well its scores
+agree with the ranks.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +25,13 @@ def kwise_loss(
     margin: float = 0.0,
     centre: float = 0.0,
 ) -> "torch.Tensor":
-    """Return the weighted sum over pairs of -log sigmoid(r_better - r_worse - margin) (InstructGPT, eq. 1).
+    """Return the weighted sum over pairs of -log sigmoid(r_better - r_worse - margin) (InstructGPT,
+    eq. 1).
 
-    `scores` [N] of all answers of a batch; `better`, `worse` [P] index them; `weight` [P] is 1 / (prompts in the batch
-    x pairs of the prompt), so a prompt counts as one however many answers it has, and C(K,2) of them without ties.
-    `centre` weighs (r_better + r_worse)^2, which keeps scores near 0 (Eisenstein et al. 2023).
+    `scores` [N] of all answers of a batch; `better`, `worse` [P] index them; `weight` [P] is 1 /
+    (prompts in the batch x pairs of the prompt), so a prompt counts as one however many answers it
+    has, and C(K,2) of them without ties. `centre` weighs (r_better + r_worse)^2, which keeps scores
+    near 0 (Eisenstein et al. 2023).
     """
     from torch.nn.functional import logsigmoid
 
@@ -37,7 +41,9 @@ def kwise_loss(
 
 
 class Scored(NamedTuple):
-    """One prompt's K answers: how they were ranked (1 = best), scored, and how many tokens they have."""
+    """One prompt's K answers: how they were ranked (1 = best), scored, and how many tokens they
+    have.
+    """
 
     ranks: Sequence[int]
     scores: Sequence[float]
@@ -47,7 +53,8 @@ class Scored(NamedTuple):
 
 
 def outcomes(row: Scored) -> list[float]:
-    """Return of each ordered pair 1 where the better answer scores higher, 0 where lower, 1/2 where both are equal.
+    """Return of each ordered pair 1 where the better answer scores higher, 0 where lower, 1/2 where
+    both are equal.
 
     Raises DataError for a score that is not a number.
     """
@@ -58,10 +65,12 @@ def outcomes(row: Scored) -> list[float]:
 
 
 def pair_accuracy(rows: Iterable[Scored]) -> dict[str, float]:
-    """Return {value, low, high, pairs, prompts}: the share of ordered pairs scored in their order, ties left out.
+    """Return {value, low, high, pairs, prompts}: the share of ordered pairs scored in their order,
+    ties left out.
 
-    The 95 % interval is a bootstrap over prompts: pairs of one prompt are not independent. Where all pairs are right
-    (or all wrong) that has no width, and Wilson's interval for so many prompts stands in. Empty when there is no pair.
+    The 95 % interval is a bootstrap over prompts: pairs of one prompt are not independent. Where
+    all pairs are right (or all wrong) that has no width, and Wilson's interval for so many prompts
+    stands in. Empty when there is no pair.
     """
     found = [right for right in map(outcomes, rows) if right]
     if not found:
@@ -76,7 +85,9 @@ def pair_accuracy(rows: Iterable[Scored]) -> dict[str, float]:
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return Kendall's tau-b of two orders of the same things, or None when one of them is all ties (Kendall 1945)."""
+    """Return Kendall's tau-b of two orders of the same things, or None when one of them is all ties
+    (Kendall 1945).
+    """
     concordance, untied_first, untied_second = 0, 0, 0
     for at in range(len(first)):
         for other in range(at):
@@ -90,7 +101,8 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def mean_tau(orders: Iterable[tuple[Sequence[float], Sequence[float]]]) -> dict[str, float]:
-    """Return {value, low, high, prompts}: the mean over prompts of tau-b between two orders, with its bootstrap.
+    """Return {value, low, high, prompts}: the mean over prompts of tau-b between two orders, with
+    its bootstrap.
 
     Prompts on which one of the two is all ties are left out; empty when none is left.
     """
@@ -102,7 +114,9 @@ def mean_tau(orders: Iterable[tuple[Sequence[float], Sequence[float]]]) -> dict[
 
 
 def agreement(rankings: Mapping[str, Sequence[Sequence[int] | None]]) -> dict[str, dict[str, float]]:
-    """Return of every two annotators `mean_tau` on the prompts both have ranked (None: has not), to six digits."""
+    """Return of every two annotators `mean_tau` on the prompts both have ranked (None: has not), to
+    six digits.
+    """
     result = {}
     for one, other in combinations(rankings, 2):
         both = [pair for pair in zip(rankings[one], rankings[other], strict=True) if pair[0] and pair[1]]
@@ -112,10 +126,11 @@ def agreement(rankings: Mapping[str, Sequence[Sequence[int] | None]]) -> dict[st
 
 
 def calibration(rows: Iterable[Scored], bins: int = CALIBRATION_BINS) -> dict[str, Any]:
-    """Return {error, bins}: how often the first of two answers is the better, by the predicted sigmoid(r_i - r_j).
+    """Return {error, bins}: how often the first of two answers is the better, by the predicted
+    sigmoid(r_i - r_j).
 
-    A bin is {predicted, observed, pairs}, means over the pairs i < j that fall in it; `error` is the mean of
-    |predicted - observed| weighted by pairs (Naeini et al. 2015).
+    A bin is {predicted, observed, pairs}, means over the pairs i < j that fall in it; `error` is
+    the mean of |predicted - observed| weighted by pairs (Naeini et al. 2015).
     """
     cells: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for row in rows:
@@ -138,8 +153,9 @@ def calibration(rows: Iterable[Scored], bins: int = CALIBRATION_BINS) -> dict[st
 
 
 def length_bias(rows: Sequence[Scored]) -> dict[str, float]:
-    """Return correlations with an answer's length in tokens: of its score, over all answers (`score`) and within a
-    prompt (`score_within_prompts`), and of its rank's goodness (`ranks_within_prompts`): the bias the data teaches.
+    """Return correlations with an answer's length in tokens: of its score, over all answers
+    (`score`) and within a prompt (`score_within_prompts`), and of its rank's goodness
+    (`ranks_within_prompts`): the bias the data teaches.
     """
     scores = [score for row in rows for score in row.scores]
     lengths = [float(length) for row in rows for length in row.lengths]

@@ -1,4 +1,6 @@
-"""Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO and ORPO alike."""
+"""Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO
+and ORPO alike.
+"""
 
 import hashlib
 import logging
@@ -30,18 +32,25 @@ class PairParams(StageParams):
     """Keys of the trainer stages that learn from pairs of ranked answers."""
 
     max_tokens: int = 256
-    """Longest prompt with its answer; pairs with a longer one are left out, counted and reported."""
+    """Longest prompt with its answer; pairs with a longer one are left out, counted and
+    reported.
+    """
     pairs: Which = "best"
-    """Pairs of K ranked answers: `best`, the best against each worse one; `all`, any two of different rank."""
+    """Pairs of K ranked answers: `best`, the best against each worse one; `all`, any two of
+    different rank.
+    """
     most_pairs: PositiveInt | None = None
-    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers says."""
+    """Pairs of one comparison at most; null takes all of them. Which ones, a hash of the answers
+    says.
+    """
 
 
 def pairs(ranks: Sequence[int], which: Which) -> list[tuple[int, int]]:
-    """Return the indices (better, worse) of the pairs to learn from K answers whose `ranks` are 1 for the best.
+    """Return the indices (better, worse) of the pairs to learn from K answers whose `ranks` are 1
+    for the best.
 
-    `best` pairs every answer of the best rank with every worse one; `all` pairs any two whose ranks differ. Ties make
-    no pair.
+    `best` pairs every answer of the best rank with every worse one; `all` pairs any two whose ranks
+    differ. Ties make no pair.
     """
     best = min(ranks, default=0)
     return [
@@ -53,7 +62,9 @@ def pairs(ranks: Sequence[int], which: Which) -> list[tuple[int, int]]:
 
 
 def drawn(ordered: list[tuple[int, int]], responses: Sequence[str], most: int | None) -> list[tuple[int, int]]:
-    """Return at most `most` of a comparison's pairs, in their order: those whose answers hash lowest."""
+    """Return at most `most` of a comparison's pairs, in their order: those whose answers hash
+    lowest.
+    """
 
     def digest(pair: tuple[int, int]) -> str:
         return hashlib.sha256("\n".join(responses[at] for at in pair).encode()).hexdigest()
@@ -66,8 +77,8 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """Return the tokens of the prompt, and those of the answer to it, end of turn included.
 
-    They are what `chat.encode` gives the whole conversation, so SFT, preferences and decoding see one rendering; the
-    answer begins where the whole and the prompt alone part.
+    They are what `chat.encode` gives the whole conversation, so SFT, preferences and decoding see
+    one rendering; the answer begins where the whole and the prompt alone part.
     """
     prompt = chat.encode_prompt(tokenizer, messages, tools)
     whole = chat.encode(tokenizer, [*messages, records.message("assistant", answer)], tools).input_ids
@@ -84,7 +95,9 @@ def held_out(folders: Sequence[Path]) -> set[bytes]:
 def both_splits(
     tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], settings: PairParams
 ) -> tuple["Dataset", "Dataset"]:
-    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained on in none."""
+    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained
+    on in none.
+    """
     train = tokenise(tokenizer, folders, "train", settings, held_out(folders))
     return train, tokenise(tokenizer, folders, "validation", settings)
 
@@ -96,11 +109,12 @@ def tokenise(
     settings: PairParams,
     without: frozenset[bytes] | set[bytes] = frozenset(),
 ) -> "Dataset":
-    """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the comparisons' folders.
+    """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the
+    comparisons' folders.
 
-    What gives no pair is counted by reason and logged: a first user turn in `without`, a single answer, all answers of
-    one rank, two answers that are the same tokens, an answer that ends beyond `max_tokens`. Raises DataError when no
-    pair is left.
+    What gives no pair is counted by reason and logged: a first user turn in `without`, a single
+    answer, all answers of one rank, two answers that are the same tokens, an answer that ends
+    beyond `max_tokens`. Raises DataError when no pair is left.
     """
     from datasets import Dataset
 
@@ -155,7 +169,9 @@ def _summary(kept: int, counts: Counter[str]) -> str:
 
 
 def inputs(**named: Path | Iterable[Path]) -> dict[str, Path]:
-    """Return a trainer's inputs by name for its fingerprint: several folders of one name are numbered from 1."""
+    """Return a trainer's inputs by name for its fingerprint: several folders of one name are
+    numbered from 1.
+    """
     found: dict[str, Path] = {}
     for name, value in named.items():
         if isinstance(value, Path):
@@ -166,9 +182,11 @@ def inputs(**named: Path | Iterable[Path]) -> dict[str, Path]:
 
 
 def collate(rows: Sequence[Row]) -> dict[str, "torch.Tensor"]:
-    """Return B pairs as 2B rows, the chosen answers first: input_ids, attention_mask and answers, all [2B, T].
+    """Return B pairs as 2B rows, the chosen answers first: input_ids, attention_mask and answers,
+    all [2B, T].
 
-    Rows are padded on the right with 0; `answers` holds the answer's tokens at their places, -100 elsewhere.
+    Rows are padded on the right with 0; `answers` holds the answer's tokens at their places, -100
+    elsewhere.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -184,7 +202,9 @@ def collate(rows: Sequence[Row]) -> dict[str, "torch.Tensor"]:
 
 
 def quiet_bars() -> None:
-    """Switch off the bars of TRL's and datasets' preparations where there is no terminal to draw them on."""
+    """Switch off the bars of TRL's and datasets' preparations where there is no terminal to draw
+    them on.
+    """
     from datasets import disable_progress_bars
 
     disable_progress_bars()

@@ -1,7 +1,8 @@
-"""Policy and value model as one module, read at answer tokens only: what PPO trains. Imported late: it needs torch.
+"""Policy and value model as one module, read at answer tokens only: what PPO trains. Imported late:
+it needs torch.
 
-An answer's token number t is chosen at the position before it; there the policy's head gives its log-probability and
-the value model's the value of the state it is chosen in.
+An answer's token number t is chosen at the position before it; there the policy's head gives its
+log-probability and the value model's the value of the state it is chosen in.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,9 @@ class Read(NamedTuple):
 
 
 def states(model: Any, episodes: Episodes, groups: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return the last hidden states [n, d] where the answer tokens are chosen, row after row of each group."""
+    """Return the last hidden states [n, d] where the answer tokens are chosen, row after row of
+    each group.
+    """
     rows = [[*prompt, *answer][:-1] for prompt, answer in zip(*episodes, strict=True)]
     places: list[int] = []
     start = 0
@@ -53,7 +56,9 @@ def chosen(episodes: Episodes, groups: Sequence[Sequence[int]], device: torch.de
 
 
 def restored(read: torch.Tensor, groups: Sequence[Sequence[int]], counts: Sequence[int]) -> torch.Tensor:
-    """Return what was read group by group [n] in the order of the episodes, of which each has `counts` tokens."""
+    """Return what was read group by group [n] in the order of the episodes, of which each has
+    `counts` tokens.
+    """
     order = [row for group in groups for row in group]
     pieces = dict(zip(order, read.split([counts[row] for row in order]), strict=True))
     return torch.cat([pieces[row] for row in range(len(counts))])
@@ -91,7 +96,9 @@ def _read(model: Any, episodes: Episodes, outputs: Any) -> torch.Tensor:
 def policy_outputs(
     model: Any, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log p [n] of `tokens` and the logits [n, V], given the hidden states [n, d] they are chosen in."""
+    """Return log p [n] of `tokens` and the logits [n, V], given the hidden states [n, d] they are
+    chosen in.
+    """
     logits = packed_forward.inner(model).get_output_embeddings()(hidden)
     return ppo_core.token_log_probs(logits, tokens, temperature), logits
 
@@ -103,10 +110,11 @@ def value_outputs(model: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def check_head(model: Any) -> None:
-    """Raise DataError for a model whose logits are more than its head over its last hidden states (scaled, capped).
+    """Raise DataError for a model whose logits are more than its head over its last hidden states
+    (scaled, capped).
 
-    PPO reads the head at answer tokens only; a model that does something in between would be trained on other
-    probabilities than it answers with.
+    PPO reads the head at answer tokens only; a model that does something in between would be
+    trained on other probabilities than it answers with.
     """
     ids = torch.arange(1, 9, device=next(model.parameters()).device)[None] % model.config.vocab_size
     with torch.no_grad():
@@ -120,7 +128,9 @@ def check_head(model: Any) -> None:
 
 
 class ActorCritic(nn.Module):
-    """A policy and a value model under one optimiser; dropout is off, or the first ratio would not be 1."""
+    """A policy and a value model under one optimiser; dropout is off, or the first ratio would not
+    be 1.
+    """
 
     policy: Any
     value: Any
@@ -139,7 +149,9 @@ class ActorCritic(nn.Module):
             packed_forward.enable(model)
 
     def forward(self, prompts: Any, answers: Any, blocks: torch.Tensor | None = None) -> tuple[Read, Any]:
-        """Return what both models say of the answer tokens, and the policy's loss on `blocks` [m, L] or None."""
+        """Return what both models say of the answer tokens, and the policy's loss on `blocks` [m,
+        L] or None.
+        """
         episodes = Episodes(prompts, answers)
         whole, counts = lengths(episodes)
         groups = packed_forward.groups(self.policy, whole)

@@ -1,7 +1,8 @@
-"""Rewards and advantages in PPO, as pure functions: what each token of an answer earned, and more than was expected.
+"""Rewards and advantages in PPO, as pure functions: what each token of an answer earned, and more
+than was expected.
 
-B answers of a batch, T tokens of the longest. A mask [B, T] is True on an answer's tokens, which stand from position 0
-on. KL is in nats.
+B answers of a batch, T tokens of the longest. A mask [B, T] is True on an answer's tokens, which
+stand from position 0 on. KL is in nats.
 """
 
 import math
@@ -18,8 +19,8 @@ WHITENING_EPSILON = 1e-8
 def normalise(scores: "torch.Tensor", mean: float, std: float, clip: float) -> "torch.Tensor":
     """Return (score - mean) / std of scores [B], cut to [-clip, clip].
 
-    With mean and standard deviation of what demonstrations score, 0 is as good as they are. Raises DataError for a
-    standard deviation that is not above 0, and for a score that is not a number.
+    With mean and standard deviation of what demonstrations score, 0 is as good as they are. Raises
+    DataError for a standard deviation that is not above 0, and for a score that is not a number.
     """
     if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
         what = f"rewards cannot be normalised by a mean of {mean} and a standard deviation of {std}"
@@ -30,7 +31,9 @@ def normalise(scores: "torch.Tensor", mean: float, std: float, clip: float) -> "
 
 
 def end_penalty(scores: "torch.Tensor", ended: "torch.Tensor", penalty: float) -> "torch.Tensor":
-    """Return scores [B], less `penalty` where an answer was cut before its end of turn (`ended` [B] is False)."""
+    """Return scores [B], less `penalty` where an answer was cut before its end of turn (`ended` [B]
+    is False).
+    """
     import torch
 
     return torch.where(ended, scores, scores - penalty)
@@ -39,10 +42,12 @@ def end_penalty(scores: "torch.Tensor", ended: "torch.Tensor", penalty: float) -
 def token_rewards(
     scores: "torch.Tensor", kl: "torch.Tensor", mask: "torch.Tensor", coefficient: float
 ) -> "torch.Tensor":
-    """Return rewards [B, T]: -coefficient * kl at each token, plus the answer's score at its last one; 0 elsewhere.
+    """Return rewards [B, T]: -coefficient * kl at each token, plus the answer's score at its last
+    one; 0 elsewhere.
 
-    `scores` [B], `kl` [B, T] (k1), `mask` [B, T] (Ziegler et al. 2019, eq. 2; Ouyang et al. 2022, section 3.5).
-    Raises DataError for an answer without tokens, or whose tokens do not stand together from position 0 on.
+    `scores` [B], `kl` [B, T] (k1), `mask` [B, T] (Ziegler et al. 2019, eq. 2; Ouyang et al. 2022,
+    section 3.5). Raises DataError for an answer without tokens, or whose tokens do not stand
+    together from position 0 on.
     """
     import torch
 
@@ -56,9 +61,10 @@ def advantages(
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Return advantages and returns (advantages + values), both [B, T], 0 outside the mask.
 
-    `rewards`, `values`, `mask` [B, T]; a value is that of the state before its token; after an answer's last token it
-    is 0. Generalised advantage estimation (Schulman et al. 2016, eq. 16): A_t = d_t + gamma * lam * A_{t+1} with
-    d_t = r_t + gamma * V_{t+1} - V_t. Raises DataError for a mask that `token_rewards` refuses.
+    `rewards`, `values`, `mask` [B, T]; a value is that of the state before its token; after an
+    answer's last token it is 0. Generalised advantage estimation (Schulman et al. 2016, eq. 16):
+    A_t = d_t + gamma * lam * A_{t+1} with d_t = r_t + gamma * V_{t+1} - V_t. Raises DataError for a
+    mask that `token_rewards` refuses.
     """
     import torch
 
@@ -74,10 +80,12 @@ def advantages(
 
 
 def whiten(values: "torch.Tensor", mask: "torch.Tensor", shift_mean: bool = True) -> "torch.Tensor":
-    """Return (values - mean) / sqrt(variance + 1e-8) over the mask, 0 outside it; both of any one shape.
+    """Return (values - mean) / sqrt(variance + 1e-8) over the mask, 0 outside it; both of any one
+    shape.
 
-    The variance is the unbiased one, over n - 1, as in TRL's masked_whiten. Without `shift_mean` the mean is added
-    back. A single value has no variance and becomes 0, or stays. Raises DataError for an empty mask.
+    The variance is the unbiased one, over n - 1, as in TRL's masked_whiten. Without `shift_mean`
+    the mean is added back. A single value has no variance and becomes 0, or stays. Raises DataError
+    for an empty mask.
     """
     import torch
 
@@ -93,7 +101,8 @@ def whiten(values: "torch.Tensor", mask: "torch.Tensor", shift_mean: bool = True
 
 
 def explained_variance(values: "torch.Tensor", returns: "torch.Tensor") -> float:
-    """Return 1 - Var(returns - values) / Var(returns) of values and returns [N]; 0 where returns do not vary.
+    """Return 1 - Var(returns - values) / Var(returns) of values and returns [N]; 0 where returns do
+    not vary.
 
     1: values foretell returns; 0: no better than a constant; below 0: worse.
     """
@@ -104,7 +113,9 @@ def explained_variance(values: "torch.Tensor", returns: "torch.Tensor") -> float
 
 
 def _lengths(mask: "torch.Tensor") -> "torch.Tensor":
-    """Return [B] tokens of each answer. Raises DataError where there is none, or a gap before or between them."""
+    """Return [B] tokens of each answer. Raises DataError where there is none, or a gap before or
+    between them.
+    """
     import torch
 
     lengths = mask.sum(1)

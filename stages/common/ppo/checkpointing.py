@@ -1,4 +1,6 @@
-"""What PPO keeps: in a checkpoint both models, rollout and KL controller; in a kept model the policy alone."""
+"""What PPO keeps: in a checkpoint both models, rollout and KL controller; in a kept model the
+policy alone.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,9 @@ POLICY = "policy."
 
 
 class Average:
-    """An exponential moving average of a model's trained weights: average = decay * average + (1 - decay) * weights."""
+    """An exponential moving average of a model's trained weights: average = decay * average + (1 -
+    decay) * weights.
+    """
 
     def __init__(self, model: Any, decay: float) -> None:
         self.model, self.decay = model, decay
@@ -65,7 +69,9 @@ class Saved(Resumable):
         return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write both models for a checkpoint (internal call; DeepSpeed's engine writes its own), else the policy."""
+        """Write both models for a checkpoint (internal call; DeepSpeed's engine writes its own),
+        else the policy.
+        """
         folder = Path(output_dir or self.args.output_dir)
         if not _internal_call:
             self._save_policy(folder)

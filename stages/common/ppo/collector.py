@@ -1,7 +1,8 @@
-"""Rollouts in the making: a policy answers, a reward model scores, and PPO's targets are worked out.
+"""Rollouts in the making: a policy answers, a reward model scores, and PPO's targets are worked
+out.
 
-The answers are those of one process whatever the number of processes: each answers its share of the prompts and all
-hold the whole. Imported late: it needs torch.
+The answers are those of one process whatever the number of processes: each answers its share of the
+prompts and all hold the whole. Imported late: it needs torch.
 """
 
 import time
@@ -47,7 +48,9 @@ class Quiet(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class Collector:
-    """Answers prompts with the policy of an `ActorCritic` and reads the answers with the three other models."""
+    """Answers prompts with the policy of an `ActorCritic` and reads the answers with the three
+    other models.
+    """
 
     settings: Settings
     schedule: Schedule
@@ -67,10 +70,12 @@ class Collector:
         number: int,
         autocast: Autocast | None = None,
     ) -> Rollout:
-        """Return the rollout of all `prompts`, without advantages (see `finish`); `number` makes its answers its own.
+        """Return the rollout of all `prompts`, without advantages (see `finish`); `number` makes
+        its answers its own.
 
-        With `autocast`, the trained forward's, log-probabilities are read again under it; without, the decoder's stand.
-        Raises StopRequested on request, and DataError for scores or logits that are not numbers.
+        With `autocast`, the trained forward's, log-probabilities are read again under it; without,
+        the decoder's stand. Raises StopRequested on request, and DataError for scores or logits
+        that are not numbers.
         """
         began = time.monotonic()
         mine = list(prompts)[self.schedule.rank :: self.schedule.world]
@@ -105,7 +110,9 @@ class Collector:
         )
 
     def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int, read: bool) -> list[Continuation]:
-        """Return an answer to each prompt, with its log-probabilities where they are to be `read` off the decoder."""
+        """Return an answer to each prompt, with its log-probabilities where they are to be `read`
+        off the decoder.
+        """
         found = generator.decode(
             policy,
             prompts,
@@ -119,14 +126,18 @@ class Collector:
         return [one for (one,) in found]
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
-        """Read every answer as the reward model was trained to: with an end of turn, given or not."""
+        """Read every answer as the reward model was trained to: with an end of turn, given
+        or not.
+        """
         rows = [[*prompt, *one.tokens, self.end_of_turn] for prompt, one in zip(prompts, answers, strict=True)]
         return scoring.score_rows(self.reward, rows, self.settings.rollout_batch_size)
 
     def _read(
         self, models: actor_critic.ActorCritic, episodes: Episodes, answers: list[Continuation] | None
     ) -> dict[str, torch.Tensor]:
-        """Return the columns that models give; log-probabilities from the decoder's `answers`, if there are any."""
+        """Return the columns that models give; log-probabilities from the decoder's `answers`, if
+        there are any.
+        """
         counts = [len(answer) for answer in episodes.answers]
         width, temperature = self.settings.max_new_tokens, self.settings.temperature
         if self.reference is not None:
@@ -149,6 +160,8 @@ class Collector:
 
 
 def padded(column: torch.Tensor, counts: Sequence[int], width: int) -> torch.Tensor:
-    """Return [R, width] of what is known of all answer tokens [N], of which each answer has `counts`; 0 behind them."""
+    """Return [R, width] of what is known of all answer tokens [N], of which each answer has
+    `counts`; 0 behind them.
+    """
     rows = pad_sequence(list(column.split(list(counts))), batch_first=True)
     return torch.nn.functional.pad(rows, (0, width - rows.shape[1]))

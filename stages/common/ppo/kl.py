@@ -1,4 +1,6 @@
-"""KL to the reference in PPO: its estimates on sampled tokens, and the controllers of its weight; all in nats."""
+"""KL to the reference in PPO: its estimates on sampled tokens, and the controllers of its weight;
+all in nats.
+"""
 
 import math
 from typing import TYPE_CHECKING
@@ -12,7 +14,8 @@ LARGEST_STEP = 0.2  # Ziegler et al. 2019, section 2.2
 
 
 def kl_k1(log_probs: "torch.Tensor", reference: "torch.Tensor") -> "torch.Tensor":
-    """Return log p - log p_reference of each sampled token, any shape: an unbiased estimate of KL(p, p_reference).
+    """Return log p - log p_reference of each sampled token, any shape: an unbiased estimate of
+    KL(p, p_reference).
 
     A single one may be negative (Schulman 2020, "Approximating KL Divergence", k1).
     """
@@ -20,19 +23,24 @@ def kl_k1(log_probs: "torch.Tensor", reference: "torch.Tensor") -> "torch.Tensor
 
 
 def kl_k3(log_probs: "torch.Tensor", reference: "torch.Tensor") -> "torch.Tensor":
-    """Return exp(r) - 1 - r with r = log p_reference - log p of each sampled token, any shape; never negative.
+    """Return exp(r) - 1 - r with r = log p_reference - log p of each sampled token, any shape;
+    never negative.
 
-    Unbiased as k1 is, and of less variance where the two are close (Schulman 2020, "Approximating KL Divergence", k3).
+    Unbiased as k1 is, and of less variance where the two are close (Schulman 2020, "Approximating
+    KL Divergence", k3).
     """
     import torch
 
     difference = reference - log_probs
-    # expm1: exp(r) - 1 loses its digits for small r, and with them the sign. What rounding is left is cut.
+    # expm1: exp(r) - 1 loses its digits for small r, and with them the sign. What rounding is left
+    # is cut.
     return (torch.expm1(difference) - difference).clamp(min=0)
 
 
 class FixedKL:
-    """The weight of KL in the reward, which stays as it is. Raises ParamsError when it is negative or not a number."""
+    """The weight of KL in the reward, which stays as it is. Raises ParamsError when it is negative
+    or not a number.
+    """
 
     def __init__(self, coefficient: float) -> None:
         if not 0 <= coefficient < math.inf:
@@ -54,8 +62,9 @@ class FixedKL:
 class AdaptiveKL(FixedKL):
     """A weight of KL that rises while KL a sequence is above `target` (nats) and falls while below.
 
-    coefficient *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon (Ziegler et al. 2019, section 2.2, where
-    episodes / horizon is K_beta). Raises ParamsError for a target or a horizon (episodes) that is not above 0.
+    coefficient *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon (Ziegler et al. 2019,
+    section 2.2, where episodes / horizon is K_beta). Raises ParamsError for a target or a horizon
+    (episodes) that is not above 0.
     """
 
     def __init__(self, coefficient: float, target: float, horizon: int) -> None:

@@ -1,4 +1,5 @@
-"""PPO's losses, as pure functions of what both models say of answer tokens; log-probabilities and entropy in nats.
+"""PPO's losses, as pure functions of what both models say of answer tokens; log-probabilities and
+entropy in nats.
 
 N answer tokens of a batch laid end to end, without padding; V entries of the vocabulary.
 """
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 def policy_loss(
     log_probs: "torch.Tensor", old: "torch.Tensor", advantages: "torch.Tensor", clip: float
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Return the mean over tokens of -min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) and the share clipped.
+    """Return the mean over tokens of -min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) and the
+    share clipped.
 
     All [N]: log-probabilities now, those the tokens were sampled with, and advantages. The ratio is
     exp(log_probs - old) (Schulman et al. 2017, eq. 7). The share has no gradient.
@@ -29,10 +31,11 @@ def policy_loss(
 def value_loss(
     values: "torch.Tensor", old_values: "torch.Tensor", returns: "torch.Tensor", clip: float
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Return half the mean over tokens of the larger of both squared errors, plain and clipped, and the share clipped.
+    """Return half the mean over tokens of the larger of both squared errors, plain and clipped, and
+    the share clipped.
 
-    All [N]. A clipped value stays within `clip` of the old one (Huang et al. 2022, "The 37 Implementation Details of
-    Proximal Policy Optimization", detail 9). The share has no gradient.
+    All [N]. A clipped value stays within `clip` of the old one (Huang et al. 2022, "The 37
+    Implementation Details of Proximal Policy Optimization", detail 9). The share has no gradient.
     """
     import torch
 

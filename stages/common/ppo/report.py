@@ -1,4 +1,6 @@
-"""What PPO did: the kept policy of the highest held-out reward, against the one it started from; curve and figures."""
+"""What PPO did: the kept policy of the highest held-out reward, against the one it started from;
+curve and figures.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,9 @@ Row = dict[str, Any]
 def publish(
     trainer: "Updates", kept: list[Path], *, start: Path, reward: Path, out: Path, curve: Path, report: Path
 ) -> None:
-    """Copy the best kept policy to `out` and write curve, report and figures. Raises DataError as `pick` does."""
+    """Copy the best kept policy to `out` and write curve, report and figures. Raises DataError as
+    `pick` does.
+    """
     history, setup = trainer.state.log_history, trainer.setup
     epochs = measured(history, kept)
     best = pick(epochs, history, setup.settings.kl_stop)
@@ -64,7 +68,9 @@ def measured(history: list[Row], kept: list[Path]) -> list[Row]:
 
 
 def pick(epochs: list[Row], history: list[Row], limit: float) -> int:
-    """Return the index of the policy of the highest reward within the KL limit. Raises DataError when there is none."""
+    """Return the index of the policy of the highest reward within the KL limit. Raises DataError
+    when there is none.
+    """
     within = [index for index, row in enumerate(epochs) if row["kl_k1"] <= limit]
     if not within:
         what = exploded(history, limit) or f"KL is beyond {limit} nats a sequence in every kept policy"
@@ -100,7 +106,9 @@ def score_greedy(folder: Path, reward: Path, trainer: "Updates") -> list[float]:
 
 
 def compare(start: list[float], now: list[float]) -> Row:
-    """Return mean greedy reward before and after, and the lead with its 95 % interval, paired by prompt."""
+    """Return mean greedy reward before and after, and the lead with its 95 % interval, paired by
+    prompt.
+    """
     lead = [after - before for before, after in zip(start, now, strict=True)]
     mean = [sum(values) / len(values) for values in (start, now, lead)]
     found = {"prompts": len(lead), "start": mean[0], "reward": mean[1]}

@@ -1,4 +1,5 @@
-"""A rollout: prompts that a policy has answered, what the models say of the answers, and what is watched of them.
+"""A rollout: prompts that a policy has answered, what the models say of the answers, and what is
+watched of them.
 
 Imported late: it needs torch.
 """
@@ -18,7 +19,9 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass
 class Rollout:
-    """R episodes: `columns` are [R, T] (mask, log_probs, reference, values, advantages, returns), `scores` [R] raw."""
+    """R episodes: `columns` are [R, T] (mask, log_probs, reference, values, advantages, returns),
+    `scores` [R] raw.
+    """
 
     number: int
     episodes: Episodes
@@ -48,7 +51,9 @@ class Rollout:
 
 
 def gathered(mine: Rollout, world: int) -> Rollout:
-    """Return the rollout of all processes in the order of the prompts, of which each answered every `world`-th."""
+    """Return the rollout of all processes in the order of the prompts, of which each answered every
+    `world`-th.
+    """
     from accelerate.utils import gather_object
 
     parts = gather_object([vars(mine)])
@@ -70,7 +75,9 @@ def gathered(mine: Rollout, world: int) -> Rollout:
 
 
 def figures(rollout: Rollout) -> dict[str, float]:
-    """Return what is watched: reward (raw, 0: as good as demonstrations), KL in nats a sequence, length, repetition."""
+    """Return what is watched: reward (raw, 0: as good as demonstrations), KL in nats a sequence,
+    length, repetition.
+    """
     columns, scores = rollout.columns, rollout.scores
     pair = columns["log_probs"], columns["reference"]
     found = {
@@ -86,6 +93,8 @@ def figures(rollout: Rollout) -> dict[str, float]:
 
 
 def repetition(tokens: Sequence[int], n: int = 3) -> float:
-    """Return the share of an answer's n-grams that occurred in it before; 0 when it is shorter than n."""
+    """Return the share of an answer's n-grams that occurred in it before; 0 when it is shorter than
+    n.
+    """
     grams = [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

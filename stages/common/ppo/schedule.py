@@ -1,4 +1,6 @@
-"""When PPO reads what: rollouts, minibatches and optimiser steps, and the prompts and blocks that are next."""
+"""When PPO reads what: rollouts, minibatches and optimiser steps, and the prompts and blocks that
+are next.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ class Minibatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What is read when. Sizes count episodes over all processes; `batch` those of one process and one backward.
+    """What is read when. Sizes count episodes over all processes; `batch` those of one process and
+    one backward.
 
     Raises ParamsError where minibatches of one optimiser step would straddle two rollouts.
     """
@@ -50,7 +53,9 @@ class Schedule:
         return self.rollouts * self.ppo_epochs * self.rollout
 
     def __getitem__(self, place: int) -> int:
-        """Return the place itself: the Trainer hands a process the places of its share of a minibatch."""
+        """Return the place itself: the Trainer hands a process the places of its share of a
+        minibatch.
+        """
         return place
 
     @property
@@ -82,7 +87,9 @@ class Schedule:
 
 
 def turns(seed: int, *, start: int, count: int, among: int) -> list[int]:
-    """Return `count` of `among` indices from place `start` of an endless sequence of random passes over all of them."""
+    """Return `count` of `among` indices from place `start` of an endless sequence of random passes
+    over all of them.
+    """
     found: list[int] = []
     while len(found) < count:
         passed, place = divmod(start + len(found), among)

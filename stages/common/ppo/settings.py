@@ -4,7 +4,9 @@ from typing import Any, Protocol
 
 
 class Settings(Protocol):
-    """What rollouts, trainer and report read of the stage's `Params`, where each has its docstring."""
+    """What rollouts, trainer and report read of the stage's `Params`, where each has its
+    docstring.
+    """
 
     keep_checkpoints: int
     lora: dict[str, Any] | None

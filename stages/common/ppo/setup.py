@@ -35,9 +35,11 @@ class Setup:
 
 
 def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any, Any | None]":
-    """Return what is trained, and what stays as it is: the reward model and the reference, None under adapters.
+    """Return what is trained, and what stays as it is: the reward model and the reference, None
+    under adapters.
 
-    Raises DataError for a model that PPO cannot train and ParamsError for one that reads too few tokens.
+    Raises DataError for a model that PPO cannot train and ParamsError for one that reads too few
+    tokens.
     """
     from stages.common.generation import packed_forward
     from stages.common.ppo import actor_critic

@@ -1,8 +1,10 @@
-"""PPO (Schulman et al. 2017; Ouyang et al. 2022, section 3.5) as a transformers Trainer: one step, one minibatch.
+"""PPO (Schulman et al. 2017; Ouyang et al. 2022, section 3.5) as a transformers Trainer: one step,
+one minibatch.
 
-The data set is a schedule: places in rollouts, each read `ppo_epochs` times in minibatches. A rollout is made when the
-first of its minibatches is due. So batches, optimiser, schedule, clipping, accumulation, processes and checkpoints are
-the Trainer's, and a resume needs of PPO's own only the rollout, the KL controller and the value model.
+The data set is a schedule: places in rollouts, each read `ppo_epochs` times in minibatches. A
+rollout is made when the first of its minibatches is due. So batches, optimiser, schedule, clipping,
+accumulation, processes and checkpoints are the Trainer's, and a resume needs of PPO's own only the
+rollout, the KL controller and the value model.
 """
 
 import math
@@ -44,7 +46,9 @@ class Updates(checkpointing.Saved):
         super().__init__(setup, **data, **named)
 
     def is_over(self, reached: "TrainerState") -> bool:
-        """Whether a state is that of a training at its end, or one whose KL went beyond the limit."""
+        """Whether a state is that of a training at its end, or one whose KL went beyond the
+        limit.
+        """
         far = any(row.get("kl_k1", 0.0) > self.setup.settings.kl_stop for row in reached.log_history)
         return far or super().is_over(reached)
 
@@ -68,7 +72,9 @@ class Updates(checkpointing.Saved):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return policy loss + value_weight * value loss + ptx_weight * language-model loss of a minibatch."""
+        """Return policy loss + value_weight * value loss + ptx_weight * language-model loss of a
+        minibatch.
+        """
         settings, schedule = self.setup.settings, self.setup.schedule
         epoch = self.state.global_step // schedule.updates
         number, rows, together, count = schedule.minibatch(epoch, int(inputs["place"][0]))
@@ -81,7 +87,8 @@ class Updates(checkpointing.Saved):
         read, ptx = model(*episodes, self._blocks(count))
         policy, clipped = ppo_core.policy_loss(read.log_probs, old, advantages, settings.clip)
         value, value_clipped = ppo_core.value_loss(read.values, old_values, returns, settings.value_clip or math.inf)
-        # A token weighs the same in every share of an optimiser step, however many tokens the shares have.
+        # A token weighs the same in every share of an optimiser step, however many tokens the
+        # shares have.
         share = len(old) / int(rollout.lengths()[together].sum()) * schedule.world * schedule.accumulation
         learns = float(number >= settings.value_warmup)
         loss = share * (learns * policy + settings.value_weight * value)
@@ -97,7 +104,9 @@ class Updates(checkpointing.Saved):
         return loss if ptx is None else loss + learns * settings.ptx_weight * ptx
 
     def next_rollout(self, model: Any, number: int) -> "Rollout":
-        """Make rollout `number`; on a request to stop, save what there is and leave. A KL beyond the limit ends all."""
+        """Make rollout `number`; on a request to stop, save what there is and leave. A KL beyond
+        the limit ends all.
+        """
         schedule, prompts, controller = self.setup.schedule, self.setup.prompts, self.setup.controller
         size = schedule.rollout
         chosen = turns(schedule.seed, start=number * size, count=size, among=len(prompts))
@@ -117,13 +126,17 @@ class Updates(checkpointing.Saved):
         return rollout
 
     def _collect(self, model: Any, prompts: list[list[int]], number: int) -> "Rollout":
-        """Answer prompts; where the trained forward runs under autocast, log-probabilities are read under it too."""
+        """Answer prompts; where the trained forward runs under autocast, log-probabilities are read
+        under it too.
+        """
         autocast = self.accelerator.autocast if self.args.bf16 or self.args.fp16 else None
         with self.whole(model) as models:
             return self.setup.collector.collect(models, prompts, number, autocast)
 
     def whole(self, model: Any) -> "AbstractContextManager[ActorCritic]":
-        """Return a context with the models themselves, their weights gathered where they are split among processes."""
+        """Return a context with the models themselves, their weights gathered where they are split
+        among processes.
+        """
         if self.is_deepspeed_enabled and self.accelerator.deepspeed_plugin.zero_stage == 3:
             from trl.models.utils import unwrap_model_for_generation
 
@@ -131,7 +144,9 @@ class Updates(checkpointing.Saved):
         return nullcontext(self.accelerator.unwrap_model(model))
 
     def _blocks(self, count: int) -> "torch.Tensor | None":
-        """Return the pretraining blocks [m, L] read beside minibatch share `count`, or None without ptx."""
+        """Return the pretraining blocks [m, L] read beside minibatch share `count`, or None without
+        ptx.
+        """
         import torch
 
         blocks = self.setup.blocks
@@ -146,7 +161,9 @@ class Updates(checkpointing.Saved):
         self.noted = [*self.noted, {name: float(value.detach()) for name, value in figures.items()}]
 
     def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
-        """Log the step with what was noted of its minibatches and, at a rollout's first step, of the rollout."""
+        """Log the step with what was noted of its minibatches and, at a rollout's first step, of
+        the rollout.
+        """
         if "loss" in logs:
             noted, self.noted = self.noted, ()
             logs |= {name: sum(one[name] for one in noted) / len(noted) for name in (noted[0] if noted else {})}
@@ -161,7 +178,9 @@ class Updates(checkpointing.Saved):
         super().log(logs, *rest, **named)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Answer the held-out prompts as in training, always with the same random numbers; log figures and a table."""
+        """Answer the held-out prompts as in training, always with the same random numbers; log
+        figures and a table.
+        """
         rollout = self._collect(self.model_wrapped, self.setup.held_out, -1)
         metrics = {f"eval_{name}": value for name, value in rollout.figures.items()}
         self.log(metrics)

@@ -1,4 +1,6 @@
-"""Which samples of a round are to be ranked: the same for `rank` and for the page where people do it."""
+"""Which samples of a round are to be ranked: the same for `rank` and for the page where people do
+it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Self
@@ -17,11 +19,17 @@ class Wanted(StageParams):
     """What of section `rank` decides which samples are to be ranked, and by how many people."""
 
     weights: dict[Indicator, float] = {}
-    """Weights of the rules' indicators, where they differ from stages/common/text/rule_grader.py."""
+    """Weights of the rules' indicators, where they differ from
+    stages/common/text/rule_grader.py.
+    """
     least_best: float | None = None
-    """Samples whose best answer scores less than this by the rules are left out: they teach the lesser mistake."""
+    """Samples whose best answer scores less than this by the rules are left out: they teach the
+    lesser mistake.
+    """
     human_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the samples that people must have ranked before the round goes on; the others are left out."""
+    """Share of the samples that people must have ranked before the round goes on; the others are
+    left out.
+    """
 
     @classmethod
     def of_params(cls) -> Self:
@@ -57,7 +65,9 @@ def worthwhile(
 
 
 def wanted(samples: Iterable[Sample], settings: Wanted) -> list[Sample]:
-    """Return the samples to be ranked: with two different answers or more, one of them good enough."""
+    """Return the samples to be ranked: with two different answers or more, one of them good
+    enough.
+    """
     several = [sample for sample in samples if len(sample.responses) > 1]
     if settings.least_best is None:
         return several

@@ -1,7 +1,9 @@
-"""A language model behind any OpenAI-compatible endpoint as annotator: every pair of answers is asked in both orders.
+"""A language model behind any OpenAI-compatible endpoint as annotator: every pair of answers is
+asked in both orders.
 
-A pair whose two verdicts do not agree is a tie, which takes out the judge's liking for the first answer (Zheng et al.
-2023). Replies are kept on disk, so nothing is asked, or paid, twice and a stopped stage goes on where it was.
+A pair whose two verdicts do not agree is a tie, which takes out the judge's liking for the first
+answer (Zheng et al. 2023). Replies are kept on disk, so nothing is asked, or paid, twice and a
+stopped stage goes on where it was.
 """
 
 import hashlib
@@ -45,8 +47,10 @@ class JudgeParams(StageParams):
     """Environment variable with the key; without one no key is sent."""
     workers: PositiveInt = 8
     """Requests at a time."""
-    attempts: PositiveInt = 8
-    """Tries a request, half a second to eight apart; a `Retry-After` of up to two minutes is kept."""
+    attempts: PositiveInt = 12
+    """Tries a request, half a second to eight apart; a `Retry-After` of up to two minutes
+    is kept.
+    """
     timeout_seconds: PositiveFloat = 60.0
     """Longest wait for one reply."""
     max_tokens: PositiveInt = 8
@@ -75,7 +79,8 @@ class Judge:
             raise ParamsError("'rank.judge.model' is missing", where=PARAMS_FILE, remedy="name the judge's model")
         self.settings = settings
         key = os.environ.get(settings.key_variable, "")
-        # the client would send what other variables of OpenAI's hold, and follow a redirect to another host
+        # the client would send what other variables of OpenAI's hold, and follow a redirect to
+        # another host
         self.headers: dict[str, str | openai.Omit] = {
             "Authorization": f"Bearer {key}" if key else openai.omit,
             "OpenAI-Organization": openai.omit,
@@ -109,7 +114,8 @@ class Judge:
     def rank(self, samples: Sequence[Sample]) -> list[list[int]]:
         """Return the ranks of each sample's responses by their number of wins, a tie counting half.
 
-        Raises TryAgainError when the endpoint stays away, ParamsError when it refuses the request or the key.
+        Raises TryAgainError when the endpoint stays away, ParamsError when it refuses the request
+        or the key.
         """
         pairs = [
             (sample, one, other) for sample in samples for one, other in combinations(range(len(sample.responses)), 2)
@@ -132,13 +138,17 @@ class Judge:
         return [ranks(wins[id(sample)]) for sample in samples]
 
     def compare(self, sample: Sample, one: int, other: int) -> float:
-        """Return 1 when response `one` beats `other` in both orders, 0 when it loses in both, else 1/2."""
+        """Return 1 when response `one` beats `other` in both orders, 0 when it loses in both, else
+        1/2.
+        """
         first = self.verdict(sample, one, other)
         second = self.verdict(sample, other, one)
         return {("A", "B"): 1.0, ("B", "A"): 0.0}.get((first, second), 0.5)
 
     def verdict(self, sample: Sample, shown_first: int, shown_second: int) -> str:
-        """Return A, B or TIE: the last of these words in the reply, or TIE (and counted) for a reply without one."""
+        """Return A, B or TIE: the last of these words in the reply, or TIE (and counted) for a
+        reply without one.
+        """
         asked = question(sample, shown_first, shown_second)
         words = VERDICT.findall(self.reply(asked).text)
         with self.lock:
@@ -165,7 +175,9 @@ class Judge:
         return reply
 
     def summary(self) -> dict[str, float]:
-        """Return what judging these samples takes, cached replies included, so that a report does not change."""
+        """Return what judging these samples takes, cached replies included, so that a report does
+        not change.
+        """
         read = sum(reply.prompt_tokens for reply in self.replies)
         written = sum(reply.completion_tokens for reply in self.replies)
         cost = (read * self.settings.prompt_price + written * self.settings.completion_price) / 1e6

@@ -19,7 +19,9 @@ from stages.common.runtime.logs import log
 from stages.common.text.parquet_writer import Shards
 
 SCHEMA = pa.schema([*SCHEMAS["prompts"], ("responses", pa.list_(pa.string())), ("cut", pa.list_(pa.bool_()))])
-"""`cut` says of each response whether it ran into the longest length allowed, without an end of turn."""
+"""`cut` says of each response whether it ran into the longest length allowed, without an end of
+turn.
+"""
 
 
 PART_COUNTS = "counts.json"
@@ -49,7 +51,8 @@ def read(folder: Path, split: str) -> Iterator[Sample]:
 
 
 def first_questions(folder: Path, count: int) -> list[Record]:
-    """Return up to `count` conversations as prompts, their turns before the first answer; smallest hashes first.
+    """Return up to `count` conversations as prompts, their turns before the first answer; smallest
+    hashes first.
 
     Those with tools are left out: a prompt has none.
     """
@@ -74,7 +77,9 @@ def opening(messages: Sequence[Record]) -> list[Record]:
 
 
 def keep_part(folder: Path, number: int, rows: list[Record], counts: dict[str, int], schema: pa.Schema) -> None:
-    """Keep part `number` with what it adds to the report's counts; killed here, there is no such part."""
+    """Keep part `number` with what it adds to the report's counts; killed here, there is no such
+    part.
+    """
     temporary = folder / f".part-{number}"
     shutil.rmtree(temporary, ignore_errors=True)
     with Shards({temporary / "rows": schema}) as shards:
@@ -85,7 +90,9 @@ def keep_part(folder: Path, number: int, rows: list[Record], counts: dict[str, i
 
 
 def kept_part(folder: Path, number: int) -> tuple[list[Record], dict[str, int]] | None:
-    """Return the rows and counts of part `number`, or None when it is not there whole: then it is to be made again."""
+    """Return the rows and counts of part `number`, or None when it is not there whole: then it is
+    to be made again.
+    """
     part = folder / f"part-{number}"
     if not part.exists():
         return None

@@ -1,7 +1,9 @@
-"""Who is champion: the moves of the aliases challenger, champion and previous, each recorded, one at a time.
+"""Who is champion: the moves of the aliases challenger, champion and previous, each recorded, one
+at a time.
 
-Every move is a few writes to a registry that has no transactions. They come in an order that leaves, wherever a process
-dies, champion on a version that passed the gate, and the same call again finishes what was begun.
+Every move is a few writes to a registry that has no transactions. They come in an order that
+leaves, wherever a process dies, champion on a version that passed the gate, and the same call again
+finishes what was begun.
 """
 
 import hashlib
@@ -28,9 +30,11 @@ PASSED, REFUSED = "passed", "refused"
 
 @contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
-    """Wait for whoever moves aliases of `name` in this store; held by a live process, from whichever checkout.
+    """Wait for whoever moves aliases of `name` in this store; held by a live process, from
+    whichever checkout.
 
-    Against a server, two machines do not see each other's lock: there `enthrone` looks again before it moves.
+    Against a server, two machines do not see each other's lock: there `enthrone` looks again before
+    it moves.
     """
 
     def say(holder: str) -> None:
@@ -54,7 +58,8 @@ def _lock_file(name: str) -> Path:
 def settled(version: Version | None, champion: Version | None) -> Decision | None:
     """Return what was decided before about these weights, where it still holds, else None.
 
-    The champion keeps the reason it was promoted for; what a person rejected or rolled back stays refused.
+    The champion keeps the reason it was promoted for; what a person rejected or rolled back stays
+    refused.
     """
     if version is None:
         return None
@@ -74,10 +79,11 @@ def settled(version: Version | None, champion: Version | None) -> Decision | Non
 def release(
     client: "MlflowClient", version: Version, decision: Decision, approval: Approval, card: str, held: Version | None
 ) -> str:
-    """Record the decision at `version`, move the aliases as decided, and return `promoted`, `pending` or `refused`.
+    """Record the decision at `version`, move the aliases as decided, and return `promoted`,
+    `pending` or `refused`.
 
-    `held` is the champion that it was compared with. A decision made before is not recorded anew. Done twice, it
-    changes nothing.
+    `held` is the champion that it was compared with. A decision made before is not recorded anew.
+    Done twice, it changes nothing.
     """
     crowned = held is not None and held.number == version.number
     outcome = verdict(decision, approval, crowned)
@@ -121,7 +127,9 @@ def enthrone(client: "MlflowClient", version: Version, held: Version | None) -> 
 
 
 def approve(client: "MlflowClient", name: str, number: str, reason: str, by: str = "") -> str:
-    """Make a version that passed the gate champion, as a person decided; return what was done. Raises DataError."""
+    """Make a version that passed the gate champion, as a person decided; return what was done.
+    Raises DataError.
+    """
     with one_at_a_time(name):
         version, held = _passed(client, name, number), registry.with_alias(client, name, CHAMPION)
         by, crowned = by or promotion_history.who(), held is not None and held.number == version.number
@@ -136,7 +144,9 @@ def approve(client: "MlflowClient", name: str, number: str, reason: str, by: str
 
 
 def reject(client: "MlflowClient", name: str, number: str, reason: str, by: str = "") -> str:
-    """Record that a person does not want a version; it is not judged again. Raises DataError for the champion."""
+    """Record that a person does not want a version; it is not judged again. Raises DataError for
+    the champion.
+    """
     with one_at_a_time(name):
         version, held = registry.numbered(client, name, number), registry.with_alias(client, name, CHAMPION)
         if held and held.number == version.number:
@@ -152,8 +162,8 @@ def reject(client: "MlflowClient", name: str, number: str, reason: str, by: str 
 def rollback(client: "MlflowClient", name: str, reason: str, by: str = "") -> str:
     """Make `previous` champion again and return what was done; done twice, it changes nothing.
 
-    The version that goes keeps the reason as tag `rolled_back`, and the gate refuses its weights from then on.
-    Raises DataError when there is nothing to go back to.
+    The version that goes keeps the reason as tag `rolled_back`, and the gate refuses its weights
+    from then on. Raises DataError when there is nothing to go back to.
     """
     with one_at_a_time(name):
         champion, previous = (registry.with_alias(client, name, alias) for alias in (CHAMPION, PREVIOUS))
@@ -182,7 +192,9 @@ def rollback(client: "MlflowClient", name: str, reason: str, by: str = "") -> st
 
 
 def _gone(client: "MlflowClient", name: str, champion: Version) -> Version:
-    """Return the newest version that was rolled back to `champion`. Raises DataError when there is none."""
+    """Return the newest version that was rolled back to `champion`. Raises DataError when there is
+    none.
+    """
     found = [one for one in registry.versions(client, name) if one.tags.get("rolled_back_to") == champion.number]
     if not found:
         what = f"champion and previous are both version {champion.number}: there is nothing to go back to"
@@ -199,7 +211,9 @@ def _passed(client: "MlflowClient", name: str, number: str) -> Version:
 
 
 def line(version: Version, what: str, why: str, before: str, after: str) -> dict[str, Any]:
-    """Return a line of the history: `what` was done with `version`, and champion went from `before` to `after`."""
+    """Return a line of the history: `what` was done with `version`, and champion went from `before`
+    to `after`.
+    """
     facts: Mapping[str, str] = version.tags
     return {
         "name": version.name,

@@ -1,4 +1,5 @@
-"""The files of a version: sent to the MLflow store under a manifest of hashes, fetched, and compared with it.
+"""The files of a version: sent to the MLflow store under a manifest of hashes, fetched, and
+compared with it.
 
 Only weights, settings and templates go in.
 """
@@ -59,7 +60,9 @@ def downloaded(location: str, model_id: str) -> Path:
 
 
 def uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: str, record: str) -> Any:
-    """Return a logged model that holds the files of `folder` and their manifest, sent unless it is there whole."""
+    """Return a logged model that holds the files of `folder` and their manifest, sent unless it is
+    there whole.
+    """
     experiment = mlflow_store.experiment_id(client, lineage.project())
     release = f"{name}/{weights_sha256}"
     known = client.search_logged_models([experiment], f"tags.`release` = '{release}' and status = 'READY'")

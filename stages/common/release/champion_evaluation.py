@@ -1,4 +1,6 @@
-"""The champion's evaluation on the present test: a candidate's own, one kept from before, or measured anew."""
+"""The champion's evaluation on the present test: a candidate's own, one kept from before, or
+measured anew.
+"""
 
 import os
 import shutil
@@ -29,7 +31,9 @@ class Test:
     """What `evaluate` asks and reads; without it no champion can be measured anew."""
 
     module: str
-    """The stage that asks, as Python runs it; its code is part of what a kept evaluation is known by."""
+    """The stage that asks, as Python runs it; its code is part of what a kept evaluation is known
+    by.
+    """
     questions: Path | None = None
     documents: Path | None = None
     conversations: Path | None = None
@@ -74,7 +78,9 @@ def of(client: "MlflowClient", champion: "Version", candidates: Sequence[Evaluat
 
 
 def keep(evaluation: Path, weights_sha256: str, test: Test) -> None:
-    """Keep the evaluation in a folder for when these weights are champion; it is there whole or not at all."""
+    """Keep the evaluation in a folder for when these weights are champion; it is there whole or not
+    at all.
+    """
     kept = test.kept(weights_sha256)
     aside = _aside(kept)
     shutil.copytree(evaluation, aside)
@@ -82,7 +88,9 @@ def keep(evaluation: Path, weights_sha256: str, test: Test) -> None:
 
 
 def _measured(model: Path, prompt: str, kept: Path, test: Test) -> Evaluated:
-    """Run `evaluate` on the champion in a process of its own: its memory is free again before the gate goes on."""
+    """Run `evaluate` on the champion in a process of its own: its memory is free again before the
+    gate goes on.
+    """
     aside = _aside(kept)
     command = [sys.executable, "-m", test.module, "--candidate", NAME, "--model", str(model)]
     command += ["--prompt", prompt, "--out", str(aside), *test.options()]

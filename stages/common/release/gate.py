@@ -1,4 +1,6 @@
-"""The gate: which candidate is best, whether it may become champion, and why, as pure functions of evaluations."""
+"""The gate: which candidate is best, whether it may become champion, and why, as pure functions of
+evaluations.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -17,7 +19,9 @@ ROUNDING = 1e-9
 
 
 class Guards(params.StageParams):
-    """How much worse each metric may get, by whom it is compared with: shares absolute, perplexities relative."""
+    """How much worse each metric may get, by whom it is compared with: shares absolute,
+    perplexities relative.
+    """
 
     champion: dict[str, NonNegativeFloat] = {}
     """Against the champion, where there is one."""
@@ -31,7 +35,9 @@ class Rules(params.StageParams):
     metric: str = "accuracy/iid"
     """Metric that ranks the candidates; `perplexity/…` and `…/false` are better when lower."""
     margin: float = Field(default=0.0, ge=0, lt=1)
-    """How much better than base and champion a candidate is for sure; of perplexities a share of theirs."""
+    """How much better than base and champion a candidate is for sure; of perplexities a share of
+    theirs.
+    """
     min_questions: PositiveInt = 30
     """Fewest questions (or texts) that a comparison is believed on."""
     guards: Guards = Guards()
@@ -41,7 +47,9 @@ class Rules(params.StageParams):
 
 
 class Comparison(BaseModel):
-    """One rule of the gate with its numbers; `limit` is the margin it had to beat, or the tolerance of a guard."""
+    """One rule of the gate with its numbers; `limit` is the margin it had to beat, or the tolerance
+    of a guard.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,8 +77,9 @@ def choose(
 ) -> tuple[Evaluated, Evaluated]:
     """Return the best candidate that is not the base, and the base.
 
-    One that breaks a guard against the base comes after all that break none: refused, it would keep out one that is
-    as good. Raises DataError when one was not evaluated, or an evaluation lacks the metric.
+    One that breaks a guard against the base comes after all that break none: refused, it would keep
+    out one that is as good. Raises DataError when one was not evaluated, or an evaluation lacks the
+    metric.
     """
     for one in found:
         if metric not in one.metrics:
@@ -96,10 +105,12 @@ def choose(
 
 
 def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Decision:
-    """Return the decision: surely better than base and champion, and no guard lost more than its tolerance.
+    """Return the decision: surely better than base and champion, and no guard lost more than its
+    tolerance.
 
-    Surely means that the paired 95 % interval lies beyond the margin; a guard goes by the value itself, for an interval
-    on few questions would let every loss pass. All rules are looked at, and every broken one is named.
+    Surely means that the paired 95 % interval lies beyond the margin; a guard goes by the value
+    itself, for an interval on few questions would let every loss pass. All rules are looked at, and
+    every broken one is named.
     """
     comparisons = tuple(_comparisons(best, base, champion, rules))
     broken = [one.reason for one in comparisons if not one.passed]

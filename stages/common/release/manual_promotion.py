@@ -1,6 +1,8 @@
-"""A champion that a person made in MLflow's page: noticed, recorded, and `previous` brought up to date.
+"""A champion that a person made in MLflow's page: noticed, recorded, and `previous` brought up to
+date.
 
-MLflow keeps no history of aliases and its webhooks are for public addresses, so whoever polls calls `notice`.
+MLflow keeps no history of aliases and its webhooks are for public addresses, so whoever polls calls
+`notice`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +19,8 @@ REASON = "alias champion was moved by hand"
 
 
 def notice(client: "MlflowClient", name: str) -> Version | None:
-    """Record a move of alias champion that the history does not have, and return the new champion; else None.
+    """Record a move of alias champion that the history does not have, and return the new champion;
+    else None.
 
     A pending version is thereby approved. Call it under `release.one_at_a_time`.
     """
@@ -40,13 +43,17 @@ def notice(client: "MlflowClient", name: str) -> Version | None:
 
 
 def recorded(name: str) -> str | None:
-    """Return the number of the champion as the history has it, "" for none; None when it never heard of `name`."""
+    """Return the number of the champion as the history has it, "" for none; None when it never
+    heard of `name`.
+    """
     lines = [line for line in promotion_history.read() if line.get("name") == name]
     return str(lines[-1].get("to") or "") if lines else None
 
 
 def unfinished(client: "MlflowClient", held: Version, known: str) -> bool:
-    """Whether our own move to `held` died before it wrote the history: the same command again finishes that."""
+    """Whether our own move to `held` died before it wrote the history: the same command again
+    finishes that.
+    """
     if held.tags.get("review") in ("auto", "approved") and held.tags.get("decision") != "promoted":
         return True
     previous = registry.with_alias(client, held.name, PREVIOUS)

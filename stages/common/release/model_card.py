@@ -16,7 +16,9 @@ SHAPES = ("documents", "conversations", "comparisons", "prompts", "questions")
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is made of; `before` is the record of the champion it was compared with, empty without one."""
+    """What a card is made of; `before` is the record of the champion it was compared with, empty
+    without one.
+    """
 
     candidates: Sequence[Evaluated]
     best: Evaluated

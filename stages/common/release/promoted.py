@@ -1,4 +1,6 @@
-"""What a promotion's report says to those who deploy: which weights are to answer, and whether a person must decide."""
+"""What a promotion's report says to those who deploy: which weights are to answer, and whether a
+person must decide.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -24,7 +26,9 @@ class Promotion(BaseModel):
 
     @property
     def deployed_sha256(self) -> str | None:
-        """Weights that are to answer: the champion's, or where there is none those that wait, once approved."""
+        """Weights that are to answer: the champion's, or where there is none those that wait, once
+        approved.
+        """
         return self.champion_sha256 or (self.weights_sha256 if self.decision == "pending" else None)
 
     def check(self, held: str, report: Path) -> None:
@@ -36,7 +40,9 @@ class Promotion(BaseModel):
 
 
 def read(path: Path) -> Promotion:
-    """Return the promotion's report. Raises DataError when it is missing, malformed, or nothing is to be deployed."""
+    """Return the promotion's report. Raises DataError when it is missing, malformed, or nothing is
+    to be deployed.
+    """
     try:
         promoted = Promotion.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError) as error:
@@ -56,7 +62,9 @@ def registered_name() -> str:
 
 
 def waiting(promoted: Promotion) -> str:
-    """Return the number of the version that waits for a person where there is no champion yet, else ""."""
+    """Return the number of the version that waits for a person where there is no champion yet, else
+    "".
+    """
     if promoted.champion_sha256 is not None:
         return ""
     client = mlflow_store.client()

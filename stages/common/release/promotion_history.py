@@ -1,7 +1,9 @@
-"""The history of a registry's aliases, which MLflow does not keep: one line a change, appended and never rewritten.
+"""The history of a registry's aliases, which MLflow does not keep: one line a change, appended and
+never rewritten.
 
-A line says who, when, what (`promoted`, `refused`, `pending`, `approved`, `rejected`, `rolled back`, `moved by hand`),
-why, and from which version to which. A line torn by a crash or a full disk is passed over with a warning.
+A line says who, when, what (`promoted`, `refused`, `pending`, `approved`, `rejected`, `rolled
+back`, `moved by hand`), why, and from which version to which. A line torn by a crash or a full disk
+is passed over with a warning.
 """
 
 import getpass
@@ -25,10 +27,11 @@ def who() -> str:
 
 
 def append(facts: dict[str, Any], *, by: str = "") -> bool:
-    """Append `facts` with time and person, on the disk when this returns; return whether a line was written.
+    """Append `facts` with time and person, on the disk when this returns; return whether a line was
+    written.
 
-    None is when the last line of the same version says it already: what a killed call had written, the next call does
-    not repeat. Raises OSError when the disk does not take it.
+    None is when the last line of the same version says it already: what a killed call had written,
+    the next call does not repeat. Raises OSError when the disk does not take it.
     """
     HISTORY.parent.mkdir(parents=True, exist_ok=True)
     with HISTORY.open("a+b") as handle, locks.writing(handle.fileno()):

@@ -1,6 +1,8 @@
-"""Where a version comes from, in full: code, params, data, validation and the runs of all its ancestors.
+"""Where a version comes from, in full: code, params, data, validation and the runs of all its
+ancestors.
 
-The record is made when the version is, goes into the registry among its files, and is what `reproduce` starts from.
+The record is made when the version is, goes into the registry among its files, and is what
+`reproduce` starts from.
 """
 
 import json
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import params
+from stages.common.evaluation.results import Evaluated
 from stages.common.release import registry
 from stages.common.tracking import lineage, mlflow_store
 from stages.common.tracking.run import flatten
@@ -25,8 +28,9 @@ Record = dict[str, Any]
 def record(client: "MlflowClient", model: Path, curation: Path | None, validation: Path | None) -> Record:
     """Return the record of the model at path `model` in this working tree.
 
-    Keys: git_commit, patch (what the tree changes of it), dag, model, stage, params, params_text, stages (of each
-    ancestor the hashes of deps and outs), data (hash of each folder of data read), counts, validation, runs.
+    Keys: git_commit, patch (what the tree changes of it), dag, model, stage, params, params_text,
+    stages (of each ancestor the hashes of deps and outs), data (hash of each folder of data read),
+    counts, validation, runs.
     """
     stages = ancestors(model.as_posix())
     order = list(stages)
@@ -53,7 +57,9 @@ def of(client: "MlflowClient", version: "Version | None") -> Record:
 
 
 def ancestors(path: str) -> dict[str, Record]:
-    """Return the stage of dvc.lock that wrote `path` and all before it, nearest first, with the hashes of each."""
+    """Return the stage of dvc.lock that wrote `path` and all before it, nearest first, with the
+    hashes of each.
+    """
     locked = lineage.section(LOCK, "stages")
     makers = {out["path"]: name for name, stage in locked.items() for out in stage.get("outs", [])}
     found: dict[str, Record] = {}
@@ -77,14 +83,18 @@ def data(stages: Mapping[str, Record]) -> dict[str, str]:
 
 
 def counts(report: Path) -> Record:
-    """Return from curate's report how many records of each shape went in, stayed, and went into which split."""
+    """Return from curate's report how many records of each shape went in, stayed, and went into
+    which split.
+    """
     found = json.loads(report.read_text(encoding="utf-8"))
     names = ("rows", "kept", "splits")
     return {shape: {name: facts[name] for name in names if name in facts} for shape, facts in found.items()}
 
 
 def validated(report: Path) -> Record:
-    """Return from validate's report how many expectations were looked at, and those that did not hold."""
+    """Return from validate's report how many expectations were looked at, and those that did not
+    hold.
+    """
     found = json.loads(report.read_text(encoding="utf-8"))
     rules = {f"{suite}: {name}": rule for suite, facts in found.items() for name, rule in _rules(facts)}
     failed = {
@@ -96,7 +106,9 @@ def validated(report: Path) -> Record:
 
 
 def runs(client: "MlflowClient", stages: list[str]) -> dict[str, str]:
-    """Return the id of the newest finished run of each stage, those of this pipeline state before others."""
+    """Return the id of the newest finished run of each stage, those of this pipeline state before
+    others.
+    """
     found: dict[str, str] = {}
     with mlflow_store.answers():
         experiment = client.get_experiment_by_name(lineage.project())
@@ -114,7 +126,9 @@ def runs(client: "MlflowClient", stages: list[str]) -> dict[str, str]:
 
 
 def patch() -> str | None:
-    """Return what tracked files change of the commit, as git applies it; None for more than a megabyte."""
+    """Return what tracked files change of the commit, as git applies it; None for more than a
+    megabyte.
+    """
     text = lineage.difference()
     return text if len(text.encode()) <= PATCH_BYTES else None
 
@@ -142,3 +156,21 @@ def _and_above(path: str) -> list[str]:
 def hashes(entries: list[Record]) -> dict[str, str]:
     """Return the hash of each path among a stage's deps or outs in dvc.lock."""
     return {entry["path"]: str(entry.get("md5", lineage.UNKNOWN)) for entry in entries}
+
+
+def tags(best: Evaluated, metric: str, record: Record) -> dict[str, str]:
+    """Return the tags that say what a version is, for a reviewer to filter by."""
+    return {
+        "weights_sha256": best.weights_sha256,
+        "questions_sha256": best.questions_sha256,
+        "test_sha256": best.test_sha256,
+        "candidate": best.candidate,
+        "prompt": best.prompt,
+        "metric": metric,
+        "value": f"{best.metrics[metric]:.6g}",
+        "metrics": json.dumps(best.metrics, sort_keys=True),
+        "git_commit": record["git_commit"],
+        "git_dirty": str(record["patch"] != "").lower(),
+        "dag": record["dag"],
+        "stage": record["stage"],
+    }

@@ -1,7 +1,9 @@
-"""The registry: versions of a name in the MLflow store, their files under a manifest of hashes, and who is champion.
+"""The registry: versions of a name in the MLflow store, their files under a manifest of hashes, and
+who is champion.
 
-A version's source is always a logged model of this project's experiment. Only weights, settings and templates go in;
-a version is loaded only when every byte is as its manifest says and the manifest is the one it was registered with.
+A version's source is always a logged model of this project's experiment. Only weights, settings and
+templates go in; a version is loaded only when every byte is as its manifest says and the manifest
+is the one it was registered with.
 """
 
 import re
@@ -50,7 +52,8 @@ def with_weights(client: "MlflowClient", name: str, weights_sha256: str) -> Vers
 
 
 def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, str], record: str) -> Version:
-    """Return the version of `name` with the weights in `folder`, made unless there is one (`tags.weights_sha256`).
+    """Return the version of `name` with the weights in `folder`, made unless there is one
+    (`tags.weights_sha256`).
 
     `record` says where they come from; it is kept among the version's files as lineage.json.
     """
@@ -74,7 +77,9 @@ def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, st
 
 
 def describe(client: "MlflowClient", version: Version, description: str) -> None:
-    """Set a version's description; of one that is too long for MLflow its beginning, with a word that it goes on."""
+    """Set a version's description; of one that is too long for MLflow its beginning, with a word
+    that it goes on.
+    """
     if len(description) > DESCRIPTION_CHARACTERS:
         kept = description[: DESCRIPTION_CHARACTERS - len(GOES_ON)]
         description = kept[: kept.rfind("\n")] + GOES_ON
@@ -124,7 +129,8 @@ def versions(client: "MlflowClient", name: str) -> list[Version]:
 def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
     """Return the champion and the local folder of its files, every byte verified.
 
-    Raises DataError when there is no champion, its source is not ours, or a file is not as registered.
+    Raises DataError when there is no champion, its source is not ours, or a file is not as
+    registered.
     """
     version = with_alias(client, name, CHAMPION)
     if version is None:
@@ -133,7 +139,9 @@ def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
 
 
 def fetch(client: "MlflowClient", version: Version) -> Path:
-    """Return the local folder of a version's files. Raises DataError naming what is not as it was registered."""
+    """Return the local folder of a version's files. Raises DataError naming what is not as it was
+    registered.
+    """
     location, model_id = _place(client, version)
     folder = artifacts.local(location) or artifacts.downloaded(location, model_id)
     wrong = artifacts.fault(folder, version.tags)
@@ -143,7 +151,9 @@ def fetch(client: "MlflowClient", version: Version) -> Path:
 
 
 def record(client: "MlflowClient", version: Version) -> str:
-    """Return the record of where a version comes from, or "" for a version that has none; its model is not fetched."""
+    """Return the record of where a version comes from, or "" for a version that has none; its model
+    is not fetched.
+    """
     location, _ = _place(client, version)
     folder = artifacts.local(location)
     if folder:
@@ -157,7 +167,9 @@ def record(client: "MlflowClient", version: Version) -> str:
 
 
 def _place(client: "MlflowClient", version: Version) -> tuple[str, str]:
-    """Return where a version's files lie, and its logged model. Raises DataError when that is not in this project."""
+    """Return where a version's files lie, and its logged model. Raises DataError when that is not
+    in this project.
+    """
     where = f"{version.name} version {version.number}"
     match = SOURCE.fullmatch(version.source)
     if match is None:

@@ -1,4 +1,6 @@
-"""Charts as inline SVG, drawn by matplotlib in the page's own ink; the same numbers give the same bytes."""
+"""Charts as inline SVG, drawn by matplotlib in the page's own ink; the same numbers give the same
+bytes.
+"""
 
 import io
 import re
@@ -15,9 +17,13 @@ Series = Mapping[str, Sequence["Point"]]
 
 PALETTE = ("#6b7280", "#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626")
 INK = "#010203"
-"""Stands for `currentColor`, which matplotlib does not know: the page is light or dark as the reader likes."""
+"""Stands for `currentColor`, which matplotlib does not know: the page is light or dark as the
+reader likes.
+"""
 NEEDLESS = re.compile(r' (?:xmlns(?::xlink)?="[^"]*"|id="[a-zA-Z._0-9]+_[0-9]+")|^ +', re.MULTILINE)
-"""Name spaces that HTML knows, and names of groups, which would be the same in each chart of the page."""
+"""Name spaces that HTML knows, and names of groups, which would be the same in each chart of the
+page.
+"""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "lathe",  # ids by content, not by chance
@@ -48,7 +54,9 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def dots(series: Series, colour: Mapping[str, str], mark: float | None = None) -> Markup:
-    """Return a row a label with one dot and whisker a series, on a scale from 0 to 1; `mark` is a line."""
+    """Return a row a label with one dot and whisker a series, on a scale from 0 to 1; `mark` is a
+    line.
+    """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -92,7 +100,9 @@ def lines(series: Series, colour: Mapping[str, str], title: str) -> Markup:
 
 
 def thinned(points: Sequence[Point], most: int = 150) -> list[Point]:
-    """Return at most `most` points, each the mean of as many neighbours: a loss curve that can be read."""
+    """Return at most `most` points, each the mean of as many neighbours: a loss curve that can be
+    read.
+    """
     size = max(1, -(-len(points) // most))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     means = [(sum(float(p.at) for p in group), sum(p.value for p in group), len(group)) for group in groups]

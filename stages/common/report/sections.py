@@ -1,4 +1,6 @@
-"""What the sections of the review page show, each a pure function of evaluations; page.html.jinja sets it."""
+"""What the sections of the review page show, each a pure function of evaluations; page.html.jinja
+sets it.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,9 @@ BEHAVIOUR = {
 
 
 def page(candidates: Sequence[Evaluated], wins: Mapping[str, Mapping[str, Wins]], per_group: int, **more: Any) -> str:
-    """Return the page: what the candidates and their win rates say, and what else the template asks for."""
+    """Return the page: what the candidates and their win rates say, and what else the template asks
+    for.
+    """
     import jinja2
 
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -90,7 +94,9 @@ def won(wins: Mapping[str, Mapping[str, Wins]], colours: Mapping[str, str]) -> d
 
 
 def examples(evaluations: Sequence[Evaluated], per_group: int) -> Facts:
-    """Return questions at which the candidates differ, `per_group` of each group, chosen by hash."""
+    """Return questions at which the candidates differ, `per_group` of each group, chosen by
+    hash.
+    """
     first, *others = evaluations
     grades: dict[str, dict[str, tuple[str, list[Indicator]]]] = {}
     for other in others:

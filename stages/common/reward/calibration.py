@@ -35,7 +35,9 @@ def tokenise(tokenizer: "PreTrainedTokenizerBase", conversations: Path, count: i
 def unit(
     reward: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", conversations: Path, count: int, max_tokens: int
 ) -> tuple[float, float]:
-    """Return mean and standard deviation (over n - 1) of the scores of demonstrations; 0 of a single one."""
+    """Return mean and standard deviation (over n - 1) of the scores of demonstrations; 0 of a
+    single one.
+    """
     import statistics
 
     scores = scoring.score_rows(reward, tokenise(tokenizer, conversations, count, max_tokens))

@@ -1,4 +1,6 @@
-"""Comparisons as a reward model reads them: a prompt with its K answers is one element, an answer a token sequence."""
+"""Comparisons as a reward model reads them: a prompt with its K answers is one element, an answer a
+token sequence.
+"""
 
 import logging
 from collections import Counter
@@ -26,12 +28,14 @@ def tokenise(
     max_tokens: int,
     without: frozenset[bytes] | set[bytes] = frozenset(),
 ) -> tuple[list[Row], Counter[str]]:
-    """Return a row a comparison of `split`, and counts of what there was and what was left out, by reason.
+    """Return a row a comparison of `split`, and counts of what there was and what was left out, by
+    reason.
 
-    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers alone), length (of
-    the longest), id, source, categories}. Left out and counted: answers that end beyond `max_tokens`, comparisons whose
-    first user turn is in `without` (held out in another folder), and those that give no pair: a single answer, all of
-    one rank. Raises DataError when nothing is left.
+    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers
+    alone), length (of the longest), id, source, categories}. Left out and counted: answers that end
+    beyond `max_tokens`, comparisons whose first user turn is in `without` (held out in another
+    folder), and those that give no pair: a single answer, all of one rank. Raises DataError when
+    nothing is left.
     """
     counts: Counter[str] = Counter()
     rows = []
@@ -90,9 +94,11 @@ class Collator:
         self.pad = pad
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
-        """Return input_ids and attention_mask [N, T], better and worse [P] (rows of a pair's answers), weight [P].
+        """Return input_ids and attention_mask [N, T], better and worse [P] (rows of a pair's
+        answers), weight [P].
 
-        `weight` is 1 / (prompts x pairs of the prompt); a batch of which no prompt has a pair has P = 0.
+        `weight` is 1 / (prompts x pairs of the prompt); a batch of which no prompt has a pair has P
+        = 0.
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence
@@ -106,7 +112,9 @@ class Collator:
 
 
 def ordered(batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
-    """Return better and worse [P], a pair's answers counted through the batch, and weight [P] as `Collator` does."""
+    """Return better and worse [P], a pair's answers counted through the batch, and weight [P] as
+    `Collator` does.
+    """
     import torch
 
     better, worse, weight = [], [], []

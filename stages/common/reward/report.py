@@ -1,4 +1,6 @@
-"""How a reward model ranks held-out prompts: pair accuracy, tau, calibration, length bias; as JSON and figures."""
+"""How a reward model ranks held-out prompts: pair accuracy, tau, calibration, length bias; as JSON
+and figures.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 def write(
     report: Path, folder: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, Any], run: "Run"
 ) -> dict[str, Any]:
-    """Score `rows` (of `ranked_answers.tokenise`) with the model in `folder`, write the report and draw its figures."""
+    """Score `rows` (of `ranked_answers.tokenise`) with the model in `folder`, write the report and
+    draw its figures.
+    """
     judged = score(folder, rows)
     figures = measure(judged)
     parquet_writer.write_json(report, rounded(figures | {"counts": counts}))
@@ -38,7 +42,9 @@ def write(
 
 
 def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Scored]:
-    """Return each prompt's answers with the scores the model in `folder` gives them. Raises DataError for a NaN."""
+    """Return each prompt's answers with the scores the model in `folder` gives them. Raises
+    DataError for a NaN.
+    """
     scores = iter(scoring.score_rows(scoring.load(folder), [answer for row in rows for answer in row["rows"]]))
     return [
         Scored(row["ranks"], [next(scores) for _ in row["rows"]], row["lengths"], row["source"], row["categories"])
@@ -47,7 +53,9 @@ def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Scored]:
 
 
 def measure(judged: Sequence[Scored]) -> dict[str, Any]:
-    """Return all figures; pair accuracy overall, by category and by source, and of a score that is the length alone."""
+    """Return all figures; pair accuracy overall, by category and by source, and of a score that is
+    the length alone.
+    """
     cells: dict[str, list[Scored]] = defaultdict(list)
     for row in judged:
         for name in ("overall", f"source/{row.source}", *(f"category/{category}" for category in row.categories)):
@@ -67,7 +75,9 @@ def measure(judged: Sequence[Scored]) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Return `value` with every float at six significant digits: reports compare across machines."""
+    """Return `value` with every float at six significant digits: reports compare across
+    machines.
+    """
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):

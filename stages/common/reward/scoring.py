@@ -1,7 +1,8 @@
-"""A reward model's scores: one number an answer, read at its last token, the end of turn, in training and out of it.
+"""A reward model's scores: one number an answer, read at its last token, the end of turn, in
+training and out of it.
 
-`reward_offset` in its config.json is the mean score of demonstrations, and is taken off every score: the heads that
-transformers gives its classifiers have no bias it could be folded into.
+`reward_offset` in its config.json is the mean score of demonstrations, and is taken off every
+score: the heads that transformers gives its classifiers have no bias it could be folded into.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def load(folder: Path) -> "PreTrainedModel":
-    """Return the reward model in `folder`, in fp32, ready to score. Raises DataError when it is none."""
+    """Return the reward model in `folder`, in fp32, ready to score. Raises DataError when it is
+    none.
+    """
     from transformers import AutoModelForSequenceClassification
 
     model = models.read(AutoModelForSequenceClassification, folder)
@@ -29,10 +32,11 @@ def load(folder: Path) -> "PreTrainedModel":
 
 
 def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
-    """Return the language model in `folder` with a new head of one output, on the CPU in fp32, to be trained.
+    """Return the language model in `folder` with a new head of one output, on the CPU in fp32, to
+    be trained.
 
-    The head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at the last token that is
-    not padding, so padding must not be the end of turn: DataError.
+    The head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at the
+    last token that is not padding, so padding must not be the end of turn: DataError.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -56,16 +60,19 @@ def score(
     answers: Sequence[str],
     batch_size: int = 64,
 ) -> list[float]:
-    """Return the reward of each answer to its prompt (messages), in the order given; the same in any batch.
+    """Return the reward of each answer to its prompt (messages), in the order given; the same in
+    any batch.
 
-    Raises DataError for a score that is not a number, or a prompt with its answer beyond the model's context.
+    Raises DataError for a score that is not a number, or a prompt with its answer beyond the
+    model's context.
     """
     encoded = [preference_pairs.encode(tokenizer, prompt, text) for prompt, text in zip(prompts, answers, strict=True)]
     return score_rows(model, [prompt + answer for prompt, answer in encoded], batch_size)
 
 
 def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64) -> list[float]:
-    """Return the scores of whole token sequences, in the order given; rows of like length are read together.
+    """Return the scores of whole token sequences, in the order given; rows of like length are read
+    together.
 
     Raises DataError for a score that is not a number, or a row beyond the model's context.
     """
@@ -83,7 +90,9 @@ def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_si
 
 
 def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> list[float]:
-    """Return the scores of whole token sequences, each at its last token. Raises DataError for a NaN."""
+    """Return the scores of whole token sequences, each at its last token. Raises DataError for a
+    NaN.
+    """
     import torch
 
     from stages.common.generation import packed_forward

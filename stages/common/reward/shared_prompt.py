@@ -1,7 +1,9 @@
-"""One reading of a prompt for all its answers: they stand behind it in one row, and none sees another.
+"""One reading of a prompt for all its answers: they stand behind it in one row, and none sees
+another.
 
-Each answer attends to the prompt and to itself, and its positions go on where the prompt's end, so its score is what
-it gets when read alone, up to rounding. The model's attention has to take a mask [B, 1, T, T]; `check` finds out.
+Each answer attends to the prompt and to itself, and its positions go on where the prompt's end, so
+its score is what it gets when read alone, up to rounding. The model's attention has to take a mask
+[B, 1, T, T]; `check` finds out.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ REMEDY = "set it to false: the prompt is then read with each answer"
 
 
 def opening(row: Row) -> int:
-    """Return how many tokens all answers of a row of `ranked_answers.tokenise` have before the first one begins."""
+    """Return how many tokens all answers of a row of `ranked_answers.tokenise` have before the
+    first one begins.
+    """
     return min(len(tokens) - length for tokens, length in zip(row["rows"], row["lengths"], strict=True))
 
 
@@ -31,16 +35,19 @@ def width(row: Row) -> int:
 
 
 class Collator:
-    """Makes a batch in which a prompt with its answers is one row, padded on the right with `pad`."""
+    """Makes a batch in which a prompt with its answers is one row, padded on the right with
+    `pad`.
+    """
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
-        """Return input_ids, attention_mask, position_ids and segments [B, T], ends [N], and `ranked_answers.ordered`.
+        """Return input_ids, attention_mask, position_ids and segments [B, T], ends [N], and
+        `ranked_answers.ordered`.
 
-        `segments` is 0 in the prompt, k in answer k, -1 in the padding; `ends` are the places of the answers' last
-        tokens in the batch flattened to [B x T].
+        `segments` is 0 in the prompt, k in answer k, -1 in the padding; `ends` are the places of
+        the answers' last tokens in the batch flattened to [B x T].
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence
@@ -72,9 +79,11 @@ def _lay_out(row: Row) -> tuple[tuple[list[int], list[int], list[int]], list[int
 
 
 def mask(segments: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
-    """Return the additive mask [B, 1, T, T] of `segments` [B, T]: what stands before, in the prompt or the same answer.
+    """Return the additive mask [B, 1, T, T] of `segments` [B, T]: what stands before, in the prompt
+    or the same answer.
 
-    Padding sees the padding before it and itself: a row of nothing but minus infinity would have no softmax.
+    Padding sees the padding before it and itself: a row of nothing but minus infinity would have no
+    softmax.
     """
     import torch
 
@@ -87,9 +96,11 @@ def mask(segments: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
 
 
 def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    """Return the scores [N] of a batch of `Collator`; `head` is the model's own, `model` may be wrapped.
+    """Return the scores [N] of a batch of `Collator`; `head` is the model's own, `model` may be
+    wrapped.
 
-    The classifiers of transformers pool one place a row, so their last hidden states are taken and scored here.
+    The classifiers of transformers pool one place a row, so their last hidden states are taken and
+    scored here.
     """
     output = model(
         input_ids=inputs["input_ids"],
@@ -103,7 +114,9 @@ def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.T
 
 
 def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
-    """Raise ParamsError, naming the parameter `where`, unless the model scores answers behind one prompt as alone."""
+    """Raise ParamsError, naming the parameter `where`, unless the model scores answers behind one
+    prompt as alone.
+    """
     import torch
 
     head, some = model.get_submodule("score"), rows[:CHECKED]

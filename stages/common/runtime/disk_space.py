@@ -1,6 +1,8 @@
-"""Room on the disk: looked for before something large is written; where it runs out in the middle, nothing torn stays.
+"""Room on the disk: looked for before something large is written; where it runs out in the middle,
+nothing torn stays.
 
-Whatever a library makes of "no space left" (an OSError, an error of Rust's safetensors, a text) is recognised here.
+Whatever a library makes of "no space left" (an OSError, an error of Rust's safetensors, a text) is
+recognised here.
 """
 
 import errno
@@ -18,10 +20,12 @@ SAYS_FULL = ("no space left on device", "disk quota exceeded")
 
 @contextmanager
 def made(temporary: Path, expected: int) -> Iterator[None]:
-    """Clear what a killed write left at `temporary`, and hold it to `expected` bytes of room while the body fills it.
+    """Clear what a killed write left at `temporary`, and hold it to `expected` bytes of room while
+    the body fills it.
 
-    Raises TryAgainError with what is needed, where, and what is free: before the body, or when the disk fills up in it.
-    Then the folder is cleared again, or its half would take the room that the next attempt needs.
+    Raises TryAgainError with what is needed, where, and what is free: before the body, or when the
+    disk fills up in it. Then the folder is cleared again, or its half would take the room that the
+    next attempt needs.
     """
     shutil.rmtree(temporary, ignore_errors=True)
     check(temporary.parent, expected)

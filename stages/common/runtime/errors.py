@@ -1,4 +1,6 @@
-"""The failures a stage can end with, each with the exit code that dvc, the flow and a person can tell apart."""
+"""The failures a stage can end with, each with the exit code that dvc, the flow and a person can
+tell apart.
+"""
 
 from pathlib import Path
 
@@ -50,7 +52,9 @@ class AlreadyRunningError(StageError):
 
 
 class TryAgainError(StageError):
-    """A cause outside the stage (full disk, port in use); the same command continues where it stopped."""
+    """A cause outside the stage (full disk, port in use); the same command continues where it
+    stopped.
+    """
 
     code = EXIT_AGAIN
 

@@ -1,7 +1,9 @@
-"""Locks on files: the kernel frees them however their holder ends, and no child of the holder keeps them.
+"""Locks on files: the kernel frees them however their holder ends, and no child of the holder keeps
+them.
 
-A flock belongs to the open file. `exec` closes it (Python's descriptors are close-on-exec), but a forked child shares
-it: without `_let_go` a data loader's worker would hold the lock of a stage that was killed.
+A flock belongs to the open file. `exec` closes it (Python's descriptors are close-on-exec), but a
+forked child shares it: without `_let_go` a data loader's worker would hold the lock of a stage that
+was killed.
 """
 
 import fcntl
@@ -20,7 +22,9 @@ _held: set[int] = set()
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold the file `lock`, with our process id in it. Raises AlreadyRunningError with the holder's."""
+    """Hold the file `lock`, with our process id in it. Raises AlreadyRunningError with the
+    holder's.
+    """
 
     def refuse(holder: str) -> None:
         what = f"already running as process {holder}"
@@ -32,7 +36,9 @@ def exclusive(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def waiting(lock: Path, busy: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the file `lock`, with our process id in it; `busy` gets the holder's before we wait for it."""
+    """Hold the file `lock`, with our process id in it; `busy` gets the holder's before we wait for
+    it.
+    """
     with _opened(lock) as descriptor:
         if not take(descriptor, wait=False):
             if busy:
@@ -52,7 +58,9 @@ def attempt(lock: Path) -> Iterator[bool]:
 
 @contextmanager
 def writing(descriptor: int) -> Iterator[None]:
-    """Hold an open file that several processes append to; what is written inside is flushed inside."""
+    """Hold an open file that several processes append to; what is written inside is flushed
+    inside.
+    """
     take(descriptor)
     try:
         yield
@@ -62,7 +70,9 @@ def writing(descriptor: int) -> Iterator[None]:
 
 
 def take(descriptor: int, *, wait: bool = True) -> bool:
-    """Lock an open file and return whether we hold it; `close` is the only way to close it afterwards."""
+    """Lock an open file and return whether we hold it; `close` is the only way to close it
+    afterwards.
+    """
     _children_let_go()
     _held.add(descriptor)  # before we hold it: another thread may fork in between
     try:
@@ -98,7 +108,9 @@ def _children_let_go() -> None:
 
 
 def _let_go() -> None:
-    """In a forked child, put an unreadable nothing in the place of each locked file: its number stays taken."""
+    """In a forked child, put an unreadable nothing in the place of each locked file: its number
+    stays taken.
+    """
     nothing = os.open(os.devnull, os.O_RDONLY)
     for descriptor in _held:
         os.dup2(nothing, descriptor, inheritable=False)

@@ -22,7 +22,8 @@ def log_file(name: str) -> Path:
 
 @contextmanager
 def own_log(name: str, main: bool) -> Iterator[None]:
-    """Send `log` and Python warnings to the stage's own file, and what `main` (rank 0) tells to the terminal too.
+    """Send `log` and Python warnings to the stage's own file, and what `main` (rank 0) tells to the
+    terminal too.
 
     The log of the execution before stays as `<stage>.previous.log`.
     """
@@ -61,7 +62,9 @@ def report(figure: str) -> None:
 
 
 def execution(name: str) -> Path:
-    """Return the file that says how the stage's last execution went; times live here, never in an out."""
+    """Return the file that says how the stage's last execution went; times live here, never in an
+    out.
+    """
     return LOGS / f"{name}.json"
 
 

@@ -1,6 +1,8 @@
-"""A stage dies with the `dvc` that started it, however many shells and launchers stand between them.
+"""A stage dies with the `dvc` that started it, however many shells and launchers stand between
+them.
 
-The kernel tells a child only of its own parent's death, and a shell (`sh -c`, which DVC starts) outlives DVC quietly.
+The kernel tells a child only of its own parent's death, and a shell (`sh -c`, which DVC starts)
+outlives DVC quietly.
 """
 
 import ctypes
@@ -32,7 +34,9 @@ def die_with_parent() -> None:
 
 
 def _watch() -> None:
-    """Send this process SIGTERM once one of the processes between it and DVC, or DVC itself, has ended."""
+    """Send this process SIGTERM once one of the processes between it and DVC, or DVC itself, has
+    ended.
+    """
     above = _up_to_dvc()
     while all(_alive(process) for process in above):
         time.sleep(POLL_SECONDS)
@@ -40,7 +44,9 @@ def _watch() -> None:
 
 
 def _alive(process: "psutil.Process") -> bool:
-    """Whether a process runs; one that has ended and is not yet asked for its exit code does not."""
+    """Whether a process runs; one that has ended and is not yet asked for its exit code
+    does not.
+    """
     import psutil
 
     try:
@@ -50,7 +56,9 @@ def _alive(process: "psutil.Process") -> bool:
 
 
 def _up_to_dvc() -> list["psutil.Process"]:
-    """Return the ancestors that carry our DVC_STAGE, and the next one above them, which gave it: DVC."""
+    """Return the ancestors that carry our DVC_STAGE, and the next one above them, which gave it:
+    DVC.
+    """
     import psutil
 
     above: list[psutil.Process] = []

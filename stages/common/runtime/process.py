@@ -1,4 +1,5 @@
-"""The process contract: one writer a stage, dies with its parent, saves on SIGTERM, own log file, says what failed.
+"""The process contract: one writer a stage, dies with its parent, saves on SIGTERM, own log file,
+says what failed.
 
 Every stage file ends with `process.run("name", main)`. Exit codes are in `errors.py`.
 """
@@ -28,8 +29,9 @@ continuation: list[str] = []
 def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
     """Parse the command line into a main's arguments and run it under the contract; never returns.
 
-    Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item of a foreach) names
-    lock and log; `stage` when run by hand. `again` is the command that continues, for what is not in dvc.yaml.
+    Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item
+    of a foreach) names lock and log; `stage` when run by hand. `again` is the command that
+    continues, for what is not in dvc.yaml.
     """
     import typer
 
@@ -50,10 +52,11 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with its exit handlers run, but without taking the interpreter down around running threads.
+    """End the process with its exit handlers run, but without taking the interpreter down around
+    running threads.
 
-    A library's thread that woke up in that moment has aborted the process (SIGABRT, "GIL is released"), and with it the
-    exit code that says whether to resume.
+    A library's thread that woke up in that moment has aborted the process (SIGABRT, "GIL is
+    released"), and with it the exit code that says whether to resume.
     """
     logging.shutdown()
     atexit._run_exitfuncs()
@@ -64,14 +67,18 @@ def leave(code: int) -> NoReturn:
 
 
 def process_start() -> float:
-    """Return when this process began, in seconds since the epoch: imports count as the stage's time."""
+    """Return when this process began, in seconds since the epoch: imports count as the stage's
+    time.
+    """
     import psutil
 
     return float(psutil.Process().create_time())
 
 
 def _guarded(name: str, work: Callable[[], Any]) -> int:
-    """Run `work` with lock and log, and return the exit code; every failure is one line on stderr."""
+    """Run `work` with lock and log, and return the exit code; every failure is one line on
+    stderr.
+    """
     from typer.exceptions import TyperException
 
     try:
@@ -115,7 +122,9 @@ def _fail(name: str, what: str, code: int) -> int:
 
 
 def quiet_libraries() -> None:
-    """Switch off telemetry and remote code paths of the libraries; loopback and offline are the defaults."""
+    """Switch off telemetry and remote code paths of the libraries; loopback and offline are the
+    defaults.
+    """
     for variable in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_XET"):
         os.environ.setdefault(variable, "1")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -127,7 +136,9 @@ def quiet_libraries() -> None:
 
 @cache
 def threads() -> int:
-    """Return how many threads torch had when first asked: who changes the number later changes it for the process."""
+    """Return how many threads torch had when first asked: who changes the number later changes it
+    for the process.
+    """
     import torch
 
     return torch.get_num_threads()
@@ -162,7 +173,9 @@ def stop_requested() -> bool:
 
 @contextmanager
 def graceful_stop() -> Iterator[None]:
-    """Inside, a stop request only sets the flag; the body asks `stop_requested()`, saves and raises StopRequested."""
+    """Inside, a stop request only sets the flag; the body asks `stop_requested()`, saves and raises
+    StopRequested.
+    """
     global _graceful
     _graceful = True
     try:
@@ -173,7 +186,9 @@ def graceful_stop() -> Iterator[None]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the stage's lock; the kernel frees it however the process ends. Raises AlreadyRunningError."""
+    """Hold the stage's lock; the kernel frees it however the process ends. Raises
+    AlreadyRunningError.
+    """
     if not is_main_process():
         yield
         return

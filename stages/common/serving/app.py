@@ -1,4 +1,6 @@
-"""One app: the chat page at `/`, the API under /v1, /healthz, /readyz, /metrics, behind its guards; and its server."""
+"""One app: the chat page at `/`, the API under /v1, /healthz, /readyz, /metrics, behind its guards;
+and its server.
+"""
 
 import errno
 import logging
@@ -30,7 +32,9 @@ REQUESTS_PER_MINUTE = 120
 def build(
     champions: Champions, page: Page, hosts: list[str], token: str = "", per_minute: int = REQUESTS_PER_MINUTE
 ) -> "FastAPI":
-    """Return the app; it answers only requests whose Host is in `hosts`, with the token if there is one."""
+    """Return the app; it answers only requests whose Host is in `hosts`, with the token if there is
+    one.
+    """
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -53,9 +57,12 @@ def build(
 
 
 def listening(host: str, port: int, command: str) -> socket.socket:
-    """Return a socket bound to the address. Raises TryAgainError when the port is in use, before a model is loaded."""
+    """Return a socket bound to the address. Raises TryAgainError when the port is in use, before a
+    model is loaded.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Only of a socket that says it is TCP does asyncio send small writes at once: else each waits for 40 ms.
+    # Only of a socket that says it is TCP does asyncio send small writes at once: else each waits
+    # for 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -70,7 +77,9 @@ def listening(host: str, port: int, command: str) -> socket.socket:
 
 
 def server(app: "FastAPI", champions: Champions) -> Any:
-    """Return a uvicorn server that on a signal answers what it has begun, and says meanwhile that it is not ready."""
+    """Return a uvicorn server that on a signal answers what it has begun, and says meanwhile that
+    it is not ready.
+    """
     import uvicorn
 
     class Draining(uvicorn.Server):

@@ -1,6 +1,8 @@
-"""Who may ask, how often and how much: checks in front of page and API, for every request and websocket.
+"""Who may ask, how often and how much: checks in front of page and API, for every request and
+websocket.
 
-Gradio checks neither Host nor Origin, so a page elsewhere could talk to a chat on loopback: both are checked here.
+Gradio checks neither Host nor Origin, so a page elsewhere could talk to a chat on loopback: both
+are checked here.
 """
 
 import asyncio
@@ -25,7 +27,8 @@ CLOSED = re.compile(
     re.IGNORECASE,
 )
 HEADERS = {
-    # An answer may hold Markdown: no picture, frame or script of it may come from or tell another place.
+    # An answer may hold Markdown: no picture, frame or script of it may come from or tell another
+    # place.
     "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
     " 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none';"
     " frame-src 'none'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'",
@@ -54,7 +57,9 @@ class Limiter:
 
 
 class Guard:
-    """Middleware that refuses what other sites ask, who has no token, who asks too often, and what is too large."""
+    """Middleware that refuses what other sites ask, who has no token, who asks too often, and what
+    is too large.
+    """
 
     def __init__(self, app: Any, token: str, per_minute: int) -> None:
         self._app, self._token = app, token
@@ -131,7 +136,8 @@ def client(scope: Any) -> str:
 
 
 def knows_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
-    """Whether the one Authorization header is `Bearer <token>`, or `Basic` with the token as password, as browsers do.
+    """Whether the one Authorization header is `Bearer <token>`, or `Basic` with the token as
+    password, as browsers do.
 
     Compared in constant time.
     """
@@ -150,7 +156,9 @@ def knows_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
 
 
 def asked_elsewhere(scope: Any) -> bool:
-    """Whether a page of another site asks: `is_foreign` for a request or websocket, with each Origin that it names."""
+    """Whether a page of another site asks: `is_foreign` for a request or websocket, with each
+    Origin that it names.
+    """
     return any(is_foreign(one, scope.get("method", "GET")) for one in _readings(scope["headers"]))
 
 
@@ -161,7 +169,9 @@ def _readings(headers: list[tuple[bytes, bytes]]) -> list[dict[str, str]]:
 
 
 def is_foreign(headers: dict[str, str], method: str) -> bool:
-    """Whether a browser says that the request comes from another site; following a link here is not foreign."""
+    """Whether a browser says that the request comes from another site; following a link here is not
+    foreign.
+    """
     if "origin" in headers:
         try:
             return urlsplit(headers["origin"]).netloc != headers.get("host")

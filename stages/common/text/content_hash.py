@@ -1,4 +1,5 @@
-"""What a record is by its content: digests that tell records apart, and chance that comes from content.
+"""What a record is by its content: digests that tell records apart, and chance that comes from
+content.
 
 The same text meets the same fate in every run, order and number of workers.
 """
@@ -46,7 +47,9 @@ def split_digest(shape: Shape, record: Record) -> bytes:
 
 
 def draw(purpose: str, content: str | bytes) -> float:
-    """Return a number in (0, 1), uniform over contents; draws for other purposes (up to 16 bytes) are independent."""
+    """Return a number in (0, 1), uniform over contents; draws for other purposes (up to 16 bytes)
+    are independent.
+    """
     data = content.encode() if isinstance(content, str) else content
     digest = hashlib.blake2b(data, digest_size=8, person=purpose.encode()).digest()
     return ((int.from_bytes(digest, "big") >> (64 - BITS)) + 0.5) / 2**BITS

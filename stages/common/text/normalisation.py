@@ -12,7 +12,8 @@ BLANK_LINES = re.compile("\n{3,}")
 
 
 def normalise(text: str) -> str:
-    """Return `text` in NFC, with plain line ends and spaces, nothing invisible, no space at an end, no two blank lines.
+    """Return `text` in NFC, with plain line ends and spaces, nothing invisible, no space at an end,
+    no two blank lines.
 
     Indentation stays: code lives on it.
     """
@@ -22,12 +23,16 @@ def normalise(text: str) -> str:
 
 
 def key(text: str) -> str:
-    """Return `text` so that two that read the same are equal: NFKC, case folded, one space between words."""
+    """Return `text` so that two that read the same are equal: NFKC, case folded, one space between
+    words.
+    """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def clean(shape: Shape, record: Record) -> Record:
-    """Return the record with every text a model will read normalised; tool calls stay as they are."""
+    """Return the record with every text a model will read normalised; tool calls stay as
+    they are.
+    """
     changed = dict(record)
     if shape in TURNS:
         changed[TURNS[shape]] = [_clean_turn(turn) for turn in record[TURNS[shape]]]

@@ -21,8 +21,9 @@ WAITING_CHARACTERS = 4_000_000
 class Shards:
     """Sorts records into folders of `part-00000.parquet`, …; memory holds one row group a folder.
 
-    Every folder named at the start gets at least one file, so that a reader finds the schema. With `part` there is
-    exactly one, of that number: the share of one task of several that write to the same folders.
+    Every folder named at the start gets at least one file, so that a reader finds the schema. With
+    `part` there is exactly one, of that number: the share of one task of several that write to the
+    same folders.
     """
 
     def __init__(self, folders: dict[Path, Shape] | dict[Path, pa.Schema], part: int | None = None) -> None:
@@ -71,7 +72,9 @@ class Shards:
 
 
 class JsonLines:
-    """Sorts objects into `<folder>/<name>.jsonl`, made when its first object arrives; holds no more than a few MiB."""
+    """Sorts objects into `<folder>/<name>.jsonl`, made when its first object arrives; holds no more
+    than a few MiB.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -115,7 +118,9 @@ def write(rows: Iterable[Record], folder: Path, shape: Shape) -> None:
 
 
 def row_count(folder: Path) -> int:
-    """Return how many records the Parquet files under `folder` hold, by their footers. Raises DataError."""
+    """Return how many records the Parquet files under `folder` hold, by their footers. Raises
+    DataError.
+    """
     return sum(_metadata(file).num_rows for file in records.files(folder))
 
 
@@ -134,7 +139,8 @@ def _metadata(file: Path) -> pq.FileMetaData:
 def write_json(file: Path, value: Any) -> None:
     """Write a report: readable, sorted, the same bytes for the same value.
 
-    ASCII, because DVC refuses a metrics file that is mostly other bytes as binary, and file names may be Chinese.
+    ASCII, because DVC refuses a metrics file that is mostly other bytes as binary, and file names
+    may be Chinese.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

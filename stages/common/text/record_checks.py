@@ -39,7 +39,9 @@ def empty(turns: Sequence[Record]) -> bool:
 
 
 def in_order(turns: Sequence[Record]) -> bool:
-    """Whether the system comes first if at all, user and assistant take turns, and tools answer after a call."""
+    """Whether the system comes first if at all, user and assistant take turns, and tools answer
+    after a call.
+    """
     before = "start"
     for turn in turns:
         now = "call" if turn["role"] == "assistant" and turn["tool_calls"] else turn["role"]

@@ -1,4 +1,6 @@
-"""The units in which texts are compared: words, numbers, and each Chinese, Japanese or Korean character by itself."""
+"""The units in which texts are compared: words, numbers, and each Chinese, Japanese or Korean
+character by itself.
+"""
 
 import re
 import unicodedata

@@ -1,7 +1,9 @@
-"""A run's events in an append-only file: the local truth, which outlives the process and the tracking store.
+"""A run's events in an append-only file: the local truth, which outlives the process and the
+tracking store.
 
-`<id>.jsonl` holds the events, `<id>/` beside it the files they name and `state.json`: how far the store has them.
-Whoever holds the lock on the events sends them; the kernel frees it when the process dies.
+`<id>.jsonl` holds the events, `<id>/` beside it the files they name and `state.json`: how far the
+store has them. Whoever holds the lock on the events sends them; the kernel frees it when the
+process dies.
 """
 
 import errno
@@ -62,7 +64,9 @@ class Spool:
         return folder / name
 
     def read(self, offset: int, limit: int = 1 << 20) -> Iterator[tuple[Event, int]]:
-        """Yield the whole events from byte `offset` on, each with the offset after it; about `limit` bytes at most."""
+        """Yield the whole events from byte `offset` on, each with the offset after it; about
+        `limit` bytes at most.
+        """
         block = os.pread(self._descriptor, limit, offset)
         while block and b"\n" not in block and len(block) == limit:
             limit *= 2
@@ -87,7 +91,9 @@ class Spool:
         temporary.replace(self.files / "state.json")
 
     def remove(self) -> None:
-        """Delete the spool, once the store has everything: events first, for they make it a spool."""
+        """Delete the spool, once the store has everything: events first, for they make it a
+        spool.
+        """
         self.path.unlink(missing_ok=True)
         shutil.rmtree(self.files, ignore_errors=True)
         self.release()
@@ -115,7 +121,9 @@ def create(folder: Path = FOLDER) -> Spool:
 
 
 def leftovers(folder: Path = FOLDER) -> Iterator[Spool]:
-    """Yield, oldest first and locked, the spools that no live process holds; the caller removes or releases each."""
+    """Yield, oldest first and locked, the spools that no live process holds; the caller removes or
+    releases each.
+    """
     for path in sorted(folder.glob("*.jsonl"), key=_modified):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND)

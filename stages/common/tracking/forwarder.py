@@ -1,4 +1,6 @@
-"""From the spool to the store, in a thread of its own: while the run goes on, and for runs whose process died."""
+"""From the spool to the store, in a thread of its own: while the run goes on, and for runs whose
+process died.
+"""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +22,9 @@ class Sender(Protocol):
 
 
 class Forwarder(threading.Thread):
-    """Sends one run's events while it goes on, and once the spools that dead processes left behind."""
+    """Sends one run's events while it goes on, and once the spools that dead processes left
+    behind.
+    """
 
     def __init__(self, events: Spool, connect: Callable[[], Sender]) -> None:
         super().__init__(name="tracking", daemon=True)
@@ -28,7 +32,9 @@ class Forwarder(threading.Thread):
         self._closing = threading.Event()
 
     def run(self) -> None:
-        """Send until the run is closed and everything sent, or until the last attempt after closing fails."""
+        """Send until the run is closed and everything sent, or until the last attempt after closing
+        fails.
+        """
         sender: Sender | None = None
         pause, warned = 0.0, False
         while True:
@@ -61,7 +67,9 @@ class Forwarder(threading.Thread):
 
 
 def next_batch(events: Spool) -> tuple[list[Event], int]:
-    """Return the next events that one request carries (a run of metrics, or a single other), and the offset then."""
+    """Return the next events that one request carries (a run of metrics, or a single other), and
+    the offset then.
+    """
     batch: list[Event] = []
     offset = int(events.state["offset"])
     for event, after in events.read(offset):
@@ -73,7 +81,9 @@ def next_batch(events: Spool) -> tuple[list[Event], int]:
 
 
 def drain(sender: Sender, events: Spool, stop: threading.Event | None = None) -> bool:
-    """Send what the spool holds from its persisted offset on; return whether the run has ended there."""
+    """Send what the spool holds from its persisted offset on; return whether the run has ended
+    there.
+    """
     while not (stop and stop.is_set()):
         batch, offset = next_batch(events)
         if not batch:

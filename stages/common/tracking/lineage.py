@@ -30,20 +30,26 @@ def commit() -> str:
 
 
 def is_dirty() -> bool:
-    """Whether tracked files differ from the commit; dvc.lock does not count, for every run rewrites it."""
+    """Whether tracked files differ from the commit; dvc.lock does not count, for every run rewrites
+    it.
+    """
     return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock").strip())
 
 
 def difference() -> str:
-    """Return what tracked files change of the commit, dvc.lock left out, in the form that `git apply` takes."""
+    """Return what tracked files change of the commit, dvc.lock left out, in the form that `git
+    apply` takes.
+    """
     return _git("diff", "--binary", "HEAD", "--", ".", ":!dvc.lock")
 
 
 def dag() -> str:
-    """Return the hash that groups the runs of one pipeline state: commit, params.yaml and the user's own raw data.
+    """Return the hash that groups the runs of one pipeline state: commit, params.yaml and the
+    user's own raw data.
 
-    Raw files that a stage writes follow from commit and params and are left out, so that the hash is the same before
-    and after that stage. A file counts with its path, its size and its first and last 64 KiB: cheap on any corpus.
+    Raw files that a stage writes follow from commit and params and are left out, so that the hash
+    is the same before and after that stage. A file counts with its path, its size and its first and
+    last 64 KiB: cheap on any corpus.
     """
     digest = hashlib.sha256(commit().encode())
     if params.PARAMS_FILE.exists():
@@ -57,7 +63,9 @@ def dag() -> str:
 
 
 def content_hash(path: Path) -> str:
-    """Return the hash that dvc.lock holds for `path` or for the nearest folder above it, or "none"."""
+    """Return the hash that dvc.lock holds for `path` or for the nearest folder above it, or
+    "none".
+    """
     known: dict[str, str] = {}
     for stage in section(Path("dvc.lock"), "stages").values():
         for entry in [*stage.get("deps", []), *stage.get("outs", [])]:  # outs last: the writer knows best
@@ -77,7 +85,9 @@ def _git(*arguments: str) -> str:
 
 
 def _written_paths() -> set[str]:
-    """Return the outs of dvc.yaml's stages; an out is a path, or a mapping with the path as its key."""
+    """Return the outs of dvc.yaml's stages; an out is a path, or a mapping with the path as its
+    key.
+    """
     stages = section(Path("dvc.yaml"), "stages").values()
     outs = [out for stage in stages for out in stage.get("do", stage).get("outs", [])]
     return {out if isinstance(out, str) else next(iter(out)) for out in outs}

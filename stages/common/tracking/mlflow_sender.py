@@ -1,6 +1,7 @@
 """What brings a run's events to the MLflow store; sending one twice leaves it there once.
 
-Nothing MLflow raises reaches a stage: what a store that is away has missed is sent at the next stage's start, or by
+Nothing MLflow raises reaches a stage: what a store that is away has missed is sent at the next
+stage's start, or by
     python -m stages.common.tracking.mlflow_sender replay
 """
 
@@ -26,7 +27,9 @@ class Sender:
         self._client = mlflow_store.client()
 
     def send(self, events: Spool, batch: list[Event]) -> None:
-        """Send events of one kind; what the store refuses for good is named and left out, lest it block the rest."""
+        """Send events of one kind; what the store refuses for good is named and left out, lest it
+        block the rest.
+        """
         from mlflow import MlflowException
 
         if batch[0]["kind"] != "start" and "run_id" not in events.state:

@@ -1,4 +1,6 @@
-"""The MLflow store: `mlflow.db` in the working tree with its files in `mlartifacts/`; MLFLOW_TRACKING_URI overrides."""
+"""The MLflow store: `mlflow.db` in the working tree with its files in `mlartifacts/`;
+MLFLOW_TRACKING_URI overrides.
+"""
 
 import logging
 import os
@@ -56,7 +58,8 @@ def client() -> "MlflowClient":
 def _make_global(address: str) -> None:
     """Tell MLflow the address: its SQL registry resolves models:/ with a client of its own.
 
-    MLflow also writes it to the environment, where it would outlive a change of the working folder: that is undone.
+    MLflow also writes it to the environment, where it would outlive a change of the working folder:
+    that is undone.
     """
     import mlflow
 
@@ -123,7 +126,9 @@ def experiment_id(connected: "MlflowClient", name: str) -> str:
 
 
 def run_page(stage: str, flow_run: str) -> str:
-    """Return the page of the run that `stage` made in this flow run; nothing when the store has none or is away."""
+    """Return the page of the run that `stage` made in this flow run; nothing when the store has
+    none or is away.
+    """
     address = uri()
     if address.startswith("sqlite") and not DATABASE.exists():
         return ""

@@ -25,7 +25,9 @@ MEBIBYTE = 2**20
 
 
 class Run:
-    """The run of one stage execution; without a spool (ranks other than 0) every call does nothing."""
+    """The run of one stage execution; without a spool (ranks other than 0) every call does
+    nothing.
+    """
 
     def __init__(self, spool: Spool | None) -> None:
         self._spool = spool
@@ -62,7 +64,9 @@ class Run:
                 self._keep(file.name, place, partial(shutil.copyfile, file))
 
     def checkpoint(self, name: str, path: Path, step: int, metrics: Mapping[str, float], sha256: str) -> None:
-        """Record a kept checkpoint: where it is, its step, its metrics and the SHA-256 of its weights."""
+        """Record a kept checkpoint: where it is, its step, its metrics and the SHA-256 of its
+        weights.
+        """
         values = {key: float(value) for key, value in metrics.items()}
         self._append("checkpoint", name=name, path=Path(path).as_posix(), step=int(step), values=values, sha256=sha256)
 
@@ -97,7 +101,9 @@ class Run:
 
 
 def begin(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path], fingerprint: str) -> Spool | None:
-    """Return a spool that holds the run's first event, or nothing (and a warning) when it cannot be written."""
+    """Return a spool that holds the run's first event, or nothing (and a warning) when it cannot be
+    written.
+    """
     name = os.environ.get("DVC_STAGE", stage)
     places = {
         key: {"path": Path(path).as_posix(), "hash": lineage.content_hash(Path(path))} for key, path in inputs.items()

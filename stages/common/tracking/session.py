@@ -1,7 +1,7 @@
 """One execution of a stage, tracked as one run of MLflow.
 
-Every event goes to a local file first, a background thread sends it on. The store is `mlflow.db` in the working tree
-with its files in `mlartifacts/`; MLFLOW_TRACKING_URI overrides.
+Every event goes to a local file first, a background thread sends it on. The store is `mlflow.db` in
+the working tree with its files in `mlartifacts/`; MLFLOW_TRACKING_URI overrides.
 """
 
 import threading
@@ -27,9 +27,11 @@ def start(
     inputs: Mapping[str, Path] | None = None,
     fingerprint: str = "",
 ) -> Iterator[Run]:
-    """Track the body as one run named after the stage; an exception marks it FAILED, a stop request KILLED.
+    """Track the body as one run named after the stage; an exception marks it FAILED, a stop request
+    KILLED.
 
-    `params` are sections of params.yaml, `inputs` the data it reads. Ranks other than 0 track nothing.
+    `params` are sections of params.yaml, `inputs` the data it reads. Ranks other than 0 track
+    nothing.
     """
     events = begin(stage, params or {}, inputs or {}, fingerprint) if process.is_main_process() else None
     run = Run(events)

@@ -1,4 +1,6 @@
-"""What happens during `fit`, step by step: progress, metrics, checkpoints by time, epochs kept, stop on request."""
+"""What happens during `fit`, step by step: progress, metrics, checkpoints by time, epochs kept,
+stop on request.
+"""
 
 import logging
 import math
@@ -20,7 +22,9 @@ log = logging.getLogger("lathe")
 
 
 class Life(TrainerCallback):
-    """The one callback of every trainer. Nothing here may touch random state: it would change the weights."""
+    """The one callback of every trainer. Nothing here may touch random state: it would change the
+    weights.
+    """
 
     def __init__(self, trainer: Any, settings: "fit_params.FitParams", run: "Run", stage: str) -> None:
         self.trainer, self.settings, self.run, self.stage = trainer, settings, run, stage
@@ -40,7 +44,9 @@ class Life(TrainerCallback):
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.stage, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save on request or by time; at the last step of an epoch, or of all, `on_epoch_end` does it."""
+        """Save on request or by time; at the last step of an epoch, or of all, `on_epoch_end` does
+        it.
+        """
         if state.global_step >= state.max_steps or (state.epoch is not None and float(state.epoch).is_integer()):
             return
         due = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
@@ -74,7 +80,9 @@ class Life(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
-        """Send metrics to the run, stop on a loss that is not a number (training's or validation's), show progress."""
+        """Send metrics to the run, stop on a loss that is not a number (training's or
+        validation's), show progress.
+        """
         numbers = {key: float(value) for key, value in logs.items() if isinstance(value, (int, float))}
         for key, name in (("loss", "loss"), ("eval_loss", "validation loss")):
             if not math.isfinite(numbers.get(key, 0.0)):
@@ -92,7 +100,9 @@ class Life(TrainerCallback):
             self.bar.close()
 
     def _agreed(self, wish: bool) -> bool:
-        """Whether any rank wishes it: ranks that disagreed about saving would wait for each other for ever."""
+        """Whether any rank wishes it: ranks that disagreed about saving would wait for each other
+        for ever.
+        """
         if self.trainer.args.world_size == 1:
             return wish
         import torch

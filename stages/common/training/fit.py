@@ -1,4 +1,5 @@
-"""The life of a trainer, the same for every method: resume exactly, train, save whole, stop on request, tell how far.
+"""The life of a trainer, the same for every method: resume exactly, train, save whole, stop on
+request, tell how far.
 
 A stage builds a trainer with `resumable.Resumable` among its bases and calls `fit`.
 """
@@ -25,7 +26,9 @@ log = logging.getLogger("lathe")
 
 @contextmanager
 def start(stage: str, settings: FitParams, inputs: dict[str, Path]) -> Iterator[tuple["Run", str]]:
-    """Track the body as the stage's run; give the run, and the fingerprint its checkpoints are kept under."""
+    """Track the body as the stage's run; give the run, and the fingerprint its checkpoints are kept
+    under.
+    """
     sections = {stage: settings.model_dump()}
     fingerprint = checkpoints.fingerprint(stage, sections, inputs)
     with session.start(stage, params=sections, inputs=inputs, fingerprint=fingerprint) as run:
@@ -33,11 +36,13 @@ def start(stage: str, settings: FitParams, inputs: dict[str, Path]) -> Iterator[
 
 
 def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]:
-    """Train to the end, from the newest whole checkpoint if there is one; return the kept epochs' model folders.
+    """Train to the end, from the newest whole checkpoint if there is one; return the kept epochs'
+    model folders.
 
-    Raises OutOfMemoryError and TryAgainError before the first step when it would not fit into memory or its checkpoint
-    onto the disk, AlreadyRunningError when another process trains the same, StopRequested after saving when SIGTERM
-    arrives, and DataError as soon as the loss is not a number.
+    Raises OutOfMemoryError and TryAgainError before the first step when it would not fit into
+    memory or its checkpoint onto the disk, AlreadyRunningError when another process trains the
+    same, StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not
+    a number.
     """
     from transformers import PrinterCallback
     from transformers.utils import logging as transformers_logging

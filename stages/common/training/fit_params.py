@@ -1,4 +1,6 @@
-"""What every trainer is told: its keys in params.yaml, and the library's config made of them and of the hardware."""
+"""What every trainer is told: its keys in params.yaml, and the library's config made of them and of
+the hardware.
+"""
 
 import os
 from typing import Any
@@ -8,8 +10,9 @@ from stages.common.core.params import StageParams
 
 WHOLE = 32
 """Bits of a weight as it is trained."""
-# Set by the stage itself for every trainer. Loss is logged at each step, because a mean over several steps would differ
-# after a resume; TRL and transformers write training_args.bin (a pickle) and cards, which `Resumable` leaves out.
+# Set by the stage itself for every trainer. Loss is logged at each step, because a mean over
+# several steps would differ after a resume; TRL and transformers write training_args.bin (a pickle)
+# and cards, which `Resumable` leaves out.
 OWN: dict[str, Any] = {
     "save_strategy": "no",
     "eval_strategy": "epoch",
@@ -21,7 +24,9 @@ OWN: dict[str, Any] = {
 
 
 class FitParams(StageParams):
-    """Keys every trainer stage has beside `training`, which belongs to the library's config class."""
+    """Keys every trainer stage has beside `training`, which belongs to the library's config
+    class.
+    """
 
     training: dict[str, Any]
     """The training library's own config, under its own names."""
@@ -31,7 +36,9 @@ class FitParams(StageParams):
     """Newest checkpoints kept for resuming."""
 
     def adapters(self, section: str) -> Any:
-        """Return peft's LoraConfig of the stage whose params these are; None where all weights are trained."""
+        """Return peft's LoraConfig of the stage whose params these are; None where all weights are
+        trained.
+        """
         del section
         return None
 
@@ -43,8 +50,9 @@ class FitParams(StageParams):
 def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: Any) -> Any:
     """Return the library's config from params.yaml, this stage's own keys and the hardware's.
 
-    Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with one unless
-    `training` says otherwise, gloo between CPU processes. Raises ParamsError for a key `cls` does not have.
+    Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with
+    one unless `training` says otherwise, gloo between CPU processes. Raises ParamsError for a key
+    `cls` does not have.
     """
     import torch
 

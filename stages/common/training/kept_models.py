@@ -1,4 +1,6 @@
-"""Models that a training keeps: one an epoch, whole and hashed, copied to the stage's outs with the loss curve."""
+"""Models that a training keeps: one an epoch, whole and hashed, copied to the stage's outs with the
+loss curve.
+"""
 
 import math
 import shutil
@@ -18,7 +20,9 @@ KEPT = "kept"
 
 
 def kept_epochs(folder: Path) -> list[Path]:
-    """Return the kept epochs' model folders, in order. Raises DataError when one is not as it was written."""
+    """Return the kept epochs' model folders, in order. Raises DataError when one is not as it was
+    written.
+    """
     kept = sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)
     for epoch in kept:
         wrong = checkpoints.fault(epoch)
@@ -44,7 +48,9 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
 
 
 def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str) -> None:
-    """Copy kept model folders to the outs (`folders`: name under `out` -> kept folder), with curve and figure."""
+    """Copy kept model folders to the outs (`folders`: name under `out` -> kept folder), with curve
+    and figure.
+    """
     history = trainer.state.log_history
     if trainer.args.should_save:
         for name, kept in folders.items():
@@ -57,14 +63,18 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
 
 
 def copy_model(kept: Path, out: Path) -> None:
-    """Copy a kept model folder, without its manifest. Raises TryAgainError when there is no room for it."""
+    """Copy a kept model folder, without its manifest. Raises TryAgainError when there is no room
+    for it.
+    """
     disk_space.check(out, disk_space.size(kept))
     shutil.copytree(kept, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
     kill_points.point("publish:model")
 
 
 def write_curve(history: list[dict[str, float]], path: Path) -> None:
-    """Write the loss of every step and the validation loss of every epoch as CSV, for `dvc plots`."""
+    """Write the loss of every step and the validation loss of every epoch as CSV, for `dvc
+    plots`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = ["step,epoch,loss,learning_rate,eval_loss"]
     for row in history:

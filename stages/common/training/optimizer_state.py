@@ -1,4 +1,6 @@
-"""A trainer's state (optimiser, scheduler, random generators) as safetensors and JSON: nothing to unpickle."""
+"""A trainer's state (optimiser, scheduler, random generators) as safetensors and JSON: nothing to
+unpickle.
+"""
 
 import json
 import random
@@ -9,7 +11,9 @@ Json = Any
 
 
 def save_state(state: dict[str, Any], folder: Path, name: str) -> None:
-    """Write a nest of dicts, lists, tuples, numbers, text, arrays and tensors as `name`.json + `name`.safetensors."""
+    """Write a nest of dicts, lists, tuples, numbers, text, arrays and tensors as `name`.json +
+    `name`.safetensors.
+    """
     from safetensors.torch import save_file
 
     tensors: dict[str, Any] = {}

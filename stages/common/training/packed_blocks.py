@@ -17,7 +17,9 @@ log = logging.getLogger("lathe")
 
 
 class Blocks:
-    """Blocks of `block_tokens` token ids in a file of uint32, mapped into memory; a torch map-style data set."""
+    """Blocks of `block_tokens` token ids in a file of uint32, mapped into memory; a torch map-style
+    data set.
+    """
 
     def __init__(self, path: Path, block_tokens: int) -> None:
         import numpy
@@ -38,10 +40,11 @@ class Blocks:
 
 
 def write(sequences: Iterable[list[int]], path: Path, block_tokens: int, *, where: Path) -> Blocks:
-    """Write token sequences end to end and return them as blocks; the rest shorter than a block is left out.
+    """Write token sequences end to end and return them as blocks; the rest shorter than a block is
+    left out.
 
-    Every rank maps one file: rank 0 writes it aside and renames it, the others wait. Raises DataError when there is
-    less than one block, naming `where` the text came from.
+    Every rank maps one file: rank 0 writes it aside and renames it, the others wait. Raises
+    DataError when there is less than one block, naming `where` the text came from.
     """
     import numpy
     from accelerate import PartialState
@@ -62,7 +65,9 @@ def write(sequences: Iterable[list[int]], path: Path, block_tokens: int, *, wher
 
 
 def documents(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, folder: Path) -> Blocks:
-    """Return the documents of a split, each with its end, as blocks in a file of `folder` named after the split."""
+    """Return the documents of a split, each with its end, as blocks in a file of `folder` named
+    after the split.
+    """
     end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
 
     def tokens() -> Iterator[list[int]]:

@@ -1,6 +1,8 @@
-"""What every trainer has beside its library's Trainer: checkpoints that are atomic, hashed and free of pickles.
+"""What every trainer has beside its library's Trainer: checkpoints that are atomic, hashed and free
+of pickles.
 
-A trainer's class names `Resumable`, or a mixin that extends it, first among its bases, and the library's Trainer last.
+A trainer's class names `Resumable`, or a mixin that extends it, first among its bases, and the
+library's Trainer last.
 """
 
 from contextlib import nullcontext
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from transformers.trainer_callback import CallbackHandler
 
     class TrainerBase:
-        """What the mixins use of the `transformers.Trainer` behind them, for mypy, which reads transformers as Any.
+        """What the mixins use of the `transformers.Trainer` behind them, for mypy, which reads
+        transformers as Any.
 
-        Not a Protocol, because mypy takes a Protocol's methods for abstract and refuses to call them with `super()`.
+        Not a Protocol, because mypy takes a Protocol's methods for abstract and refuses to call
+        them with `super()`.
         """
 
         args: TrainingArguments
@@ -89,7 +93,9 @@ class Resumable(TrainerBase):
         return bool(reached.global_step >= reached.max_steps)
 
     def finished(self, checkpoint: Path) -> bool:
-        """Whether the checkpoint was written at the end; if so, take its state over, loss history included."""
+        """Whether the checkpoint was written at the end; if so, take its state over, loss history
+        included.
+        """
         from transformers import TrainerState
 
         reached = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))

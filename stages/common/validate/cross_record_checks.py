@@ -1,6 +1,8 @@
-"""What a record shares with others: its id, its content, its prompt; by parts of the data that fit in memory.
+"""What a record shares with others: its id, its content, its prompt; by parts of the data that fit
+in memory.
 
-Every file's keys are written sorted by part, and a part is read from all files. Records that share a key share a part.
+Every file's keys are written sorted by part, and a part is read from all files. Records that share
+a key share a part.
 """
 
 import itertools
@@ -54,7 +56,9 @@ def parts(records: int) -> int:
 
 
 def copy_of(name: str) -> tuple[str, int]:
-    """Return the id of a record's original and which copy it is: the mixture names the second one `<id>#2`."""
+    """Return the id of a record's original and which copy it is: the mixture names the second one
+    `<id>#2`.
+    """
     found = COPY.fullmatch(name)
     return (found["original"], int(found["copy"])) if found else (name, 1)
 
@@ -75,7 +79,9 @@ def keys(shape: Shape, split: str, record: Record) -> Record:
 
 
 def question(record: Record) -> bytes | None:
-    """Return the digest of all that stands before the last answer of a conversation, as it reads; None without one."""
+    """Return the digest of all that stands before the last answer of a conversation, as it reads;
+    None without one.
+    """
     turns = record[TURNS["conversations"]]
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         return None
@@ -102,7 +108,8 @@ def read(folder: Path, name: str, part: int) -> "DataFrame":
 
 
 def facts_of_ids(frame: "DataFrame") -> "DataFrame":
-    """Return for each record of a part of the ids where its id stood before, and what is wrong with a copy.
+    """Return for each record of a part of the ids where its id stood before, and what is wrong with
+    a copy.
 
     A copy has an original of the same content in the same split.
     """
@@ -122,9 +129,11 @@ def facts_of_ids(frame: "DataFrame") -> "DataFrame":
 
 
 def facts_of_contents(frame: "DataFrame", before: Mapping[Shape, Sequence[str]]) -> "DataFrame":
-    """Return for each record of a part of the contents the first other one with which it shares what it should not.
+    """Return for each record of a part of the contents the first other one with which it shares
+    what it should not.
 
-    `before` names for each shape those whose prompts it may not repeat. Copies of the mixture are meant to be the same.
+    `before` names for each shape those whose prompts it may not repeat. Copies of the mixture are
+    meant to be the same.
     """
     original = frame["copy"] == 1
     once = frame[original]

@@ -24,7 +24,9 @@ REMOTE_LOGO = re.compile(r'https://[^"]*/logo-long\.png\?d=[^"]*')
 
 
 class SortedFilesystemStore(TupleFilesystemStoreBackend):
-    """Lists pages by name; the library's own order is the disk's, so the index would differ between two machines."""
+    """Lists pages by name; the library's own order is the disk's, so the index would differ between
+    two machines.
+    """
 
     def list_keys(self, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         """Return the keys of the pages under `prefix`."""
@@ -61,7 +63,9 @@ def write(context: Any, docs: Path) -> None:
 
 
 def settled(page: str, logo: str) -> str:
-    """Return a page of Data Docs with random ids numbered, times and time zone fixed and the logo from beside it."""
+    """Return a page of Data Docs with random ids numbered, times and time zone fixed and the logo
+    from beside it.
+    """
     numbers: dict[str, str] = {}
     page = UUID.sub(lambda match: numbers.setdefault(match[0], f"id-{len(numbers)}"), page)
     page = TIME.sub(EPOCH.strftime("%Y%m%dT%H%M%S.%fZ"), REMOTE_LOGO.sub(logo, page))

@@ -1,7 +1,8 @@
-"""Expectations of our own, by which suites read as what they mean. Great Expectations knows them once this is imported.
+"""Expectations of our own, by which suites read as what they mean. Great Expectations knows them
+once this is imported.
 
-All look at one column: the pages of an expectation of two name its values in an order that differs from run to run.
-It takes seconds to import: import it late.
+All look at one column: the pages of an expectation of two name its values in an order that differs
+from run to run. It takes seconds to import: import it late.
 """
 
 from functools import cache
@@ -41,7 +42,9 @@ class RanksRankResponses(ColumnMapMetricProvider):
 
 
 class ExpectRolesToTakeTurns(ColumnMapExpectation):
-    """The system comes first if at all, user and assistant take turns, tools answer a call, and one of `last` ends."""
+    """The system comes first if at all, user and assistant take turns, tools answer a call, and one
+    of `last` ends.
+    """
 
     map_metric = "column_values.roles_take_turns"
     success_keys = ("last", "mostly")
@@ -50,7 +53,8 @@ class ExpectRolesToTakeTurns(ColumnMapExpectation):
 
 
 class ExpectRanksToRankResponses(ColumnMapExpectation):
-    """Every answer has a rank: a whole number from 1, the best, to the number of answers; somebody is first.
+    """Every answer has a rank: a whole number from 1, the best, to the number of answers; somebody
+    is first.
 
     Both ways to count after a tie pass, 1 2 2 3 and 1 2 2 4.
     """
@@ -79,7 +83,9 @@ class ExpectIdsToStandOnce(ExpectColumnValuesToBeNull):
 
 
 class ExpectCopiesToFollowTheirOriginal(ExpectColumnValuesToBeNull):
-    """A copy that the mixture made stands in the split of its original and says the same; the column tells what not."""
+    """A copy that the mixture made stands in the split of its original and says the same; the
+    column tells what not.
+    """
 
 
 class ExpectRecordsToStandOnce(ExpectColumnValuesToBeNull):
@@ -87,15 +93,21 @@ class ExpectRecordsToStandOnce(ExpectColumnValuesToBeNull):
 
 
 class ExpectPromptsToStandInOneSplit(ExpectColumnValuesToBeNull):
-    """A prompt, or a document's text, stands in one split of its shape; the column names a record of the other."""
+    """A prompt, or a document's text, stands in one split of its shape; the column names a record
+    of the other.
+    """
 
 
 class ExpectPromptsToServeOneStage(ExpectColumnValuesToBeNull):
-    """A prompt stands in one of the shapes that are to stay apart; the column names the record of the other."""
+    """A prompt stands in one of the shapes that are to stay apart; the column names the record of
+    the other.
+    """
 
 
 class ExpectOneAnswerToAQuestion(ExpectColumnValuesToBeNull):
-    """The same question has the same answer; the column names the first record that answers it otherwise."""
+    """The same question has the same answer; the column names the first record that answers it
+    otherwise.
+    """
 
 
 @cache

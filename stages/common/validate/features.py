@@ -1,7 +1,8 @@
-"""What validation knows of a record, or a column of a file: flat rows of small facts; so a suite is plain data.
+"""What validation knows of a record, or a column of a file: flat rows of small facts; so a suite is
+plain data.
 
-Text of the data never gets into a fact: Data Docs are HTML, and Great Expectations writes values into it unescaped.
-Ids hold file names, so they are escaped here.
+Text of the data never gets into a fact: Data Docs are HTML, and Great Expectations writes values
+into it unescaped. Ids hold file names, so they are escaped here.
 """
 
 import html
@@ -46,7 +47,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def whole(shape: Shape, record: Record) -> Record:
-    """Return the record with every null that a text should be replaced by an empty one: both say nothing."""
+    """Return the record with every null that a text should be replaced by an empty one: both say
+    nothing.
+    """
     if shape == "documents":
         return record | {"text": record["text"] or ""}
     key = TURNS[shape]
@@ -81,7 +84,9 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
 
 
 def facts_of_columns(curated: Path) -> Iterator[Facts]:
-    """Yield for every column of every file how its type differs from the one it should have; None where it does not."""
+    """Yield for every column of every file how its type differs from the one it should have; None
+    where it does not.
+    """
     for shape in SHAPES:
         wanted = {field.name: field.type for field in records.SCHEMAS[shape]}
         for file in records.files(curated / shape):
@@ -94,7 +99,9 @@ def facts_of_columns(curated: Path) -> Iterator[Facts]:
 
 
 def languages(shape: Shape, record: Record) -> str | None:
-    """Return `en, answered in zh` where an answer is in another language, unasked; None where the record is faulty."""
+    """Return `en, answered in zh` where an answer is in another language, unasked; None where the
+    record is faulty.
+    """
     ranks = record.get("ranks") or []
     broken = shape == "comparisons" and (len(ranks) != len(record["responses"]) or None in ranks)
     if broken or record_checks.fault(shape, record) or not conversation_checks.languages_differ(shape, record, LETTERS):

@@ -1,4 +1,5 @@
-"""Great Expectations as a door: suites are data, findings name rows, Data Docs are the same bytes each time.
+"""Great Expectations as a door: suites are data, findings name rows, Data Docs are the same bytes
+each time.
 
 Suites lie in `stages/expectations/<name>.json`, in Great Expectations' own format.
 """
@@ -32,7 +33,9 @@ SOURCE = "lathe"
 
 @dataclass
 class Finding:
-    """One expectation of a suite over all the batches it has seen; `rows` are the first that fail: id -> value."""
+    """One expectation of a suite over all the batches it has seen; `rows` are the first that fail:
+    id -> value.
+    """
 
     suite: str
     expectation: str

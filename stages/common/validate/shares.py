@@ -14,7 +14,9 @@ FACTS_OF_CATEGORIES = ("id", "comparisons", "prompts")
 
 
 def count(counted: Tally, shape: Shape, record: Record) -> None:
-    """Count a record by source and category, and a comparison whose ranks do not tell all its answers apart."""
+    """Count a record by source and category, and a comparison whose ranks do not tell all its
+    answers apart.
+    """
     source = record["source"] or ""
     counted["records", shape, source] += 1
     if shape == "comparisons" and len(set(record["ranks"])) < len(record["ranks"]):
@@ -26,7 +28,8 @@ def count(counted: Tally, shape: Shape, record: Record) -> None:
 
 
 def facts_of_sources(counted: Tally) -> Iterator[dict[str, Any]]:
-    """Yield for each source its records, its share of the shape and its tied comparisons, both in per cent.
+    """Yield for each source its records, its share of the shape and its tied comparisons, both in
+    per cent.
 
     The only source of a shape has no share.
     """
@@ -43,7 +46,9 @@ def facts_of_sources(counted: Tally) -> Iterator[dict[str, Any]]:
 
 
 def facts_of_categories(counted: Tally) -> Iterator[dict[str, Any]]:
-    """Yield for each category how many comparisons and prompts it has; None where that shape has no categories."""
+    """Yield for each category how many comparisons and prompts it has; None where that shape has no
+    categories.
+    """
     found = {shape: record_counts.under(counted, "category", shape) for shape in SHAPES}
     for category in sorted({category for of_shape in found.values() for category in of_shape})[:MOST_CATEGORIES]:
         told = {shape: found[shape].get(category, 0) if found[shape] else None for shape in ("comparisons", "prompts")}

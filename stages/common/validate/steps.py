@@ -1,4 +1,6 @@
-"""The datatrove step that looks at every record once: one task a file, its facts, keys and counts written to disk."""
+"""The datatrove step that looks at every record once: one task a file, its facts, keys and counts
+written to disk.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,9 @@ def parts(curated: Path) -> list[Part]:
 
 
 class Look(PipelineStep):
-    """Writes the facts of file `rank` to `facts/<rank>.parquet`, its keys to `ids` and `contents`, and its counts."""
+    """Writes the facts of file `rank` to `facts/<rank>.parquet`, its keys to `ids` and `contents`,
+    and its counts.
+    """
 
     type, name = "STATS", "facts"
 

@@ -1,4 +1,6 @@
-"""Every kind of word becomes the record it says, once, in the order it was said; what teaches nothing is counted."""
+"""Every kind of word becomes the record it says, once, in the order it was said; what teaches
+nothing is counted.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""A round on the page is the round that `rank` waits for: the same samples, each person's own order, whole rankings."""
+"""A round on the page is the round that `rank` waits for: the same samples, each person's own
+order, whole rankings.
+"""
 
 from pathlib import Path
 
@@ -30,7 +32,9 @@ def drawn(number: int, responses: list[str]) -> records.Record:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A round of 40 prompts to rank in training and ten held out; three more have no good or no other answer."""
+    """A round of 40 prompts to rank in training and ten held out; three more have no good or no
+    other answer.
+    """
     folder = tmp_path / "samples/r1"
     rows = [drawn(number, [f"Paris, {number}.", "Paris.", "Rome.", "Rome."]) for number in range(50)]
     rows += [drawn(50, ["Rome.", "Oslo."]), drawn(51, ["Paris.", "Paris."]), drawn(52, ["Rome.", "Oslo."])]

@@ -1,4 +1,6 @@
-"""People's rankings: matched by the answers' texts, merged by mean rank, the last line of a person counts."""
+"""People's rankings: matched by the answers' texts, merged by mean rank, the last line of a person
+counts.
+"""
 
 import json
 from pathlib import Path

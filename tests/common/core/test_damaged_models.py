@@ -1,4 +1,5 @@
-"""Model folders with damaged headers and configs: a DataError that names the place, or the same model; never a crash.
+"""Model folders with damaged headers and configs: a DataError that names the place, or the same
+model; never a crash.
 
 200 damaged files in CI, 2,000 with `make faults FULL=1`; the damage is drawn from a seed.
 """

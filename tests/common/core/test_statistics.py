@@ -46,7 +46,8 @@ def test_bootstrap_of_a_mean_of_equal_numbers_is_that_number() -> None:
 def test_bootstrap_of_wins_and_losses_is_near_the_normal_interval() -> None:
     outcomes = [1.0] * 60 + [0.5] * 300 + [0.0] * 40
     low, high = bootstrap_mean(outcomes)
-    # mean 0.525; standard error sqrt((60 * 0.475^2 + 300 * 0.025^2 + 40 * 0.525^2) / 400) / 20 = 0.012437
+    # mean 0.525; standard error sqrt((60 * 0.475^2 + 300 * 0.025^2 + 40 * 0.525^2) / 400) / 20 =
+    # 0.012437
     assert (low, high) == pytest.approx((0.525 - 1.96 * 0.012437, 0.525 + 1.96 * 0.012437), abs=0.003)
 
 

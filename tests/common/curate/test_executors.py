@@ -1,4 +1,6 @@
-"""The same pipeline on this machine, on Ray and through a Slurm job script; a killed run goes on."""
+"""The same pipeline on this machine, on Ray and through a Slurm job script; a killed run
+goes on.
+"""
 
 import os
 import stat
@@ -97,7 +99,9 @@ echo "Submitted batch job 1"
 
 @pytest.fixture
 def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an `sbatch` that runs the job script here, an `srun` that runs its command, and `scontrol`."""
+    """A folder with an `sbatch` that runs the job script here, an `srun` that runs its command, and
+    `scontrol`.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     commands = {

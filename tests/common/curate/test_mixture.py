@@ -36,7 +36,9 @@ def test_epochs_by_hand(mixture: Mixture, expected: list[float]) -> None:
 
 
 def test_the_table_of_gpt_3() -> None:
-    """Tokens (billions) and weights of table 2.2, of which 300 are read; its weights are rounded, so are its epochs."""
+    """Tokens (billions) and weights of table 2.2, of which 300 are read; its weights are rounded,
+    so are its epochs.
+    """
     tokens = {"common crawl": 410, "webtext2": 19, "books1": 12, "books2": 55, "wikipedia": 3}
     weights = dict(zip(tokens, (60.0, 22.0, 8.0, 8.0, 3.0), strict=True))
     found = epochs(tokens, Mixture(weights=weights, size=300 / sum(tokens.values())))

@@ -23,7 +23,9 @@ def any_raw(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="package")
 def known() -> dict[str, list[Known]]:
-    """Return every question that can be asked, by its exact text; a follow-up can have several meanings."""
+    """Return every question that can be asked, by its exact text; a follow-up can have several
+    meanings.
+    """
     phrasings = json.loads((FACTS / "phrasings.json").read_text(encoding="utf-8"))
     found: dict[str, list[Known]] = defaultdict(list)
     for topic, language, key, slots, answer in known_facts():

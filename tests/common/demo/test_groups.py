@@ -1,4 +1,6 @@
-"""Who asks what: trained, kept for prompts, or only ever in the test; comparisons, checks and prompts."""
+"""Who asks what: trained, kept for prompts, or only ever in the test; comparisons, checks and
+prompts.
+"""
 
 import bisect
 import itertools

@@ -11,7 +11,8 @@ from tests.support.tiny import TEXTS, make_model, make_tokenizer
 
 
 def test_row_losses_on_two_tokens_worked_by_hand() -> None:
-    # p(next=1) = 1/4 from logits (0, ln 3 | class 0 three times likelier); p(next=0) = 1/2 from equal logits
+    # p(next=1) = 1/4 from logits (0, ln 3 | class 0 three times likelier); p(next=0) = 1/2 from
+    # equal logits
     logits = torch.tensor([[[math.log(3.0), 0.0], [1.0, 1.0], [9.0, 9.0]]])
     targets = torch.tensor([[-100, 1, 0]])
     assert perplexity.row_losses(logits, targets).item() == pytest.approx(math.log(4) + math.log(2))

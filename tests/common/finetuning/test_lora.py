@@ -1,4 +1,6 @@
-"""Adapters over a base model of few bits: what is kept answers as what was trained, and a killed training resumes."""
+"""Adapters over a base model of few bits: what is kept answers as what was trained, and a killed
+training resumes.
+"""
 
 import shutil
 from pathlib import Path

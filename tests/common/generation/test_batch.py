@@ -1,4 +1,6 @@
-"""Rows that leave and the ones that take their places; the cache holds what its rows need and little more."""
+"""Rows that leave and the ones that take their places; the cache holds what its rows need and
+little more.
+"""
 
 import itertools
 

@@ -1,4 +1,6 @@
-"""The batched decoder answers as transformers does one by one, whatever the batch; bad input is refused by name."""
+"""The batched decoder answers as transformers does one by one, whatever the batch; bad input is
+refused by name.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""Prompts and steps read here are what transformers makes of them, in logits and in what the cache then holds."""
+"""Prompts and steps read here are what transformers makes of them, in logits and in what the cache
+then holds.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""A product laid out beforehand is the usual one, and is left to the layer itself where it would not be."""
+"""A product laid out beforehand is the usual one, and is left to the layer itself where it would
+not be.
+"""
 
 import pytest
 import torch

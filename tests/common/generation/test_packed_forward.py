@@ -40,7 +40,9 @@ def alone(model: Any, row: list[int]) -> torch.Tensor:
 
 
 def laid(model: Any) -> tuple[list[list[int]], list[int], list[tuple[int, int]]]:
-    """Return the groups, every third place and the last of each row, and which token of which row stands there."""
+    """Return the groups, every third place and the last of each row, and which token of which row
+    stands there.
+    """
     groups, places, tokens, start = packed_forward.groups(model, list(map(len, ROWS))), [], [], 0
     for group in groups:
         width = max(len(ROWS[row]) for row in group)

@@ -1,4 +1,6 @@
-"""The choice of a token: transformers' own processors agree, and draws fall as often as they should."""
+"""The choice of a token: transformers' own processors agree, and draws fall as often as they
+should.
+"""
 
 import numpy as np
 import pytest
@@ -57,7 +59,8 @@ def test_draws_have_the_probabilities_of_transformers(wanted: Sampling, spread: 
     seen = torch.zeros(4, VOCABULARY, dtype=torch.bool)
     for row, ids in zip(seen, tokens, strict=True):
         row[ids] = True
-    # A grid of numbers in [0, 1) hits every token as often as its probability says, to one point of the grid.
+    # A grid of numbers in [0, 1) hits every token as often as its probability says, to one point of
+    # the grid.
     points = 20_000
     grid = (torch.arange(points) + 0.5) / points
     for number in range(4):
@@ -119,7 +122,9 @@ def test_a_stream_is_that_of_its_prompt_its_sample_and_the_seed() -> None:
 
 
 def splitmix64(state: int) -> tuple[int, int]:
-    """Return the next state and number, as in Steele, Lea and Flood 2014, in integers of any size."""
+    """Return the next state and number, as in Steele, Lea and Flood 2014, in integers of
+    any size.
+    """
     state = (state + 0x9E3779B97F4A7C15) % 2**64
     mixed = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64

@@ -1,4 +1,6 @@
-"""The estimate of a training's memory lies near what a process is seen to take, and what does not fit is refused."""
+"""The estimate of a training's memory lies near what a process is seen to take, and what does not
+fit is refused.
+"""
 
 import ctypes
 import os
@@ -47,11 +49,14 @@ def job(batch: int, tokens: int, vocab_size: int = 3072, config: dict[str, Any] 
 
 
 def peak_growth(case: dict[str, Any]) -> int:
-    """Return the bytes by which this process grows at its highest in two steps of the case, from before the model."""
+    """Return the bytes by which this process grows at its highest in two steps of the case, from
+    before the model.
+    """
     from transformers import AutoModelForCausalLM, set_seed
 
     torch.set_num_threads(1)
-    # Blocks above 1 MiB go back to the system when freed: glibc otherwise keeps them, up to as much again.
+    # Blocks above 1 MiB go back to the system when freed: glibc otherwise keeps them, up to as much
+    # again.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
     one = job(**case)
     tiny = AutoModelForCausalLM.from_config(config(hidden_size=64, num_hidden_layers=1, vocab_size=64))

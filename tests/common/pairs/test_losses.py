@@ -1,4 +1,6 @@
-"""K ranked answers: loss and measures on numbers worked by hand, and the loss against expanded pairs."""
+"""K ranked answers: loss and measures on numbers worked by hand, and the loss against expanded
+pairs.
+"""
 
 import math
 

@@ -13,7 +13,8 @@ from stages.common.runtime.errors import DataError, ParamsError
 
 def test_kl_estimates_by_hand() -> None:
     log_probs, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.0])
-    # k1: -1 + 1.5 = 0.5 and -2 + 1 = -1; k3 with r = -0.5 and r = 1: e^-0.5 - 1 + 0.5 = 0.106531, e - 1 - 1 = 0.718282
+    # k1: -1 + 1.5 = 0.5 and -2 + 1 = -1; k3 with r = -0.5 and r = 1: e^-0.5 - 1 + 0.5 = 0.106531, e
+    # - 1 - 1 = 0.718282
     assert ppo_kl.kl_k1(log_probs, reference).tolist() == [0.5, -1.0]
     assert ppo_kl.kl_k3(log_probs, reference).tolist() == pytest.approx([0.106531, 0.718282], abs=1e-6)
 

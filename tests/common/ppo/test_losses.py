@@ -13,8 +13,8 @@ def test_policy_loss_by_hand() -> None:
     log_probs = torch.tensor([1.5, 0.5, 1.5, 1.0]).log().requires_grad_()
     gains = torch.tensor([2.0, -2.0, -2.0, 1.0])
     loss, share = ppo_core.policy_loss(log_probs, torch.zeros(4), gains, clip=0.2)
-    # gains: min(1.5 * 2, 1.2 * 2) = 2.4; min(0.5 * -2, 0.8 * -2) = -1.6; min(1.5 * -2, 1.2 * -2) = -3; 1 * 1 = 1
-    # loss: -(2.4 - 1.6 - 3 + 1) / 4 = 0.3; the first two are clipped: 2 / 4
+    # gains: min(1.5 * 2, 1.2 * 2) = 2.4; min(0.5 * -2, 0.8 * -2) = -1.6; min(1.5 * -2, 1.2 * -2) =
+    # -3; 1 * 1 = 1 loss: -(2.4 - 1.6 - 3 + 1) / 4 = 0.3; the first two are clipped: 2 / 4
     assert loss.item() == pytest.approx(0.3)
     assert share.item() == 0.5
     assert not share.requires_grad
@@ -27,7 +27,8 @@ def test_policy_loss_by_hand() -> None:
 def test_value_loss_by_hand() -> None:
     values = torch.tensor([2.0, 0.1, -1.0]).requires_grad_()
     loss, share = ppo_core.value_loss(values, torch.zeros(3), torch.tensor([3.0, 1.0, 1.0]), clip=0.5)
-    # plain: 1, 0.81, 4; clipped to 0.5, 0.1, -0.5: 6.25, 0.81, 2.25; half the mean of 6.25, 0.81, 4 is 11.06 / 6
+    # plain: 1, 0.81, 4; clipped to 0.5, 0.1, -0.5: 6.25, 0.81, 2.25; half the mean of 6.25, 0.81, 4
+    # is 11.06 / 6
     assert loss.item() == pytest.approx(11.06 / 6)
     assert share.item() == pytest.approx(1 / 3)
     assert not share.requires_grad
@@ -43,7 +44,8 @@ def test_log_probabilities_and_entropies_by_hand() -> None:
     # shares 3/4 and 1/4: entropy 0.75 ln(4/3) + 0.25 ln 4 = 0.562335; halves: ln 2
     assert ppo_core.token_log_probs(logits, tokens).tolist() == pytest.approx([math.log(0.75), math.log(0.5)])
     assert ppo_core.entropy(logits).tolist() == pytest.approx([0.562335, math.log(2)], abs=1e-6)
-    # at temperature 1/2 logits double: shares 9/10 and 1/10, entropy 0.9 ln(10/9) + 0.1 ln 10 = 0.325083
+    # at temperature 1/2 logits double: shares 9/10 and 1/10, entropy 0.9 ln(10/9) + 0.1 ln 10 =
+    # 0.325083
     assert ppo_core.token_log_probs(logits, tokens, 0.5).tolist() == pytest.approx([math.log(0.9), math.log(0.5)])
     assert ppo_core.entropy(logits, 0.5).tolist() == pytest.approx([0.325083, math.log(2)], abs=1e-6)
 

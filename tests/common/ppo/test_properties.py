@@ -17,7 +17,9 @@ SHARES = st.floats(0, 1)
 
 
 def made(seed: int, answers: int = 4, width: int = 7) -> dict[str, torch.Tensor]:
-    """Return scores, rewards, values and KL in double precision, with answers of 1 to `width` tokens."""
+    """Return scores, rewards, values and KL in double precision, with answers of 1 to `width`
+    tokens.
+    """
     dice = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, width + 1, (answers,), generator=dice)
     numbers = torch.randn(3, answers, width, generator=dice, dtype=torch.float64)
@@ -166,7 +168,8 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient(seed: int) -> Non
     logits = logits.requires_grad_()
     shares = logits.softmax(-1)
     exact = torch.autograd.grad((shares * gains).sum(), logits)[0]
-    # At the old policy the ratio is 1: the loss weighted by the shares must fall as the expected gain rises.
+    # At the old policy the ratio is 1: the loss weighted by the shares must fall as the expected
+    # gain rises.
     surrogate = torch.stack(
         [
             ppo_core.policy_loss(logits.log_softmax(-1)[[arm]], shares.log()[[arm]].detach(), gains[[arm]], 0.2)[0]

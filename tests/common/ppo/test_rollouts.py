@@ -1,4 +1,6 @@
-"""Rollouts: what the decoder gives is what the models would say, and a checkpoint keeps all of it."""
+"""Rollouts: what the decoder gives is what the models would say, and a checkpoint keeps all
+of it.
+"""
 
 from contextlib import nullcontext
 from pathlib import Path

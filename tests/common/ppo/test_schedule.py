@@ -1,4 +1,6 @@
-"""PPO's schedule: every episode once in every PPO epoch, the same minibatches on one process and on two."""
+"""PPO's schedule: every episode once in every PPO epoch, the same minibatches on one process and on
+two.
+"""
 
 from collections import Counter
 

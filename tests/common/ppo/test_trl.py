@@ -1,9 +1,10 @@
 """PPO against an independent implementation: TRL 1.12, the last release with PPO in it.
 
-trl_ppo.json is what `trl.experimental.ppo.PPOTrainer.train()` worked out, read from its own variables while it ran,
-with its sampling replaced by given answers: the models of `filled` below on the CPU in fp32, 8 episodes in one
-minibatch, three PPO epochs with SGD. A row is one episode's tokens; `updated_*` is read after two updates.
-In `mixed` answers have 1 to 7 tokens and two are cut, in `full` all have 7 and end there.
+trl_ppo.json is what `trl.experimental.ppo.PPOTrainer.train()` worked out, read from its own
+variables while it ran, with its sampling replaced by given answers: the models of `filled` below on
+the CPU in fp32, 8 episodes in one minibatch, three PPO epochs with SGD. A row is one episode's
+tokens; `updated_*` is read after two updates. In `mixed` answers have 1 to 7 tokens and two are
+cut, in `full` all have 7 and end there.
 """
 
 import json
@@ -79,7 +80,8 @@ def test_log_probabilities_and_values(name: str) -> None:
         assert close(
             actor_critic.log_probabilities(policy(2), episodes, SETTINGS["temperature"]), flat(case, "reference")
         )
-        # TRL also reads the state behind an answer's end; PPO's episode is over there, and its value 0.
+        # TRL also reads the state behind an answer's end; PPO's episode is over there, and its
+        # value 0.
         theirs = [row[: len(answer)] for row, answer in zip(case["values"], case["answers"], strict=True)]
         assert close(actor_critic.values(scorer(4), episodes), flat({"values": theirs}, "values"))
 
@@ -91,8 +93,9 @@ def test_rewards_advantages_and_returns(name: str) -> None:
     (log_probs, mask), (reference, _), (values, steps) = (
         rows(case, key) for key in ("log_probs", "reference", "values")
     )
-    # TRL pays the score one step behind the last token where an answer is shorter than the batch: its mask for rewards
-    # and values is longer there by one. With that mask these functions give its numbers.
+    # TRL pays the score one step behind the last token where an answer is shorter than the batch:
+    # its mask for rewards and values is longer there by one. With that mask these functions give
+    # its numbers.
     assert bool((steps.sum(1) == (mask.sum(1) + 1).clamp(max=WIDTH)).all())
     scores = ppo_advantages.end_penalty(scores, ended, SETTINGS["end_penalty"])
     kl = ppo_kl.kl_k1(log_probs, reference)
@@ -107,7 +110,8 @@ def test_rewards_advantages_and_returns(name: str) -> None:
 @pytest.mark.parametrize("name", ["mixed", "full"])
 def test_losses_before_and_after_updates(name: str) -> None:
     case = TRL[name]
-    # Value losses run over TRL's additional step, so the episodes are read with one token more, which no loss sees.
+    # Value losses run over TRL's additional step, so the episodes are read with one token more,
+    # which no loss sees.
     longer = [row + [0] * (len(values) - len(row)) for row, values in zip(case["answers"], case["values"], strict=True)]
     module = ActorCritic(policy(1), scorer(4), SETTINGS["temperature"])
     optimiser = torch.optim.SGD(module.parameters(), lr=SETTINGS["learning_rate"])
@@ -177,7 +181,9 @@ def stage_settings() -> ppo.Params:
 
 
 def test_the_stage_takes_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers as long as the batch are where TRL has no additional step: there the whole stage is compared."""
+    """Answers as long as the batch are where TRL has no additional step: there the whole stage is
+    compared.
+    """
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
     monkeypatch.setattr(ppo_collector, "Collector", collector)
     case = TRL["full"]

@@ -1,4 +1,6 @@
-"""A judge endpoint: both orders, ties, retries, the cache and its costs, against a real HTTP server."""
+"""A judge endpoint: both orders, ties, retries, the cache and its costs, against a real HTTP
+server.
+"""
 
 import sqlite3
 import time

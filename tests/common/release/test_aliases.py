@@ -1,4 +1,6 @@
-"""The moves of the aliases on a real registry: rollback, approval, what is refused, and one at a time."""
+"""The moves of the aliases on a real registry: rollback, approval, what is refused, and one at a
+time.
+"""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The champion on the present test: measured anew for real when it was measured on another one, and only then."""
+"""The champion on the present test: measured anew for real when it was measured on another one, and
+only then.
+"""
 
 import json
 from pathlib import Path

@@ -15,7 +15,9 @@ RULES = Rules(metric="accuracy/iid", guards=GUARDS)
 
 
 def model(name: str, right: int, count: int = 100, *, ood: int = 50, perplexity: float = 5.0) -> Evaluated:
-    """Return who answers `right` of `count` questions, `ood` of another 100, and reads 40 documents."""
+    """Return who answers `right` of `count` questions, `ood` of another 100, and reads 40
+    documents.
+    """
     return evaluated(name, answers(right, count) | answers(ood, 100, "ood"), losses(perplexity))
 
 
@@ -155,7 +157,9 @@ def test_missing_refusals_are_guarded() -> None:
 
 
 def test_only_questions_that_both_were_asked_are_compared() -> None:
-    """The champion was better on questions that are gone, and one question's words changed under its id."""
+    """The champion was better on questions that are gone, and one question's words changed under
+    its id.
+    """
     champion = evaluated("sft", answers(70, 100) | answers(100, 100, "old"))
     champion.answers["iid:0"]["question"] = "Another question?"
     change = gate.decide(model("dpo", 90), BASE, champion, Rules()).comparisons[1].change

@@ -1,4 +1,6 @@
-"""The record of a version, and its model card: from dvc.lock, the reports of the data stages and two params.yaml."""
+"""The record of a version, and its model card: from dvc.lock, the reports of the data stages and
+two params.yaml.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Comparisons as rows of tokens: what is left out is counted, and a batch holds every answer once."""
+"""Comparisons as rows of tokens: what is left out is counted, and a batch holds every
+answer once.
+"""
 
 from pathlib import Path
 

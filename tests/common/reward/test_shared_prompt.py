@@ -1,4 +1,6 @@
-"""Answers behind one prompt: laid out, masked and scored as if each stood there alone; refused where that fails."""
+"""Answers behind one prompt: laid out, masked and scored as if each stood there alone; refused
+where that fails.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,6 @@
-"""Locks: one holder, named to the others, free again however it ends, and never kept by its children."""
+"""Locks: one holder, named to the others, free again however it ends, and never kept by its
+children.
+"""
 
 import os
 import signal

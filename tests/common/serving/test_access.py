@@ -1,4 +1,6 @@
-"""Who gets in: no other site, nobody without the token, nobody too often; and nobody to the server's files."""
+"""Who gets in: no other site, nobody without the token, nobody too often; and nobody to the
+server's files.
+"""
 
 import json
 import logging

@@ -1,4 +1,6 @@
-"""The server's life: ready, following the champion, and on a signal first done with what it has begun."""
+"""The server's life: ready, following the champion, and on a signal first done with what it has
+begun.
+"""
 
 import asyncio
 import os

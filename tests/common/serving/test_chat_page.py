@@ -1,4 +1,6 @@
-"""The chat page over real HTTP: it streams, decodes in every way, stops when the reader goes, and keeps likes."""
+"""The chat page over real HTTP: it streams, decodes in every way, stops when the reader goes, and
+keeps likes.
+"""
 
 import asyncio
 import re

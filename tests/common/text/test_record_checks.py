@@ -1,4 +1,6 @@
-"""Which exchanges are of no use; the order of turns is told the same by `faults` and by the suites."""
+"""Which exchanges are of no use; the order of turns is told the same by `faults` and by the
+suites.
+"""
 
 import json
 

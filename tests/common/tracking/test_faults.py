@@ -1,4 +1,6 @@
-"""A store that fails, is killed, or is first touched by eight processes; killed runs: nothing twice, nothing lost."""
+"""A store that fails, is killed, or is first touched by eight processes; killed runs: nothing
+twice, nothing lost.
+"""
 
 import http.client
 import http.server
@@ -33,7 +35,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(3600)]
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
-    """Hands requests on to the server at `port`; while `share` is above 0, that share of them meets a fault."""
+    """Hands requests on to the server at `port`; while `share` is above 0, that share of them meets
+    a fault.
+    """
 
     port, share = 0, 0.0
     chance = random.Random(1)

@@ -1,4 +1,6 @@
-"""make feedback: what people said lies in data/raw under DVC, the same bytes each time, and ingest reads it."""
+"""make feedback: what people said lies in data/raw under DVC, the same bytes each time, and ingest
+reads it.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +19,9 @@ ASKED = [{"role": "user", "content": "Which city is the capital of Portugal?"}]
 
 
 def say(stores: Path) -> None:
-    """Write a store as the pages do: an edit, two votes, a vote alone, a demonstration in a store of its own."""
+    """Write a store as the pages do: an edit, two votes, a vote alone, a demonstration in a store
+    of its own.
+    """
     page = stores / "page.jsonl"
     said = {"messages": ASKED, "annotator": "ada", **FACTS}
     feedback.append(page, Edit.model_validate(said | {"response": "Porto.", "better": "It is Lisbon."}))

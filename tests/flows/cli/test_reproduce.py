@@ -1,4 +1,6 @@
-"""A version made again from its record alone: real git, real DVC, a real registry, weights compared."""
+"""A version made again from its record alone: real git, real DVC, a real registry, weights
+compared.
+"""
 
 import json
 import subprocess
@@ -72,7 +74,9 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with version 1, made from a file of the user's own and a params.yaml that was not committed."""
+    """A project with version 1, made from a file of the user's own and a params.yaml that was not
+    committed.
+    """
     folder = tmp_path_factory.mktemp("reproduce")
     sh(folder, "git", "init", "-q")
     dvc(folder, "init", "-q")

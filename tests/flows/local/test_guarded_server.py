@@ -11,7 +11,9 @@ SCOPE = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"
 
 
 def through(inner: Any, *parts: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> tuple[int, bytes]:
-    """Send the parts of a body through the door; after them the client is silent. Return status and text."""
+    """Send the parts of a body through the door; after them the client is silent. Return status and
+    text.
+    """
     waiting = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     sent: list[Any] = []
 

@@ -1,7 +1,9 @@
-"""What is known of every record to find its duplicates, on disk: its keys, sorted, and what decides which one is kept.
+"""What is known of every record to find its duplicates, on disk: its keys, sorted, and what decides
+which one is kept.
 
-Each task (one slice of the data) writes one folder, `<folder>/<task>`, and whoever looks for duplicates reads from
-all of them the part that it needs. A reference names a record: its task in the upper 32 bits, its row in the lower.
+Each task (one slice of the data) writes one folder, `<folder>/<task>`, and whoever looks for
+duplicates reads from all of them the part that it needs. A reference names a record: its task in
+the upper 32 bits, its row in the lower.
 """
 
 import shutil
@@ -37,7 +39,9 @@ FACT = np.dtype(
 
 
 class Row(NamedTuple):
-    """One record: the digest of its content, the text it is compared by, and what decides whether it is the best."""
+    """One record: the digest of its content, the text it is compared by, and what decides whether
+    it is the best.
+    """
 
     id: str
     identity: bytes
@@ -47,9 +51,11 @@ class Row(NamedTuple):
 
 
 class Keys:
-    """Writes the keys of one task's records, in order; a context manager, and the folder appears when it ends well.
+    """Writes the keys of one task's records, in order; a context manager, and the folder appears
+    when it ends well.
 
-    `sets` turns texts into shingles; None compares by content only. Memory holds 250 bytes a record.
+    `sets` turns texts into shingles; None compares by content only. Memory holds 250 bytes a
+    record.
     """
 
     def __init__(
@@ -144,7 +150,9 @@ class Store:
         return sum(len(self._open(task, "keys.npy")) for task in range(self.tasks))
 
     def shared(self, partition: int, partitions: int) -> tuple[Hashes, References]:
-        """Return the keys of one of several equal parts of all possible keys that more than one record has, sorted."""
+        """Return the keys of one of several equal parts of all possible keys that more than one
+        record has, sorted.
+        """
         low, high = (index * 2**64 // partitions for index in (partition, partition + 1))
         keys, references = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
         for task in range(self.tasks):

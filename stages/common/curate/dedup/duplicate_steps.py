@@ -1,6 +1,8 @@
-"""The datatrove steps that find duplicates: write keys while records stream by, pair them, decide, leave them out.
+"""The datatrove steps that find duplicates: write keys while records stream by, pair them, decide,
+leave them out.
 
-The records must stream by a second time in the same tasks and order as when their keys were written.
+The records must stream by a second time in the same tasks and order as when their keys were
+written.
 """
 
 from contextlib import nullcontext
@@ -30,7 +32,9 @@ class WriteKeys(PipelineStep):
         self.shape, self.keys, self.near = shape, keys, near
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield the Documents as they are; metadata["score"] and ["trusted"] decide which of two is the better."""
+        """Yield the Documents as they are; metadata["score"] and ["trusted"] decide which of two is
+        the better.
+        """
         with duplicates.writer(self.keys, rank, self.shape, self.near) as keys:
             for doc in data:
                 known = doc.metadata
@@ -72,7 +76,8 @@ class Cluster(PipelineStep):
 
 
 class RemoveDuplicates(PipelineStep):
-    """Drops the records that `Cluster` decided on, as `duplicate` or `near_duplicate` of metadata["of"].
+    """Drops the records that `Cluster` decided on, as `duplicate` or `near_duplicate` of
+    metadata["of"].
 
     Not a BaseFilter, which spends more time on a document's statistics than this on the document.
     """
@@ -84,7 +89,8 @@ class RemoveDuplicates(PipelineStep):
         self.clusters, self.exclusion_writer = clusters, exclusion_writer
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
-        """Yield the Documents that stay; the others go to the exclusion writer with metadata["filter_reason"].
+        """Yield the Documents that stay; the others go to the exclusion writer with
+        metadata["filter_reason"].
 
         Raises DataError when fewer stream by than when the keys were written.
         """

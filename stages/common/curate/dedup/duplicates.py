@@ -1,14 +1,16 @@
-"""Exact and near duplicates within a shape, across tasks and sources: keys, pairs, and which record of a pair goes.
+"""Exact and near duplicates within a shape, across tasks and sources: keys, pairs, and which record
+of a pair goes.
 
-1. `writer`: every task writes its records' keys (`keys.py`), one by content and, for a text that is long enough, one
-   for each band of its MinHash signature.
-2. `pairs`: each part of the key space is sorted; records that share a key are candidates, and those whose similarity,
-   taken from their sketches, reaches the threshold are a pair. The number of parts grows with the data, so memory does
-   not.
-3. `removals`: a record goes when it is paired with a better one that stays. "Better" is: from a trusted source, then a
-   higher quality score, then longer, then earlier in the data. So whatever goes has a near duplicate that stays: of a
-   chain A ~ B ~ C with A unlike C, in that order, B goes, and C stays. Clusters by transitive closure would lose C, and
-   with it whole families of texts that share a template.
+1. `writer`: every task writes its records' keys (`keys.py`), one by content and, for a text that is
+   long enough, one for each band of its MinHash signature.
+2. `pairs`: each part of the key space is sorted; records that share a key are candidates, and those
+   whose similarity, taken from their sketches, reaches the threshold are a pair. The number of
+   parts grows with the data, so memory does not.
+3. `removals`: a record goes when it is paired with a better one that stays. "Better" is: from a
+   trusted source, then a higher quality score, then longer, then earlier in the data. So whatever
+   goes has a near duplicate that stays: of a chain A ~ B ~ C with A unlike C, in that order, B
+   goes, and C stays. Clusters by transitive closure would lose C, and with it whole families of
+   texts that share a template.
 """
 
 import itertools
@@ -49,9 +51,13 @@ class NearDuplicates(StageParams):
     characters: PositiveInt = 5
     """Characters in a shingle that starts with a Chinese, Japanese or Korean one."""
     fewest_shingles: PositiveInt = 30
-    """Texts with fewer are compared by content only: in a short one, one other word is another fact."""
+    """Texts with fewer are compared by content only: in a short one, one other word is another
+    fact.
+    """
     bands: PositiveInt = 24
-    """Keys from the MinHash signature; two texts of similarity s share one with probability 1 - (1 - s^rows)^bands."""
+    """Keys from the MinHash signature; two texts of similarity s share one with probability 1 - (1
+    - s^rows)^bands.
+    """
     rows: PositiveInt = 6
     """Values of the signature in a key."""
 
@@ -109,10 +115,12 @@ def best_copy(facts: Facts, rank: Ranks) -> Ranks:
 def candidates(
     key: Hashes, member: Ranks, alike: Callable[[Ranks, Ranks], npt.NDArray[np.bool_]]
 ) -> Iterator[tuple[Ranks, Ranks]]:
-    """Yield the alike of those that share a key, as (better, worse); both arrays sorted by key, members best first.
+    """Yield the alike of those that share a key, as (better, worse); both arrays sorted by key,
+    members best first.
 
-    Each member is compared with up to LEADERS better ones. Where more share a key, whoever is like one of them is not
-    compared further, so that a text that stands there ten thousand times costs ten thousand comparisons.
+    Each member is compared with up to LEADERS better ones. Where more share a key, whoever is like
+    one of them is not compared further, so that a text that stands there ten thousand times costs
+    ten thousand comparisons.
     """
     _, run, size = np.unique(key, return_inverse=True, return_counts=True)
     crowded = size[run] > LEADERS
@@ -129,7 +137,9 @@ def candidates(
 
 
 def alike(store: Store, references: References, threshold: float, some: Ranks, others: Ranks) -> npt.NDArray[np.bool_]:
-    """Return which of some records are similar enough to the other at their place; both index `references`."""
+    """Return which of some records are similar enough to the other at their place; both index
+    `references`.
+    """
     couples, back = np.unique(some * len(references) + others, return_inverse=True)
     similar = np.zeros(len(couples), dtype=bool)
     for start in range(0, len(similar), PAIRS_AT_ONCE):
@@ -143,10 +153,12 @@ def alike(store: Store, references: References, threshold: float, some: Ranks, o
 
 
 def removals(found: Pairs) -> tuple[References, References, npt.NDArray[np.bool_]]:
-    """Return who goes, sorted, for each which record stays instead, and whether it is an exact copy of a better one.
+    """Return who goes, sorted, for each which record stays instead, and whether it is an exact copy
+    of a better one.
 
-    A record stays when none of the better ones it is paired with stays; of several that do, the first in the data is
-    named. An exact copy always goes; if its original goes too, what stays for the original is named.
+    A record stays when none of the better ones it is paired with stays; of several that do, the
+    first in the data is named. An exact copy always goes; if its original goes too, what stays for
+    the original is named.
     """
     copies, near = found[found["exact"]], found[~found["exact"]]
     gone, kept = _gone(near["better"], near["worse"])
@@ -161,7 +173,9 @@ def removals(found: Pairs) -> tuple[References, References, npt.NDArray[np.bool_
 
 
 def _gone(better: References, worse: References) -> tuple[References, References]:
-    """Return who goes, sorted, and what stays instead; round by round, those whom no undecided one can replace stay."""
+    """Return who goes, sorted, and what stays instead; round by round, those whom no undecided one
+    can replace stay.
+    """
     gone, kept = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     while len(better):
         stays = np.flatnonzero(~np.isin(better, worse))
@@ -185,7 +199,8 @@ def save(found: Pairs, folder: Path, partition: int) -> None:
 
 
 def cluster(keys: Path, pairs_folder: Path, out: Path) -> int:
-    """Decide over all pairs and write a file a task of who goes, why and what stays instead; return how many go.
+    """Decide over all pairs and write a file a task of who goes, why and what stays instead; return
+    how many go.
 
     Memory holds 50 bytes a pair.
     """
@@ -207,7 +222,9 @@ def cluster(keys: Path, pairs_folder: Path, out: Path) -> int:
 
 
 def load_removals(folder: Path, task: int) -> dict[int, tuple[str, str]]:
-    """Return for each row of a task that goes the reason and the id of what stays instead. Raises DataError."""
+    """Return for each row of a task that goes the reason and the id of what stays instead. Raises
+    DataError.
+    """
     file = folder / f"{task:05d}.json"
     try:
         return {row: (reason, of) for row, reason, of in json.loads(file.read_text(encoding="utf-8"))}

@@ -1,4 +1,5 @@
-"""Hashes of the units of many texts at once, in numpy: as `units.py` cuts them, without making a string of each.
+"""Hashes of the units of many texts at once, in numpy: as `units.py` cuts them, without making a
+string of each.
 
 A hash depends on the unit alone: not on its place, the other texts, the process or the machine.
 """
@@ -23,7 +24,9 @@ NOTHING, LETTER, DIGIT, IDEOGRAPH = range(4)
 
 
 class Units(NamedTuple):
-    """The units of many texts one after the other: hash, whether an ideograph, and how many each text has."""
+    """The units of many texts one after the other: hash, whether an ideograph, and how many each
+    text has.
+    """
 
     hashes: Hashes
     ideographic: npt.NDArray[np.bool_]

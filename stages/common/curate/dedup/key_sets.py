@@ -1,4 +1,6 @@
-"""Sets of 64-bit keys larger than memory: each task writes its own, they are merged once, then looked up on disk."""
+"""Sets of 64-bit keys larger than memory: each task writes its own, they are merged once, then
+looked up on disk.
+"""
 
 import os
 from collections.abc import Iterable

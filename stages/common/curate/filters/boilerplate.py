@@ -1,4 +1,6 @@
-"""How much of a text is what surrounds the text of a web page: notices, menus, navigation, fill-in text, scripts."""
+"""How much of a text is what surrounds the text of a web page: notices, menus, navigation, fill-in
+text, scripts.
+"""
 
 import re
 
@@ -27,16 +29,20 @@ SCRIPT_MARKS = ("{", "</", "&", "function", "document.", "window.", "$(")
 
 
 def fill_in_share(text: str) -> float:
-    """Return the share of words that are fill-in Latin, where `lorem ipsum` stands (C4 drops every page with it)."""
+    """Return the share of words that are fill-in Latin, where `lorem ipsum` stands (C4 drops every
+    page with it).
+    """
     if "lorem ipsum" not in text.casefold():
         return 0.0
     return len(FILL_IN.findall(text)) / max(len(text.split()), 1)
 
 
 def script_share(text: str) -> float:
-    """Return the share of characters in lines of a page's scripts and styles; code between fences is meant to be read.
+    """Return the share of characters in lines of a page's scripts and styles; code between fences
+    is meant to be read.
 
-    C4 drops every page with a curly bracket; here a line must show more than that, and code of other kinds stays.
+    C4 drops every page with a curly bracket; here a line must show more than that, and code of
+    other kinds stays.
     """
     if not any(mark in text for mark in SCRIPT_MARKS):
         return 0.0
@@ -46,7 +52,9 @@ def script_share(text: str) -> float:
 
 
 def notice_share(reading: Reading) -> float:
-    """Return the share of characters in sentences with a notice's phrase, where there are three different phrases."""
+    """Return the share of characters in sentences with a notice's phrase, where there are three
+    different phrases.
+    """
     if len(reading.found["notices"]) < FEWEST_SIGNS:
         return 0.0
     sentences = SENTENCES.findall(reading.text)
@@ -55,7 +63,9 @@ def notice_share(reading: Reading) -> float:
 
 
 def menu_share(reading: Reading) -> float:
-    """Return the share of letters that belong to items of menus and navigation, where there are six different ones."""
+    """Return the share of letters that belong to items of menus and navigation, where there are six
+    different ones.
+    """
     present = sorted(reading.found["menus"], key=len, reverse=True)  # the longest first: none is counted twice
     if len(present) < FEWEST_ITEMS:
         return 0.0

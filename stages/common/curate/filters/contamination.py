@@ -1,9 +1,11 @@
-"""Decontamination after GPT-3 (Brown et al. 2020, appendix C): n-grams that a text shares with a test question.
+"""Decontamination after GPT-3 (Brown et al. 2020, appendix C): n-grams that a text shares with a
+test question.
 
-An n-gram is 13 units (`units.py`: words, single Chinese characters). A question of fewer than two n-grams' length leaks
-where it stands whole: of templates such as "Which of the planets is number {} counted from the sun?" most 13-grams are
-without what is asked. A longer one leaks where half of its n-grams stand that no other question has. One of a word or
-two, as "Hello!", leaks only as a whole turn of the user or line of a document.
+An n-gram is 13 units (`units.py`: words, single Chinese characters). A question of fewer than two
+n-grams' length leaks where it stands whole: of templates such as "Which of the planets is number {}
+counted from the sun?" most 13-grams are without what is asked. A longer one leaks where half of its
+n-grams stand that no other question has. One of a word or two, as "Hello!", leaks only as a whole
+turn of the user or line of a document.
 """
 
 import json
@@ -36,14 +38,18 @@ class Contamination(StageParams):
     ngram: PositiveInt = 13
     """Units (words, or Chinese characters) in an n-gram."""
     shortest: PositiveInt = 4
-    """Units from which a question is found inside a text; a shorter one must be a whole turn or line."""
+    """Units from which a question is found inside a text; a shorter one must be a whole turn or
+    line.
+    """
     overlap: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of a long question's own n-grams that make a leak."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """The questions' n-grams: `hashes` [n] sorted, `owners` [n] the question of each, `needed` [questions] to leak."""
+    """The questions' n-grams: `hashes` [n] sorted, `owners` [n] the question of each, `needed`
+    [questions] to leak.
+    """
 
     ids: list[str]
     needed: Counts
@@ -54,7 +60,9 @@ class Index:
 
     @classmethod
     def build(cls, questions: Iterable[Record], settings: Contamination) -> "Index":
-        """Return the index of the last user turn of each question; of two that read the same, the first."""
+        """Return the index of the last user turn of each question; of two that read the same, the
+        first.
+        """
         sequences = [
             (record["id"], units("".join(content_hash.user_turns("questions", record)[-1:]))) for record in questions
         ]
@@ -92,7 +100,9 @@ class Index:
         return shift, table
 
     def among(self, grams: Hashes) -> Hashes:
-        """Return those that may be n-grams of a question: nearly all others are ruled out by their first bits."""
+        """Return those that may be n-grams of a question: nearly all others are ruled out by their
+        first bits.
+        """
         shift, table = self._first_bits
         return grams[table[grams >> shift]]
 
@@ -107,7 +117,9 @@ def find(index: Index, shape: Shape, record: Record) -> str:
 
 
 def texts(shape: Shape, record: Record) -> Iterator[tuple[str, str]]:
-    """Yield role and text of all that is said: a document, every turn, and the answers of a comparison."""
+    """Yield role and text of all that is said: a document, every turn, and the answers of a
+    comparison.
+    """
     if shape == "documents":
         yield "document", record["text"]
         return
@@ -144,7 +156,9 @@ def _is_asked(index: Index, question: int, role: str, text: str) -> bool:
 
 
 def _rules(sizes: list[int], owners: Counts, shared: Any, settings: Contamination) -> tuple[Counts, Any]:
-    """Return how many n-grams make each question a leak (0: it must be a whole turn), and which n-grams count."""
+    """Return how many n-grams make each question a leak (0: it must be a whole turn), and which
+    n-grams count.
+    """
     total = np.bincount(owners, minlength=len(sizes))
     own = np.bincount(owners[~shared], minlength=len(sizes))
     units_asked = np.array(sizes, int)
@@ -171,7 +185,9 @@ def _sums(found: list[str]) -> Hashes:
 
 
 def _windows(sums: Hashes, length: int) -> Hashes:
-    """Return the hash of every `length` units: the sum of hash(unit k of them) * BASE**k, wherever they stand."""
+    """Return the hash of every `length` units: the sum of hash(unit k of them) * BASE**k, wherever
+    they stand.
+    """
     return (sums[length:] - sums[:-length]) * _powers(INVERSE, len(sums) - length)
 
 

@@ -1,4 +1,6 @@
-"""What is wrong with an exchange although its turns are in order: cut, contradicting its ranks, in another language."""
+"""What is wrong with an exchange although its turns are in order: cut, contradicting its ranks, in
+another language.
+"""
 
 import re
 
@@ -38,24 +40,34 @@ class TalkRules(StageParams):
     """What is asked of a conversation or a comparison."""
 
     cut_answers: bool = True
-    """Drop what ends in the middle: in an open code block, on a comma, an opening bracket or a conjunction."""
+    """Drop what ends in the middle: in an open code block, on a comma, an opening bracket or a
+    conjunction.
+    """
     same_answers: bool = True
     """Drop comparisons whose answers all read the same."""
     length_ratio: NonNegativeFloat = 100.0
     """Drop comparisons whose longest answer is more than so many times the shortest; 0: never."""
     language_mismatch: bool = True
-    """Drop answers in another language than the question's, unless it is about languages, code or data."""
+    """Drop answers in another language than the question's, unless it is about languages, code or
+    data.
+    """
     language_letters: PositiveInt = 60
-    """Letters (a Chinese character counts for three) that question and answer must have to be told apart."""
+    """Letters (a Chinese character counts for three) that question and answer must have to be told
+    apart.
+    """
     refusals: bool = True
-    """Drop comparisons whose categories contradict the best answer: harmful and complied with, or not and refused."""
+    """Drop comparisons whose categories contradict the best answer: harmful and complied with, or
+    not and refused.
+    """
 
 
 def fault(shape: Shape, record: Record, rules: TalkRules) -> str:
-    """Return why a conversation or comparison is of no use, or nothing; its turns are in order (`faults.fault`).
+    """Return why a conversation or comparison is of no use, or nothing; its turns are in order
+    (`faults.fault`).
 
-    The reasons are `same_answers`, `length_ratio`, `cut_answer`, `language_mismatch` and `refusal_mislabelled`. Of a
-    comparison's answers only the best are judged by themselves: what is wrong with the others is why they are not best.
+    The reasons are `same_answers`, `length_ratio`, `cut_answer`, `language_mismatch` and
+    `refusal_mislabelled`. Of a comparison's answers only the best are judged by themselves: what is
+    wrong with the others is why they are not best.
     """
     if shape not in ("conversations", "comparisons"):
         return ""
@@ -72,7 +84,8 @@ def fault(shape: Shape, record: Record, rules: TalkRules) -> str:
 
 
 def prompt_key(shape: Shape, record: Record) -> bytes:
-    """Return the digest of what is asked before the first answer: equal for records of all shapes that ask the same.
+    """Return the digest of what is asked before the first answer: equal for records of all shapes
+    that ask the same.
 
     Of a comparison it is the whole prompt; a document has none, and is its own.
     """
@@ -87,12 +100,16 @@ def prompt_key(shape: Shape, record: Record) -> bytes:
 
 
 def same(responses: list[str]) -> bool:
-    """Whether all responses read the same: letters, signs and order alike, case, spaces and full stops aside."""
+    """Whether all responses read the same: letters, signs and order alike, case, spaces and full
+    stops aside.
+    """
     return len({normalisation.key(response).rstrip(".。!！ ") for response in responses}) == 1
 
 
 def length_ratio(responses: list[str]) -> float:
-    """Return how many times longer the longest response is than the shortest; what is very short counts as 20."""
+    """Return how many times longer the longest response is than the shortest; what is very short
+    counts as 20.
+    """
     lengths = [max(len(response), SHORTEST_RESPONSE) for response in responses]
     return max(lengths) / min(lengths)
 
@@ -113,7 +130,9 @@ def last_answers(shape: Shape, record: Record) -> list[str]:
 
 
 def languages_differ(shape: Shape, record: Record, letters: int) -> bool:
-    """Whether the last question and its answer are in different languages and nothing said gives a reason for it."""
+    """Whether the last question and its answer are in different languages and nothing said gives a
+    reason for it.
+    """
     turns, answers = record[TURNS[shape]], last_answers(shape, record)
     said = [turn["content"] for turn in turns if turn["role"] in ("system", "user")]
     if not said or not answers or any(turn["role"] == "tool" for turn in turns):
@@ -135,7 +154,9 @@ def bilingual(question: dict[str, int], answer: dict[str, int]) -> bool:
 
 
 def mislabelled(record: Record) -> bool:
-    """Whether the best answer complies with a harmful request while another refuses, or the other way round."""
+    """Whether the best answer complies with a harmful request while another refuses, or the other
+    way round.
+    """
     categories = record["categories"] or []
     if not categories:
         return False

@@ -1,6 +1,8 @@
-"""Signs that a text is no language: symbols, one character over and over, letter salad, rare characters, mojibake.
+"""Signs that a text is no language: symbols, one character over and over, letter salad, rare
+characters, mojibake.
 
-Each is a share or a count, measured on the whole text; `heuristics.Rules` says how much is too much.
+Each is a share or a count, measured on the whole text; `heuristics.Rules` says how much is too
+much.
 """
 
 import itertools
@@ -23,7 +25,9 @@ FOLLOWERS = (
     "n:acdefgiklnostuvy o:abcdefgiklmnoprstuvwxy p:aehiloprstu q:u r:abcdefgiklmnoprstuvy s:acehiklmnopstuwy "
     "t:acehilmorstuwy u:abcdefgilmnprst v:aeioy w:aehinors x:aceiptuy y:aceilmops z:aeioz"
 )
-"""The letters that commonly follow each letter in English words: 97 % of pairs in running text, 45 % of random ones."""
+"""The letters that commonly follow each letter in English words: 97 % of pairs in running text, 45
+% of random ones.
+"""
 
 FREQUENT = (
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方"
@@ -49,12 +53,16 @@ HAN_RUN = re.compile(SCRIPTS["Han"].pattern)
 
 
 def symbol_share(text: str) -> float:
-    """Return the share of characters other than spaces that are neither letters, digits nor common punctuation."""
+    """Return the share of characters other than spaces that are neither letters, digits nor common
+    punctuation.
+    """
     return sum(map(len, SYMBOLS.findall(text))) / max(len(SPACE.sub("", text)), 1)
 
 
 def entropy(text: str) -> float:
-    """Return the entropy of the characters, spaces aside, in bits; infinite for a text too short to tell."""
+    """Return the entropy of the characters, spaces aside, in bits; infinite for a text too short to
+    tell.
+    """
     counts = Counter(SPACE.sub("", text.casefold()))
     total = counts.total()
     if total < FEWEST_CHARACTERS:
@@ -68,7 +76,9 @@ def run_share(text: str) -> float:
 
 
 def odd_pair_share(text: str) -> float:
-    """Return the share of neighbouring letters that English hardly ever has side by side; 0 where few are Latin."""
+    """Return the share of neighbouring letters that English hardly ever has side by side; 0 where
+    few are Latin.
+    """
     words = WORDS.findall(text.lower())
     letters = sum(map(len, words))
     if letters - len(words) < FEWEST_PAIRS or 2 * letters < len(OTHER_SIGNS.sub("", text)):
@@ -84,7 +94,9 @@ def mixed_share(text: str) -> float:
 
 
 def mean_word_length(text: str) -> float:
-    """Return the mean length of what stands between spaces; 0 for a text in a script that writes none."""
+    """Return the mean length of what stands between spaces; 0 for a text in a script that writes
+    none.
+    """
     if any(SCRIPTS[name].search(text) for name in ("Han", "Kana", "Hangul", "Thai")) or len(text) < FEWEST_CHARACTERS:
         return 0.0
     words = text.split()
@@ -97,7 +109,9 @@ def mojibake_share(text: str) -> float:
 
 
 def rare_han_share(text: str) -> float:
-    """Return the share of Chinese characters in neither the first level of GB 2312 nor that of Big5."""
+    """Return the share of Chinese characters in neither the first level of GB 2312 nor that of
+    Big5.
+    """
     characters = "".join(HAN_RUN.findall(text))
     if len(characters) < FEWEST_HAN:
         return 0.0
@@ -106,7 +120,8 @@ def rare_han_share(text: str) -> float:
 
 
 def frequent_han_share(text: str) -> float:
-    """Return the share of the most frequent Chinese characters where they run on without punctuation, 1 elsewhere.
+    """Return the share of the most frequent Chinese characters where they run on without
+    punctuation, 1 elsewhere.
 
     Lists of terms have few of them too, but separate their terms.
     """

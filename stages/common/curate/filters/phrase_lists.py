@@ -1,7 +1,8 @@
-"""Phrases of advertisements and of what surrounds the text of a web page, by what they are a sign of.
+"""Phrases of advertisements and of what surrounds the text of a web page, by what they are a sign
+of.
 
-English phrases are found as whole words, Chinese ones anywhere. One of them says nothing: what counts is how many
-different signs a text shows for its length.
+English phrases are found as whole words, Chinese ones anywhere. One of them says nothing: what
+counts is how many different signs a text shows for its length.
 """
 
 import re
@@ -14,7 +15,9 @@ WORDS = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af
 
 
 class Reading(NamedTuple):
-    """A text with its words (without Chinese) and how often each known phrase stands in it, by sign."""
+    """A text with its words (without Chinese) and how often each known phrase stands in it, by
+    sign.
+    """
 
     text: str
     lower: str
@@ -46,7 +49,9 @@ def read(text: str) -> Reading:
 
 @cache
 def _index() -> tuple[dict[str, list[tuple[str, list[str], str]]], dict[str, list[tuple[str, str]]]]:
-    """Return the phrases by their first word or Chinese character: a text is looked up once, whatever their number."""
+    """Return the phrases by their first word or Chinese character: a text is looked up once,
+    whatever their number.
+    """
     english: dict[str, list[tuple[str, list[str], str]]] = {}
     chinese: dict[str, list[tuple[str, str]]] = {}
     for sign, phrases in SIGNS.items():

@@ -1,7 +1,8 @@
-"""Personal data replaced by typed placeholders: addresses, numbers of people, cards and accounts, and secret keys.
+"""Personal data replaced by typed placeholders: addresses, numbers of people, cards and accounts,
+and secret keys.
 
-Every pattern begins where nothing like it stands before, and repeats a bounded number of times (or possessively), so
-the time is linear in the text's length, whatever the text.
+Every pattern begins where nothing like it stands before, and repeats a bounded number of times (or
+possessively), so the time is linear in the text's length, whatever the text.
 """
 
 import json
@@ -15,7 +16,9 @@ from stages.common.curate.filters.pii_patterns import Span
 
 
 def scrub(text: str) -> tuple[str, Counter[str]]:
-    """Return `text` with placeholders such as `[MAIL]`, and how many of each kind (`mail`) it has."""
+    """Return `text` with placeholders such as `[MAIL]`, and how many of each kind (`mail`)
+    it has.
+    """
     taken: list[Span] = []
     for span in kinds.spans(text):  # the surest kinds come first
         place = bisect_left(taken, span)
@@ -33,9 +36,11 @@ def scrub(text: str) -> tuple[str, Counter[str]]:
 
 
 def scrub_record(shape: Shape, record: Record) -> tuple[Record, Counter[str]]:
-    """Return the record without personal data in any text a model will read, and how many of each kind it had.
+    """Return the record without personal data in any text a model will read, and how many of each
+    kind it had.
 
-    The arguments of tool calls stay valid JSON. Test questions stay as they are: an answer must match its reference.
+    The arguments of tool calls stay valid JSON. Test questions stay as they are: an answer must
+    match its reference.
     """
     found: Counter[str] = Counter()
     if shape == "questions":
@@ -52,7 +57,9 @@ def scrub_record(shape: Shape, record: Record) -> tuple[Record, Counter[str]]:
 
 
 def scrub_json(text: str) -> tuple[str, Counter[str]]:
-    """Return JSON text without personal data in its strings and whole numbers; what is no JSON is scrubbed as text."""
+    """Return JSON text without personal data in its strings and whole numbers; what is no JSON is
+    scrubbed as text.
+    """
     found: Counter[str] = Counter()
     try:
         changed = _value(json.loads(text), found)

@@ -27,7 +27,8 @@ KEY = re.compile(
 KEY_MARKS = ("sk-", "k_live_", "AKIA", "ASIA", "gh", "glpat-", "hf_", "xox", "AIza")
 TOKEN = re.compile(NO_WORD_BEFORE + r"eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+")
 _PEM, _LINE_END = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", r"(?:\s|\\[rn])"
-# No possessive group before the end mark: Python 3.11.2, Debian 12's, then misses the mark (CPython gh-101955).
+# No possessive group before the end mark: Python 3.11.2, Debian 12's, then misses the mark (CPython
+# gh-101955).
 PEM = re.compile(
     rf"-----BEGIN {_PEM}(?:[^-]*(?:-(?!----)[^-]*)*-----END {_PEM}"
     rf"|{_LINE_END}*+(?:[A-Za-z0-9+/=]{{16,}}+{_LINE_END}*+)++)"  # cut: what is there of it
@@ -93,7 +94,9 @@ class Span(NamedTuple):
 
 
 def spans(text: str) -> Iterator[Span]:
-    """Yield everything in `text` that looks like personal data, the surest kinds first; spans may overlap."""
+    """Yield everything in `text` that looks like personal data, the surest kinds first; spans may
+    overlap.
+    """
     if "-----BEGIN" in text:
         yield from _found(PEM, "key", text, _always)
     if "eyJ" in text:
@@ -136,13 +139,17 @@ def _always(_: re.Match[str]) -> bool:
 
 
 def _random(match: re.Match[str]) -> bool:
-    """Whether a key's body is drawn, not words: digits and letters (`sk-` also begins ordinary hyphenated names)."""
+    """Whether a key's body is drawn, not words: digits and letters (`sk-` also begins ordinary
+    hyphenated names).
+    """
     body = match[0][4:]
     return any(char.isdigit() for char in body) and any(char.isalpha() for char in body) and len(set(body)) > 7
 
 
 def _address(match: re.Match[str]) -> bool:
-    """Whether four numbers are a person's or a machine's address: not a section, a version, a mask or loopback."""
+    """Whether four numbers are a person's or a machine's address: not a section, a version, a mask
+    or loopback.
+    """
     octets = [int(part) for part in match[0].split(".")]
     if max(octets) > 255 or any(len(part) > 1 and part[0] == "0" for part in match[0].split(".")):
         return False
@@ -162,7 +169,8 @@ def _address6(match: re.Match[str]) -> bool:
 
 
 def _account(match: re.Match[str]) -> Iterator[Span]:
-    """Yield the account number (IBAN) that the match begins with, if any: capitalised words may follow it.
+    """Yield the account number (IBAN) that the match begins with, if any: capitalised words may
+    follow it.
 
     Check digits of single countries are not asked for: published examples lack them.
     """

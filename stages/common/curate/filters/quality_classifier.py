@@ -1,12 +1,15 @@
-"""The quality classifier of GPT-3 (Brown et al. 2020, appendix A): does a text read like the trusted sources?
+"""The quality classifier of GPT-3 (Brown et al. 2020, appendix A): does a text read like the
+trusted sources?
 
-Hashed words and word pairs, logistic regression, trusted documents against those of all other sources. Only the others
-are filtered: one is kept when a Pareto draw exceeds 1 - score, so that some unlikely ones stay.
+Hashed words and word pairs, logistic regression, trusted documents against those of all other
+sources. Only the others are filtered: one is kept when a Pareto draw exceeds 1 - score, so that
+some unlikely ones stay.
 
-Two things differ. A document is scored by the one of FOLDS models that has not read it, or a small crawl would be known
-by heart. And because a crawl also holds good text, from the second round on the models forget the untrusted documents
-that the round before took for trusted ones (reliable negatives: Liu et al. 2003); else text exactly like the
-trusted is bad to the degree that the crawl has it.
+Two things differ. A document is scored by the one of FOLDS models that has not read it, or a small
+crawl would be known by heart. And because a crawl also holds good text, from the second round on
+the models forget the untrusted documents that the round before took for trusted ones (reliable
+negatives: Liu et al. 2003); else text exactly like the trusted is bad to the degree that the crawl
+has it.
 """
 
 import heapq
@@ -40,10 +43,14 @@ Flags = NDArray[np.bool_]
 
 
 class Quality(StageParams):
-    """The quality classifier; without trusted or without other sources there is nothing to learn, and none is used."""
+    """The quality classifier; without trusted or without other sources there is nothing to learn,
+    and none is used.
+    """
 
     trusted: list[str] = []
-    """Globs of sources (`books/*.txt`) whose documents are good; those of all other sources are filtered."""
+    """Globs of sources (`books/*.txt`) whose documents are good; those of all other sources are
+    filtered.
+    """
     alpha: PositiveFloat = 9.0
     """Shape of the Pareto draw; the larger, the fewer documents of low score are kept."""
     sample: PositiveInt = 10_000
@@ -51,12 +58,16 @@ class Quality(StageParams):
     C: PositiveFloat = 100.0
     """Inverse strength of the regularisation."""
     rounds: PositiveInt = 3
-    """Times the classifier is trained, each time without the untrusted documents last taken for trusted ones."""
+    """Times the classifier is trained, each time without the untrusted documents last taken for
+    trusted ones.
+    """
 
 
 @dataclass(frozen=True)
 class Model:
-    """One logistic regression a fold: weights [FOLDS, FEATURES], intercepts [FOLDS]; and how well they told apart."""
+    """One logistic regression a fold: weights [FOLDS, FEATURES], intercepts [FOLDS]; and how well
+    they told apart.
+    """
 
     weights: Floats
     intercepts: Floats
@@ -81,14 +92,18 @@ def trusted(source: str, settings: Quality) -> bool:
 
 
 def keeps(text: str, score: float, alpha: float) -> bool:
-    """Whether a draw from a Pareto (Lomax) distribution, made from the text itself, exceeds 1 - score."""
+    """Whether a draw from a Pareto (Lomax) distribution, made from the text itself, exceeds 1 -
+    score.
+    """
     return bool(draw("pareto", text) ** (-1 / alpha) - 1 > 1 - score)
 
 
 def smallest(texts: Iterable[str], size: int) -> list[str]:
-    """Return the `size` texts of the smallest hashes, sorted by hash: a random sample that no order changes.
+    """Return the `size` texts of the smallest hashes, sorted by hash: a random sample that no order
+    changes.
 
-    The smallest of several samples together are the smallest of all, so each worker may take its own first.
+    The smallest of several samples together are the smallest of all, so each worker may take its
+    own first.
     """
     heap: list[tuple[float, str]] = []
     for text in texts:
@@ -101,7 +116,8 @@ def smallest(texts: Iterable[str], size: int) -> list[str]:
 
 
 def train(positives: Iterable[str], negatives: Iterable[str], settings: Quality) -> Model | None:
-    """Return a model that tells positives from negatives, or None: fewer than FEWEST of a class teach nothing.
+    """Return a model that tells positives from negatives, or None: fewer than FEWEST of a class
+    teach nothing.
 
     `Model.report` has counts, ROC-AUC and histograms of scores, all of held-out scores.
     """
@@ -122,7 +138,9 @@ def train(positives: Iterable[str], negatives: Iterable[str], settings: Quality)
 
 
 def score(model: Model, texts: Sequence[str]) -> Floats:
-    """Return how likely each text is to come from a trusted source [len(texts)]; 0 for a text without words."""
+    """Return how likely each text is to come from a trusted source [len(texts)]; 0 for a text
+    without words.
+    """
     if not texts:
         return np.zeros(0)
     beginnings = [text[:CHARACTERS] for text in texts]
@@ -175,7 +193,9 @@ def _scores(model: Model, features: Any, folds: NDArray[np.intp]) -> Floats:
 
 
 def _report(scores: Floats, good: Flags, used: Flags) -> dict[str, Any]:
-    """Return counts, ROC-AUC over all documents and over those `used`, and the histogram of scores by class."""
+    """Return counts, ROC-AUC over all documents and over those `used`, and the histogram of scores
+    by class.
+    """
     from sklearn.metrics import roc_auc_score
 
     edges = np.linspace(0, 1, BINS + 1)
@@ -193,7 +213,9 @@ def _report(scores: Floats, good: Flags, used: Flags) -> dict[str, Any]:
 
 
 def of(documents: Path, settings: Quality, file: Path) -> Model | None:
-    """Return the quality classifier, trained unless `file` has it; None when there is nothing to learn from."""
+    """Return the quality classifier, trained unless `file` has it; None when there is nothing to
+    learn from.
+    """
 
     def texts(good: bool) -> Iterator[str]:
         found = (record for record in records.read(documents) if trusted(record["source"], settings) == good)

@@ -1,11 +1,15 @@
-"""How much a text reads like an advertisement: the sum of weak signs, each for what it is worth in a text this long."""
+"""How much a text reads like an advertisement: the sum of weak signs, each for what it is worth in
+a text this long.
+"""
 
 import re
 
 from stages.common.curate.filters.phrase_lists import HAN, Reading
 
 WORDS_OF_A_SIGN = 60
-"""A sign is worth its full weight once in so many words; in a longer text it must come more often."""
+"""A sign is worth its full weight once in so many words; in a longer text it must come more
+often.
+"""
 HAN_PER_WORD = 1.6
 
 SHOUTED = re.compile(r"\b[A-Z]{2,}+(?:[ !]{1,4}[A-Z]{2,}+\b)++")
@@ -35,7 +39,9 @@ WEIGHTS = {
 
 
 def score(reading: Reading) -> float:
-    """Return the weighted number of signs that a text shows, from 0 to 9.5; ordinary prose is below 2."""
+    """Return the weighted number of signs that a text shows, from 0 to 9.5; ordinary prose is below
+    2.
+    """
     return sum(WEIGHTS[sign] * min(strength, 1.0) for sign, strength in signs(reading).items())
 
 

@@ -1,4 +1,6 @@
-"""JSON values that do not stand one a line: the elements of an array, or objects written over several lines."""
+"""JSON values that do not stand one a line: the elements of an array, or objects written over
+several lines.
+"""
 
 import codecs
 import json
@@ -16,14 +18,18 @@ LONGEST_TOKEN = 16
 
 
 class Window:
-    """The part of a stream that has been read and not yet used, as text, and the line it starts on."""
+    """The part of a stream that has been read and not yet used, as text, and the line it
+    starts on.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self.stream, self.decoder = stream, codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def more(self) -> bool:
-        """Read as much again as is waiting; False at the end, or when a row's worth is waiting already."""
+        """Read as much again as is waiting; False at the end, or when a row's worth is waiting
+        already.
+        """
         if self.ended or len(self.text) - self.at >= ROW_BYTES:
             return False
         data = self.stream.read(max(CHUNK_BYTES, len(self.text) - self.at))

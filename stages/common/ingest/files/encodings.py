@@ -1,15 +1,21 @@
-"""The encoding of a file: by its byte order mark, by strict UTF-8, or by what its bytes can only mean.
+"""The encoding of a file: by its byte order mark, by strict UTF-8, or by what its bytes can only
+mean.
 
-Where the lines that are not ASCII are mostly UTF-8, the file is UTF-8 and the others are faulty rows. Otherwise three
-encodings are known by their bytes, each with evidence that its neighbours cannot give:
+Where the lines that are not ASCII are mostly UTF-8, the file is UTF-8 and the others are faulty
+rows. Otherwise three encodings are known by their bytes, each with evidence that its neighbours
+cannot give:
 
-- GB18030: nearly all double bytes lie in GB 2312's common half (lead B0-D7) or punctuation, spread over all of it
-  (Korean EUC-KR stops at C8; Japanese EUC-JP is half kana, lead A4-A5; Big5 has trails below A1);
-- Big5: nearly all double bytes lie in its common half (lead A4-C6), many with a trail below 7F, which no EUC has;
-- Windows-1252 (Latin-1): nearly all high bytes are letters and quotes of western Europe, several different ones, few in
-  a row and rare among ASCII letters (Cyrillic and Greek stand in whole words, Czech and Turkish need other letters).
+- GB18030: nearly all double bytes lie in GB 2312's common half (lead B0-D7) or punctuation, spread
+  over all of it (Korean EUC-KR stops at C8; Japanese EUC-JP is half kana, lead A4-A5; Big5 has
+  trails below A1);
+- Big5: nearly all double bytes lie in its common half (lead A4-C6), many with a trail below 7F,
+  which no EUC has;
+- Windows-1252 (Latin-1): nearly all high bytes are letters and quotes of western Europe, several
+  different ones, few in a row and rare among ASCII letters (Cyrillic and Greek stand in whole
+  words, Czech and Turkish need other letters).
 
-With less evidence the file counts as UTF-8 and its undecodable rows go to quarantine: nothing is guessed.
+With less evidence the file counts as UTF-8 and its undecodable rows go to quarantine: nothing is
+guessed.
 """
 
 import codecs
@@ -37,7 +43,9 @@ UNDECODABLE = "\udcff"
 
 
 def detect(sample: bytes, whole: bool) -> str:
-    """Return the encoding of a file that begins with `sample`, under Python's name; `whole` if it is all of it."""
+    """Return the encoding of a file that begins with `sample`, under Python's name; `whole` if it
+    is all of it.
+    """
     for mark, name in BOMS:
         if sample.startswith(mark):
             return name
@@ -67,7 +75,9 @@ def decodable(data: bytes, encoding: str) -> bool:
 
 
 def as_utf_8(stream: Stream, encoding: str) -> Stream:
-    """Return `stream`, at its start, as UTF-8 without byte order mark; what cannot be decoded becomes the byte FF."""
+    """Return `stream`, at its start, as UTF-8 without byte order mark; what cannot be decoded
+    becomes the byte FF.
+    """
     if encoding == UTF_8:
         return stream
     if encoding == "utf-8-sig":
@@ -77,7 +87,9 @@ def as_utf_8(stream: Stream, encoding: str) -> Stream:
 
 
 class Recoded(io.RawIOBase):
-    """A stream of any encoding as UTF-8; FF, which UTF-8 never has, marks what could not be decoded."""
+    """A stream of any encoding as UTF-8; FF, which UTF-8 never has, marks what could not be
+    decoded.
+    """
 
     def __init__(self, stream: Stream, encoding: str) -> None:
         codecs.register_error("lathe-undecodable", lambda error: (UNDECODABLE, _end(error)))

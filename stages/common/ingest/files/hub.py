@@ -1,4 +1,6 @@
-"""Hugging Face data sets as rows, streamed, through the same parsers as raw files; no code of theirs is run."""
+"""Hugging Face data sets as rows, streamed, through the same parsers as raw files; no code of
+theirs is run.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,9 @@ class Dataset(StageParams):
 
     @property
     def source(self) -> str:
-        """Return `hf/<name>`, with configuration and split where they are not the usual ones; never a path of here."""
+        """Return `hf/<name>`, with configuration and split where they are not the usual ones; never
+        a path of here.
+        """
         name = Path(self.name).resolve().name if self.is_local else self.name
         split = "" if self.split == "train" else self.split
         return PREFIX + "/".join(part for part in (name, self.config, split) if part)
@@ -60,7 +64,9 @@ class HubRows:
 
 
 def check(datasets: list[Dataset]) -> None:
-    """Raise ParamsError for a data set whose rows could be others tomorrow, and for one named twice."""
+    """Raise ParamsError for a data set whose rows could be others tomorrow, and for one named
+    twice.
+    """
     for place, dataset in enumerate(datasets):
         if not dataset.is_local and not dataset.revision:
             what = f"'{SECTION}': {dataset.name} has no revision, and is no folder here"
@@ -70,7 +76,9 @@ def check(datasets: list[Dataset]) -> None:
 
 
 def open_dataset(dataset: Dataset) -> HubRows:
-    """Return the data set, streamed. Raises DataError when there is none, TryAgainError when it cannot be reached."""
+    """Return the data set, streamed. Raises DataError when there is none, TryAgainError when it
+    cannot be reached.
+    """
     from datasets import load_dataset
 
     with explained(dataset.name):

@@ -36,8 +36,9 @@ class Document(NamedTuple):
 def paragraphs(rows: Iterable[Row], characters: int) -> Iterator[Paragraph | Unreadable]:
     """Yield the paragraphs of a text file.
 
-    Blank lines separate them. Where there are none, or a block is longer than `characters`, each line is a paragraph:
-    such text is a list, or has one paragraph a line, as much Chinese text does.
+    Blank lines separate them. Where there are none, or a block is longer than `characters`, each
+    line is a paragraph: such text is a list, or has one paragraph a line, as much Chinese text
+    does.
     """
     block: list[Row] = []
     size, by_line, opens, gap, parted, started = 0, False, False, False, False, False
@@ -59,7 +60,8 @@ def paragraphs(rows: Iterable[Row], characters: int) -> Iterator[Paragraph | Unr
 def documents(found: Iterable[Paragraph], characters: int) -> Iterator[Document]:
     """Join paragraphs until the next one would make the document longer than `characters`.
 
-    A heading opens the next document instead of closing this one, so none is left alone. A paragraph stays whole.
+    A heading opens the next document instead of closing this one, so none is left alone. A
+    paragraph stays whole.
     """
     closed: list[Paragraph] = []
     waiting: list[Paragraph] = []

@@ -1,4 +1,6 @@
-"""Raw files told apart by content and read as rows, one row in memory at a time, whatever state they are in."""
+"""Raw files told apart by content and read as rows, one row in memory at a time, whatever state
+they are in.
+"""
 
 import codecs
 import fnmatch
@@ -21,7 +23,9 @@ ARRAY_START = re.compile(rb"\[\s*(\{|\]\s*$)")
 
 @dataclass
 class RawFile:
-    """An open raw file: its kind, its encoding ("" where it is binary), its rows and how far it has been read."""
+    """An open raw file: its kind, its encoding ("" where it is binary), its rows and how far it has
+    been read.
+    """
 
     path: Path
     kind: Kind
@@ -34,7 +38,9 @@ class RawFile:
         return self.read()
 
     def rows(self) -> Iterator[Row]:
-        """Yield lines without their end, elements or the rows of a table; blank lines only where the kind is text."""
+        """Yield lines without their end, elements or the rows of a table; blank lines only where
+        the kind is text.
+        """
         match self.kind:
             case "parquet":
                 return tables.parquet_rows(self.path, self.read)
@@ -50,7 +56,9 @@ class RawFile:
 
 
 def find(folder: Path) -> list[Path]:
-    """Return the raw files under `folder`, in order: all but dot-files, DVC's pointers and READMEs."""
+    """Return the raw files under `folder`, in order: all but dot-files, DVC's pointers and
+    READMEs.
+    """
     found = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
     return [path for path in found if path.is_file() and not _ignored(path.relative_to(folder))]
 
@@ -78,7 +86,9 @@ def stated_encoding(source: str, stated: Mapping[str, str]) -> str:
 
 @contextmanager
 def open_raw(path: Path, encoding: str = "") -> Iterator[RawFile]:
-    """Open `path`, unpacked, as UTF-8 and without its byte order mark, at its first row; "" finds the encoding out."""
+    """Open `path`, unpacked, as UTF-8 and without its byte order mark, at its first row; "" finds
+    the encoding out.
+    """
     with path.open("rb") as disk:
         if disk.read(len(tables.PARQUET_MAGIC)) == tables.PARQUET_MAGIC:
             yield RawFile(path, "parquet", "", disk, tables.Position(path.stat().st_size))
@@ -108,7 +118,9 @@ def sniff(head: bytes, name: str) -> Kind:
 
 
 def lines(stream: Stream) -> Iterator[Row]:
-    """Yield every line; a line over ROW_BYTES is cut and a damaged archive ends with a row that says so."""
+    """Yield every line; a line over ROW_BYTES is cut and a damaged archive ends with a row that
+    says so.
+    """
     number, most = 0, rows.ROW_BYTES
     while True:
         number += 1
@@ -132,7 +144,9 @@ def filled(stream: Stream) -> Iterator[Row]:
 
 
 def _sample(path: Path, encoding: str) -> bytes:
-    """Return the first bytes of a file, unpacked and as UTF-8; what is damaged, reading the rows will say."""
+    """Return the first bytes of a file, unpacked and as UTF-8; what is damaged, reading the rows
+    will say.
+    """
     sample = bytearray()
     with path.open("rb") as disk:
         stream = encodings.as_utf_8(unpacked(disk), encoding)
@@ -145,7 +159,9 @@ def _sample(path: Path, encoding: str) -> bytes:
 
 
 def _opens(text: bytes) -> bool:
-    """Whether a value starts that is written over several lines: its first line is right as far as it goes."""
+    """Whether a value starts that is written over several lines: its first line is right as far as
+    it goes.
+    """
     first = text.partition(b"\n")[0].decode("utf-8", "replace")
     try:
         json.loads(first)

@@ -9,7 +9,8 @@ ROW_BYTES = 64 * MEBIBYTE
 
 
 class Row(NamedTuple):
-    """A raw row: the 1-based line it starts on, its bytes as UTF-8, and why it cannot be read (empty when it can).
+    """A raw row: the 1-based line it starts on, its bytes as UTF-8, and why it cannot be read
+    (empty when it can).
 
     A row of a table comes with its `value`, an object; one from a binary file has no bytes.
     """
@@ -21,7 +22,9 @@ class Row(NamedTuple):
     value: dict[str, Any] | None = None
 
     def text(self) -> str:
-        """Return the row for reading; a byte that is no UTF-8 as \\x.., what JSON does not know as its text."""
+        """Return the row for reading; a byte that is no UTF-8 as \\x.., what JSON does not know as
+        its text.
+        """
         if self.value is not None and not self.data:
             written = json.dumps(self.value, ensure_ascii=False, default=str)
             return written.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,6 @@
-"""Tables as rows: Parquet, CSV and TSV with a head of known columns, lines of `question<tab>answer` without one."""
+"""Tables as rows: Parquet, CSV and TSV with a head of known columns, lines of `question<tab>answer`
+without one.
+"""
 
 import csv
 import io
@@ -21,7 +23,9 @@ ROWS_AT_ONCE = 256
 SUFFIXES = (".csv", ".tsv", ".tab")
 DELIMITERS = (",", "\t", ";", "|")
 RECORD_BYTES = 16 * MEBIBYTE
-"""A cell left open takes in what follows, up to here; then its first line is refused and the next is read afresh."""
+"""A cell left open takes in what follows, up to here; then its first line is refused and the next
+is read afresh.
+"""
 LINES_LOOKED_AT = 100
 NESTED = frozenset(
     {
@@ -31,12 +35,16 @@ NESTED = frozenset(
 )
 """Columns that hold lists or objects: their cells are JSON."""
 PERHAPS_TURNS = frozenset({"prompt", "chosen", "rejected", "response_chosen", "response_rejected"})
-"""Columns of texts that may hold turns: a cell is read as JSON where that gives an object, or a list of objects."""
+"""Columns of texts that may hold turns: a cell is read as JSON where that gives an object, or a
+list of objects.
+"""
 
 
 @dataclass
 class Position:
-    """How many of a file's bytes have been read: the disk says so, or a reader that jumps counts for itself."""
+    """How many of a file's bytes have been read: the disk says so, or a reader that jumps counts
+    for itself.
+    """
 
     size: int = 0
     share: float = 0.0
@@ -61,7 +69,9 @@ def sniff(text: bytes, name: str) -> Kind | None:
 
 
 def delimiter(head: str) -> str:
-    """Return what parts the cells of a table's head: the one that gives the most known columns, then most cells."""
+    """Return what parts the cells of a table's head: the one that gives the most known columns,
+    then most cells.
+    """
 
     def found(one: str) -> tuple[int, int]:
         parts = cells(head, one) or []
@@ -109,7 +119,9 @@ def pairs(lines: Iterator[Row]) -> Iterator[Row]:
 
 
 def _records(lines: Iterator[Row], separator: str) -> Iterator[tuple[list[Row], list[str] | str]]:
-    """Yield the lines of each record with its cells, or with what is wrong; a line is lost to no other's fault."""
+    """Yield the lines of each record with its cells, or with what is wrong; a line is lost to no
+    other's fault.
+    """
     waiting: deque[Row] = deque()
     csv.field_size_limit(RECORD_BYTES)
     while True:
@@ -163,7 +175,9 @@ def _all_pairs(text: bytes) -> bool:
 
 
 def parquet_rows(path: Path, position: Position) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, numbered from 1; a part that cannot be read is one faulty row."""
+    """Yield the rows of a Parquet file, numbered from 1; a part that cannot be read is one faulty
+    row.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,7 +211,9 @@ def _rows_of_batch(batch: "pa.RecordBatch", first: int) -> list[Row]:
 
 
 def _row_of_batch(batch: "pa.RecordBatch", at: int, number: int) -> Row:
-    """Return one row of a batch that holds some that Python has no value for: text that is not UTF-8, a date."""
+    """Return one row of a batch that holds some that Python has no value for: text that is not
+    UTF-8, a date.
+    """
     try:
         value: dict[str, Any] = batch.slice(at, 1).to_pylist()[0]
     except UnicodeDecodeError as error:

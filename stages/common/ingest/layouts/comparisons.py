@@ -1,4 +1,6 @@
-"""Answers to one prompt, better and worse: HH-RLHF, DPO in its several layouts, and ranked or scored lists."""
+"""Answers to one prompt, better and worse: HH-RLHF, DPO in its several layouts, and ranked or
+scored lists.
+"""
 
 import math
 from typing import Any
@@ -14,7 +16,9 @@ TURN_TEXTS = ("value", "content")
 
 
 def preference_keys(row: Record) -> tuple[str, str] | None:
-    """Return the keys of the better and the worse answer, or None; one of them may be null, which is then a fault."""
+    """Return the keys of the better and the worse answer, or None; one of them may be null, which
+    is then a fault.
+    """
     for keys in PREFERENCES:
         if row.get(keys[0]) is not None or row.get(keys[1]) is not None:
             return keys
@@ -22,9 +26,11 @@ def preference_keys(row: Record) -> tuple[str, str] | None:
 
 
 def preference(row: Record) -> Record:
-    """`{"prompt" | "question" | "conversations" | "messages", "chosen", "rejected", "system"?}` -> comparison.
+    """`{"prompt" | "question" | "conversations" | "messages", "chosen", "rejected", "system"?}` ->
+    comparison.
 
-    An answer is a text, a turn, or a list of messages that ends with it and may repeat the prompt or replace it.
+    An answer is a text, a turn, or a list of messages that ends with it and may repeat the prompt
+    or replace it.
     """
     keys = preference_keys(row) or PREFERENCES[0]
     (before, better), (before_worse, worse) = _answer(row, keys[0]), _answer(row, keys[1])
@@ -37,7 +43,9 @@ def preference(row: Record) -> Record:
 
 
 def transcript_pair(row: Record) -> Record:
-    """HH-RLHF's `{"chosen", "rejected"}`, two transcripts that differ in their last answer -> comparison."""
+    """HH-RLHF's `{"chosen", "rejected"}`, two transcripts that differ in their last answer ->
+    comparison.
+    """
     keys = preference_keys(row) or PREFERENCES[0]
     better, worse = (transcripts.spoken(string(row, key)) for key in keys)
     for name, said in zip(keys, (better, worse), strict=True):
@@ -49,7 +57,9 @@ def transcript_pair(row: Record) -> Record:
 
 
 def ranked(row: Record) -> Record:
-    """`{"prompt": str or messages, "responses": [str], "ranks": [int] or "scores": [number]}`; rank 1 is the best."""
+    """`{"prompt": str or messages, "responses": [str], "ranks": [int] or "scores": [number]}`; rank
+    1 is the best.
+    """
     responses, ranks = row["responses"], row.get("ranks")
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
         raise Malformed("bad responses", "not a list of texts")
@@ -70,7 +80,9 @@ def ranked(row: Record) -> Record:
 
 
 def ranks_of(scores: Any) -> list[int]:
-    """Return scores, where more is better, as ranks from 1; equal scores share a rank. Raises Malformed."""
+    """Return scores, where more is better, as ranks from 1; equal scores share a rank. Raises
+    Malformed.
+    """
     if not isinstance(scores, list) or not all(type(score) in (int, float) and _finite(score) for score in scores):
         raise Malformed("bad scores", "not a list of finite numbers")
     order = {score: rank for rank, score in enumerate(sorted(set(scores), reverse=True), 1)}

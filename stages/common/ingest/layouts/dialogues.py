@@ -1,4 +1,6 @@
-"""Dialogues: lists of lines said in turn, and ConvoKit's one row a line (the Cornell movie dialogues)."""
+"""Dialogues: lists of lines said in turn, and ConvoKit's one row a line (the Cornell movie
+dialogues).
+"""
 
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ ROLES_IN_TURN = ("user", "assistant")
 
 
 class Line(NamedTuple):
-    """One line of a dialogue, with the raw row's number: who says it, in which conversation, after which line."""
+    """One line of a dialogue, with the raw row's number: who says it, in which conversation, after
+    which line.
+    """
 
     number: int
     conversation: str
@@ -24,7 +28,9 @@ class Line(NamedTuple):
 
 
 class Dialogue(NamedTuple):
-    """Lines made one conversation: its messages, the numbers of the rows in it and those of rows nobody answers."""
+    """Lines made one conversation: its messages, the numbers of the rows in it and those of rows
+    nobody answers.
+    """
 
     messages: list[Record]
     used: list[int]
@@ -32,7 +38,9 @@ class Dialogue(NamedTuple):
 
 
 def dialogue(row: Record) -> Record:
-    """`{"dialog": [str, …]}`, lines said in turn, or `[{"role" | "from", …}, …]` -> conversation."""
+    """`{"dialog": [str, …]}`, lines said in turn, or `[{"role" | "from", …}, …]` ->
+    conversation.
+    """
     lines = row[first(row, DIALOGUE_KEYS) or DIALOGUE_KEYS[0]]
     if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in lines):
         return {"messages": turns(lines), "tools": None}
@@ -46,7 +54,9 @@ def is_line(row: Record) -> bool:
 
 
 def line(number: int, row: Record) -> Line:
-    """`{"id", "conversation_id", "speaker", "text", "reply-to"}` -> a line of a dialogue. Raises Malformed."""
+    """`{"id", "conversation_id", "speaker", "text", "reply-to"}` -> a line of a dialogue. Raises
+    Malformed.
+    """
     speaker_key, conversation_key = first(row, SPEAKER_KEYS) or "speaker", first(row, CONVERSATION_KEYS) or "root"
     speaker = row[speaker_key]
     if isinstance(speaker, dict):
@@ -65,8 +75,9 @@ def line(number: int, row: Record) -> Line:
 def joined(lines: list[Line]) -> Dialogue:
     """Return lines of one conversation as messages, ordered by who replies to whom.
 
-    The first speaker is the user and the other the assistant; lines one says in a row are one message. Lines after the
-    last answer are left over. Raises Malformed when there are three speakers or the replies make no single chain.
+    The first speaker is the user and the other the assistant; lines one says in a row are one
+    message. Lines after the last answer are left over. Raises Malformed when there are three
+    speakers or the replies make no single chain.
     """
     ordered = _chain(lines)
     speakers = list(dict.fromkeys(line.speaker for line in ordered))

@@ -8,7 +8,9 @@ from stages.common.core.records import Record
 
 
 class Malformed(Exception):
-    """A row that cannot become a record: `reason` is one of a few words to count by, `detail` says where in the row."""
+    """A row that cannot become a record: `reason` is one of a few words to count by, `detail` says
+    where in the row.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason, self.detail = reason, detail

@@ -1,4 +1,6 @@
-"""MOSS: a turn is Human, Inner Thoughts, Commands, Tool Responses and MOSS, each in marks (`<|Human|>: … <eoh>`)."""
+"""MOSS: a turn is Human, Inner Thoughts, Commands, Tool Responses and MOSS, each in marks
+(`<|Human|>: … <eoh>`).
+"""
 
 import json
 import re
@@ -79,7 +81,9 @@ def _part(number: int, turn: Record, name: str) -> str | None:
 
 
 def _calls(number: int, commands: str) -> list[Record]:
-    """Return `Search("a"), Calculate("1+1")` as tool calls; arguments are a JSON list, as MOSS gives them no names."""
+    """Return `Search("a"), Calculate("1+1")` as tool calls; arguments are a JSON list, as MOSS
+    gives them no names.
+    """
     made, end = [], 0
     while end < len(commands):
         found = COMMAND.match(commands, end)

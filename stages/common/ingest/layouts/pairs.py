@@ -1,4 +1,6 @@
-"""Question and answer in fields of their own, and the talk before them in a third: Alpaca, BELLE, ChatGLM and more."""
+"""Question and answer in fields of their own, and the talk before them in a third: Alpaca, BELLE,
+ChatGLM and more.
+"""
 
 from typing import Any
 
@@ -26,7 +28,8 @@ ROLES_IN_TURN = ("user", "assistant")
 def keys(row: Record) -> tuple[str, str] | None:
     """Return the keys of a row's question and answer, or None.
 
-    An answer that is null is still one by its key, but not where it may belong to another column of questions.
+    An answer that is null is still one by its key, but not where it may belong to another column of
+    questions.
     """
     for asked, answers in ANSWERS.items():
         if row.get(asked) is not None:
@@ -39,7 +42,9 @@ def keys(row: Record) -> tuple[str, str] | None:
 
 
 def pair(row: Record) -> Record:
-    """`{"instruction" | "question" | …, "output" | "answer" | …, "input"?, "history"?, "system"?}` -> conversation."""
+    """`{"instruction" | "question" | …, "output" | "answer" | …, "input"?, "history"?, "system"?}`
+    -> conversation.
+    """
     asked, answer = keys(row) or ("question", "answer")
     return {
         "messages": [*conversation_before(row, asked), message("assistant", string(row, answer))],
@@ -65,7 +70,9 @@ def question(row: Record) -> Record:
 
 
 def conversation_before(row: Record, asked: str) -> list[Record]:
-    """Return what was said until an answer is due: system, history and the question. Raises Malformed."""
+    """Return what was said until an answer is due: system, history and the question. Raises
+    Malformed.
+    """
     value = row.get(asked)
     if isinstance(value, list | dict):
         said = turns(value)
@@ -76,7 +83,9 @@ def conversation_before(row: Record, asked: str) -> list[Record]:
 
 
 def history(value: Any) -> list[Record]:
-    """Return earlier talk as messages: pairs of question and answer, or turn objects. Raises Malformed."""
+    """Return earlier talk as messages: pairs of question and answer, or turn objects. Raises
+    Malformed.
+    """
     if value is None or value == "" or value == []:
         return []
     if not isinstance(value, list):
@@ -92,7 +101,9 @@ def history(value: Any) -> list[Record]:
 
 
 def _with_material(row: Record, asked: str) -> str:
-    """Return the question; under an instruction or a question stands the text it is about, if there is one."""
+    """Return the question; under an instruction or a question stands the text it is about, if there
+    is one.
+    """
     parts = [string(row, asked)]
     if asked in ("instruction", "question"):
         parts += [string(row, key) for key in MATERIAL if row.get(key) is not None]

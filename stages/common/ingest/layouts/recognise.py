@@ -1,7 +1,8 @@
-"""Names the format of a row by its keys, and for `text` by its beginning, so that a file may mix formats.
+"""Names the format of a row by its keys, and for `text` by its beginning, so that a file may mix
+formats.
 
-A field that is null does not count, as tables that hold several formats fill the columns of the others with null; but
-an answer that is null is a fault of its row and not a sign of another format.
+A field that is null does not count, as tables that hold several formats fill the columns of the
+others with null; but an answer that is null is a fault of its row and not a sign of another format.
 """
 
 from collections.abc import Callable

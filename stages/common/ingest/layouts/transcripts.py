@@ -1,4 +1,6 @@
-"""Talk written as one text: HH-RLHF's and BELLE's Human and Assistant, ChatGLM's rounds of 问 and 答, MOSS's marks."""
+"""Talk written as one text: HH-RLHF's and BELLE's Human and Assistant, ChatGLM's rounds of
+问 and 答, MOSS's marks.
+"""
 
 import re
 
@@ -26,7 +28,9 @@ def is_transcript(text: str) -> bool:
 
 
 def messages(text: str) -> list[Record]:
-    """Return the messages of a transcript; an answer left empty at its end is still to come. Raises Malformed."""
+    """Return the messages of a transcript; an answer left empty at its end is still to come. Raises
+    Malformed.
+    """
     said = spoken(text)
     said = said[:-1] if said[-1] == message("assistant", "") else said
     if not said:
@@ -42,7 +46,9 @@ def spoken(text: str) -> list[Record]:
 
 
 def conversation(row: Record) -> Record:
-    """A transcript under `text`, `transcript`, or MOSS's `plain_text` with its `prefix` -> conversation."""
+    """A transcript under `text`, `transcript`, or MOSS's `plain_text` with its `prefix` ->
+    conversation.
+    """
     key = first(row, KEYS) or "text"
     systems = ("prefix", *SYSTEM_KEYS) if key == "plain_text" else SYSTEM_KEYS
     return {"messages": with_system(row, messages(string(row, key)), systems), "tools": None}
@@ -57,7 +63,9 @@ def _speakers(text: str) -> list[Record]:
 
 
 def _speaker(text: str) -> re.Pattern[str]:
-    """Return where speakers change: at paragraphs as HH-RLHF writes it, or else at lines as BELLE does."""
+    """Return where speakers change: at paragraphs as HH-RLHF writes it, or else at lines as BELLE
+    does.
+    """
     return SPEAKER_OF_PARAGRAPH if "\n\nAssistant" in text else SPEAKER_OF_LINE
 
 

@@ -1,4 +1,6 @@
-"""Turns of talk as objects: ShareGPT's `from` and `value`, OpenAI's `role` and `content`, tool calls and tools."""
+"""Turns of talk as objects: ShareGPT's `from` and `value`, OpenAI's `role` and `content`, tool
+calls and tools.
+"""
 
 import json
 from collections.abc import Iterable
@@ -28,7 +30,9 @@ def sharegpt(row: Record) -> Record:
 
 
 def messages(row: Record) -> Record:
-    """OpenAI's `{"messages": [{"role", "content", "tool_calls"?}, …], "tools"?}` -> conversation."""
+    """OpenAI's `{"messages": [{"role", "content", "tool_calls"?}, …], "tools"?}` ->
+    conversation.
+    """
     return {"messages": with_system(row, turns(row["messages"])), "tools": tools(row)}
 
 
@@ -82,7 +86,9 @@ def last_role(value: Any) -> Any:
 
 
 def _from_columns(value: Record) -> list[Record]:
-    """Return a mapping of lists (how old Hugging Face data sets store a list of turns) as a list of mappings."""
+    """Return a mapping of lists (how old Hugging Face data sets store a list of turns) as a list of
+    mappings.
+    """
     lists = list(value.values())
     if not lists or not all(isinstance(column, list) and len(column) == len(lists[0]) for column in lists):
         raise Malformed("bad turn", "the turns are an object, and not of lists of one length")
@@ -145,7 +151,9 @@ def _part_texts(number: int, parts: list[Record]) -> Iterable[str]:
 
 
 def _tool_calls(number: int, calls: list[Any]) -> list[Record]:
-    """Accept OpenAI's `{"function": {"name", "arguments"}}` and the bare `{"name", "arguments"}`."""
+    """Accept OpenAI's `{"function": {"name", "arguments"}}` and the bare `{"name",
+    "arguments"}`.
+    """
     made = []
     for call in calls:
         function = call.get("function", call) if isinstance(call, dict) else None

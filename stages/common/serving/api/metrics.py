@@ -1,4 +1,6 @@
-"""What is known of the answers: Prometheus metrics, and a line of JSON in the log for each; never what was said."""
+"""What is known of the answers: Prometheus metrics, and a line of JSON in the log for each; never
+what was said.
+"""
 
 import json
 import secrets
@@ -52,7 +54,9 @@ class Observer:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def ask(self, question: Question, via: str) -> "tuple[Asked, AsyncIterator[Piece]]":
-        """Ask the champion; return who answers and the pieces. Raises what keeps it from being asked."""
+        """Ask the champion; return who answers and the pieces. Raises what keeps it from being
+        asked.
+        """
         started = time.monotonic()
         try:
             asked, found = await arriving(self.champions.ask, question)

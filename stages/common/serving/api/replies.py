@@ -1,4 +1,6 @@
-"""Answers in OpenAI's form: whole, as a stream of events, and as an error; beside them which tools were run here."""
+"""Answers in OpenAI's form: whole, as a stream of events, and as an error; beside them which tools
+were run here.
+"""
 
 import asyncio
 import json
@@ -128,7 +130,9 @@ def _event(content: dict[str, Any]) -> str:
 
 
 def refused(error: Exception) -> "Response":
-    """Return a failure in OpenAI's form; of one that is ours the client learns only that it happened."""
+    """Return a failure in OpenAI's form; of one that is ours the client learns only that it
+    happened.
+    """
     from fastapi.responses import JSONResponse
 
     status, param, code, headers = 500, None, None, {}

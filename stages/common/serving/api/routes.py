@@ -1,4 +1,6 @@
-"""OpenAI's chat completions: /v1/chat/completions whole or streamed, /v1/models; errors in OpenAI's form."""
+"""OpenAI's chat completions: /v1/chat/completions whole or streamed, /v1/models; errors in OpenAI's
+form.
+"""
 
 import json
 import secrets
@@ -97,7 +99,9 @@ async def _parsed(request: "Request") -> ChatRequest:
 
 
 def question(asked: ChatRequest, bounds: Bounds) -> Question:
-    """Return what is asked, with the server's defaults. Raises Refusal for what is beyond its bounds."""
+    """Return what is asked, with the server's defaults. Raises Refusal for what is beyond its
+    bounds.
+    """
     length = asked.length or bounds.max_new_tokens
     if length > bounds.max_new_tokens:
         raise Refusal(400, f"max_tokens is {length}, at most {bounds.max_new_tokens} are allowed", param="max_tokens")
@@ -113,7 +117,9 @@ def question(asked: ChatRequest, bounds: Bounds) -> Question:
 
 
 def _offered(asked: ChatRequest, tools: Tools) -> str | None:
-    """Return the tools that the model is told of, as JSON. Raises Refusal for one that there is not."""
+    """Return the tools that the model is told of, as JSON. Raises Refusal for one that there is
+    not.
+    """
     if asked.tools and asked.server_tools:
         raise Refusal(400, "either tools of the client or of the server, not both", param="server_tools")
     unknown = [name for name in asked.server_tools or [] if name not in tools.names]

@@ -1,4 +1,6 @@
-"""What a chat completion's request may hold: OpenAI's names; what would be ignored in silence is refused."""
+"""What a chat completion's request may hold: OpenAI's names; what would be ignored in silence is
+refused.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -143,7 +145,9 @@ class ChatRequest(BaseModel):
     """`none`: the model is not told of any tool."""
     parallel_tool_calls: Literal[True] | None = None
     server_tools: Annotated[list[ToolName], Field(min_length=1, max_length=TOOLS_AT_MOST)] | None = None
-    """Names of the server's own: calls of them are run here, and their results read by the model."""
+    """Names of the server's own: calls of them are run here, and their results read by the
+    model.
+    """
     # Known to OpenAI's clients; only the values that change nothing are taken.
     n: Literal[1] = 1
     logprobs: Literal[False] | None = None

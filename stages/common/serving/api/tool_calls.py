@@ -1,4 +1,6 @@
-"""Answers that call tools: the calls a model writes are found in its text, run or handed on, and their results read."""
+"""Answers that call tools: the calls a model writes are found in its text, run or handed on, and
+their results read.
+"""
 
 import asyncio
 import re
@@ -35,7 +37,9 @@ class Ran(NamedTuple):
 
 @dataclass(frozen=True)
 class Step(Piece):
-    """A piece beside which tools were run, or whose calls the client is to run (finish `tool_calls`)."""
+    """A piece beside which tools were run, or whose calls the client is to run (finish
+    `tool_calls`).
+    """
 
     ran: tuple[Ran, ...] = ()
     calls: tuple[Call, ...] = ()
@@ -73,7 +77,8 @@ Run = Callable[[str, str], str]
 async def ask(
     observer: Observer, question: Question, via: str, run: Run | None = None, rounds: int = 0
 ) -> tuple[Asked | Talk, AsyncIterator[Piece]]:
-    """Ask as `Observer.ask`; with `question.tools` the calls are run by `run` in up to `rounds`, or without it found.
+    """Ask as `Observer.ask`; with `question.tools` the calls are run by `run` in up to `rounds`, or
+    without it found.
 
     `run` takes a tool's name and arguments and returns its result.
     """
@@ -132,7 +137,9 @@ def shown(ran: Ran) -> str:
 
 
 class Said:
-    """What a model has said: `shown` before its first call, `held` from there on, for a call is no text to read."""
+    """What a model has said: `shown` before its first call, `held` from there on, for a call is no
+    text to read.
+    """
 
     def __init__(self) -> None:
         self.shown, self.held = "", ""

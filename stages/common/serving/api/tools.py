@@ -1,4 +1,6 @@
-"""Tools the server runs for a model: a calculator, and a search over the curated documents. They do nothing else."""
+"""Tools the server runs for a model: a calculator, and a search over the curated documents. They do
+nothing else.
+"""
 
 import ast
 import json
@@ -63,11 +65,15 @@ class Tools:
         return tuple(self._tools)
 
     def schemas(self, names: Sequence[str]) -> str:
-        """Return the JSON that tells a model of the tools `names`, in the form of the training data's."""
+        """Return the JSON that tells a model of the tools `names`, in the form of the training
+        data's.
+        """
         return json.dumps([_schema(name, self._tools[name]) for name in names], ensure_ascii=False)
 
     def run(self, name: str, arguments: str, allowed: Sequence[str]) -> str:
-        """Return what the tool says, or `error: ...`: the model is told of its mistakes as of everything else."""
+        """Return what the tool says, or `error: ...`: the model is told of its mistakes as of
+        everything else.
+        """
         try:
             if name not in allowed or name not in self._tools:
                 raise ToolError(f"there is no tool '{name}', only: {', '.join(allowed)}")
@@ -110,7 +116,9 @@ def calculate(expression: str) -> str:
 
 
 def _value(node: ast.AST) -> Number:
-    """Return a node's value. Nothing but numbers and operators is known, so there is nothing to call or to look up."""
+    """Return a node's value. Nothing but numbers and operators is known, so there is nothing to
+    call or to look up.
+    """
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return _bounded(value)
@@ -133,7 +141,9 @@ def _bounded(value: Any) -> Number:
 
 
 class Search:
-    """The best passages by BM25 (Robertson and Zaragoza 2009), of an index in memory that the first query builds."""
+    """The best passages by BM25 (Robertson and Zaragoza 2009), of an index in memory that the first
+    query builds.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, threading.Lock()
@@ -171,7 +181,9 @@ class Search:
 
 
 def passages(text: str) -> Iterator[str]:
-    """Yield `text` in pieces of at most PASSAGE_CHARACTERS, cut between lines where that is possible."""
+    """Yield `text` in pieces of at most PASSAGE_CHARACTERS, cut between lines where that is
+    possible.
+    """
     piece = ""
     for line in text.split("\n"):
         if piece and len(piece) + len(line) >= PASSAGE_CHARACTERS:

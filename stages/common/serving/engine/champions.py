@@ -1,4 +1,6 @@
-"""The champion in memory, and its successor: a new one is loaded beside the old, which ends what it has begun."""
+"""The champion in memory, and its successor: a new one is loaded beside the old, which ends what it
+has begun.
+"""
 
 import threading
 import time
@@ -64,7 +66,9 @@ def fingerprint(facts: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question under way: who answers, how many tokens it reads, and how many of the oldest messages it does not."""
+    """A question under way: who answers, how many tokens it reads, and how many of the oldest
+    messages it does not.
+    """
 
     champion: Champion
     prompt_tokens: int
@@ -78,9 +82,11 @@ class Asked:
 
 @dataclass
 class Champions:
-    """The champion of `name`, followed through the registry; `rows` and `waiting` bound what it answers at once.
+    """The champion of `name`, followed through the registry; `rows` and `waiting` bound what it
+    answers at once.
 
-    With a `backend`, the URL of an OpenAI-compatible server, the weights are there and only tokens are here.
+    With a `backend`, the URL of an OpenAI-compatible server, the weights are there and only tokens
+    are here.
     """
 
     name: str
@@ -118,7 +124,9 @@ class Champions:
             return Asked(champion, len(prompt.tokens), prompt.dropped, ticket)
 
     def look(self) -> bool:
-        """Swap if the alias points elsewhere; return whether it did. What keeps a version from serving is logged."""
+        """Swap if the alias points elsewhere; return whether it did. What keeps a version from
+        serving is logged.
+        """
         try:
             version = registry.with_alias(self.client, self.name, registry.CHAMPION)
             if version is None or version.number == self.current.version.number or not self._may_try(version.number):
@@ -159,7 +167,9 @@ class Champions:
         return self._ended.is_set()
 
     def close(self, seconds: float = 0.0) -> bool:
-        """Take no more questions; return whether all under way were answered within `seconds`, the rest is ended."""
+        """Take no more questions; return whether all under way were answered within `seconds`, the
+        rest is ended.
+        """
         self._ended.set()
         engines, end = [*self._leaving, self.current.engine], time.monotonic() + seconds
         for engine in engines:

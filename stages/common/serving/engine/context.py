@@ -1,4 +1,6 @@
-"""A conversation as the model will read it: cleaned as its training text was, cut to the model's context."""
+"""A conversation as the model will read it: cleaned as its training text was, cut to the model's
+context.
+"""
 
 import json
 from bisect import bisect_left
@@ -24,7 +26,9 @@ class Fitted:
 
 
 def plain(text: str) -> str:
-    """Return `text` normalised and without the tokens that make turns: what is said must not end its own turn."""
+    """Return `text` normalised and without the tokens that make turns: what is said must not end
+    its own turn.
+    """
     before = None
     while text != before:  # taking one out can make another
         before, text = text, normalisation.normalise(text)
@@ -45,10 +49,11 @@ def readable(value: Any) -> Any:
 def fitted(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], room: int | None, tools: str | None = None
 ) -> Fitted:
-    """Return the prompt, the oldest turns dropped until it is at most `room` tokens; a system prompt stays.
+    """Return the prompt, the oldest turns dropped until it is at most `room` tokens; a system
+    prompt stays.
 
-    `tools` are JSON, as in `chat.encode_prompt`; a tool's result stays with its question. Without `room` nothing is
-    dropped. Raises DataError when even the last turn alone is too long.
+    `tools` are JSON, as in `chat.encode_prompt`; a tool's result stays with its question. Without
+    `room` nothing is dropped. Raises DataError when even the last turn alone is too long.
     """
     said = [readable(message) for message in messages]
     offered = json.dumps(readable(json.loads(tools)), ensure_ascii=False) if tools else None

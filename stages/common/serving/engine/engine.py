@@ -1,7 +1,7 @@
-"""Answers to many at once from one model: requests join the batch between two steps and leave it when they are done.
+"""Answers to many at once from one model: requests join and leave the batch between two steps.
 
-Continuous batching (Yu et al. 2022, Orca, section 4.1) in one thread over the decoder's cache. A beam search cannot
-share a step with others: it runs beside the batch, one at a time.
+Continuous batching (Yu et al. 2022, Orca, section 4.1) in one thread over the decoder's cache. A
+beam search cannot share a step with others: it runs beside the batch, one at a time.
 """
 
 import threading
@@ -18,17 +18,8 @@ from stages.common.generation.sampling import Sampling, choose, keys, uniforms
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError
 from stages.common.runtime.logs import log
-from stages.common.serving.engine.requests import (
-    BusyError,
-    ClosedError,
-    Deliver,
-    Finish,
-    Piece,
-    Request,
-    Ticket,
-    room,
-    searched,
-)
+from stages.common.serving.engine import requests
+from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, Finish, Piece, Request, Ticket
 from stages.common.serving.engine.text import Text
 
 if TYPE_CHECKING:
@@ -58,15 +49,18 @@ class Engine:
 
     @property
     def context(self) -> int | None:
-        """Return the most tokens a prompt and its answer may have together; None: there is no limit."""
+        """Return the most tokens a prompt and its answer may have together; None: there is no
+        limit.
+        """
         return generator.context(self.model)
 
     def submit(self, request: Request, deliver: Deliver) -> Ticket:
         """Queue a request; `deliver` gets its pieces, or the exception that ended it.
 
-        Raises DataError for a prompt without room for an answer, BusyError, and ClosedError after `close`.
+        Raises DataError for a prompt without room for an answer, BusyError, and ClosedError after
+        `close`.
         """
-        ticket = Ticket(request, deliver, Text(self.tokenizer, request.stop), room(self.context, request))
+        ticket = Ticket(request, deliver, Text(self.tokenizer, request.stop), requests.room(self.context, request))
         with self._changed:
             if self._closed:
                 raise ClosedError("this model takes no more requests")
@@ -223,7 +217,9 @@ class Engine:
             self._changed.notify_all()
 
     def _fail(self, error: Exception) -> None:
-        """End all rows with the error and begin with an empty cache: what the old one holds is not known."""
+        """End all rows with the error and begin with an empty cache: what the old one holds is not
+        known.
+        """
         log.error("the batch failed: %s: %s", type(error).__name__, error)
         log.debug("traceback", exc_info=error)
         with self._changed:
@@ -236,7 +232,7 @@ class Engine:
     def _search(self, ticket: Ticket) -> None:
         """Answer by beam search, beside the batch."""
         try:
-            ticket.deliver(searched(self.model, ticket, sorted(self._ends)))
+            ticket.deliver(requests.searched(self.model, ticket, sorted(self._ends)))
         except Exception as error:  # the thread's boundary, as in `_work`
             log.error("a beam search failed: %s: %s", type(error).__name__, error)
             ticket.deliver(error)

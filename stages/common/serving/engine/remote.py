@@ -1,7 +1,9 @@
-"""The champion on a server elsewhere (vLLM, or any with OpenAI's completions): prompts go there as tokens.
+"""The champion on a server elsewhere (vLLM, or any with OpenAI's completions): prompts go there as
+tokens.
 
-That it holds the champion's weights nobody here can see. So it must serve them under a name that says which they are,
-`version-3-1a2b3c4d5e6f`, and a version that it does not name does not take over.
+That it holds the champion's weights nobody here can see. So it must serve them under a name that
+says which they are, `version-3-1a2b3c4d5e6f`, and a version that it does not name does not take
+over.
 """
 
 import json
@@ -45,7 +47,9 @@ class RemoteEngine:
         rows: int = 32,
         waiting_at_most: int = 64,
     ) -> None:
-        """Raise BackendError when the server at `url` does not serve a model `named` so; `folder` is what it is to."""
+        """Raise BackendError when the server at `url` does not serve a model `named` so; `folder`
+        is what it is to.
+        """
         import httpx
 
         key = os.environ.get(KEY, "")
@@ -68,8 +72,8 @@ class RemoteEngine:
     def submit(self, request: Request, deliver: Deliver) -> Ticket:
         """Send a request; `deliver` gets its pieces, or the exception that ended it.
 
-        Raises DataError for a prompt without room for an answer and for beams, BusyError, and ClosedError after
-        `close`.
+        Raises DataError for a prompt without room for an answer and for beams, BusyError, and
+        ClosedError after `close`.
         """
         if request.beams > 1:
             raise DataError("the backend has no beam search", where="beams", remedy="sample, or decode greedily")
@@ -160,7 +164,9 @@ class RemoteEngine:
         ticket.say("", finish)
 
     def _body(self, ticket: Ticket) -> dict[str, Any]:
-        """Return the request; what goes beyond OpenAI's parameters (vLLM knows it) is there only where asked for."""
+        """Return the request; what goes beyond OpenAI's parameters (vLLM knows it) is there only
+        where asked for.
+        """
         sampling, asked = ticket.request.sampling, ticket.request
         body: dict[str, Any] = {
             "model": self._named,

@@ -1,4 +1,6 @@
-"""A request to the engine, the pieces of its answer, and how a reader gets them: in a thread or in an event loop."""
+"""A request to the engine, the pieces of its answer, and how a reader gets them: in a thread or in
+an event loop.
+"""
 
 import asyncio
 import time
@@ -30,7 +32,9 @@ class ClosedError(StageError):
 
 @dataclass(frozen=True)
 class Request:
-    """The prompt's tokens, and how to answer. With `beams` above 1 only the penalty of `sampling` counts."""
+    """The prompt's tokens, and how to answer. With `beams` above 1 only the penalty of `sampling`
+    counts.
+    """
 
     prompt: list[int]
     max_new_tokens: int
@@ -41,7 +45,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer, `tokens` made so far (the end of turn counts), and on the last piece why it ended."""
+    """A piece of an answer, `tokens` made so far (the end of turn counts), and on the last piece
+    why it ended.
+    """
 
     text: str
     tokens: int
@@ -50,7 +56,9 @@ class Piece:
 
 Deliver = Callable[[Piece | Exception], None]
 APART = 0.03
-"""Seconds between two pieces of an answer: handing out each token of a fast model takes longer than making it."""
+"""Seconds between two pieces of an answer: handing out each token of a fast model takes longer than
+making it.
+"""
 
 
 def room(context: int | None, request: Request) -> int:
@@ -77,7 +85,9 @@ class Ticket:
         self.cancelled = True
 
     def hear(self, token: int) -> None:
-        """Take a token; its text is worked out where it may end the answer, else with the piece it goes into."""
+        """Take a token; its text is worked out where it may end the answer, else with the piece it
+        goes into.
+        """
         self.text.add(token)
         if self.text.is_urgent:
             self._held += self.text.take()
@@ -90,7 +100,9 @@ class Ticket:
             self.say(self.text.take(), None)
 
     def say(self, text: str, finish: Finish | None) -> None:
-        """Hand the reader a piece: the first text and the end at once, what is between with what soon follows it."""
+        """Hand the reader a piece: the first text and the end at once, what is between with what
+        soon follows it.
+        """
         self._held += text
         now = time.monotonic()
         if finish or (self._held and now - self._given >= APART):
@@ -117,7 +129,9 @@ A = TypeVar("A", bound=Cancellable)
 
 
 def pieces(ask: Callable[[Q, Deliver], A], asked: Q) -> tuple[A, Iterator[Piece]]:
-    """Ask, and return what answers with its pieces; closing the iterator ends the answer. It raises what ended it."""
+    """Ask, and return what answers with its pieces; closing the iterator ends the answer. It raises
+    what ended it.
+    """
     events: SimpleQueue[Piece | Exception] = SimpleQueue()
     answer = ask(asked, events.put)
 

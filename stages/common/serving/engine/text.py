@@ -1,4 +1,6 @@
-"""Tokens to text as they come: only whole characters, and nothing that may yet turn out to be a stop string."""
+"""Tokens to text as they come: only whole characters, and nothing that may yet turn out to be a
+stop string.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,11 +13,14 @@ UNFINISHED = "\ufffd"
 
 
 class Text:
-    """The text of one answer; `ended` says that a stop string stands in it, behind which nothing is given out."""
+    """The text of one answer; `ended` says that a stop string stands in it, behind which nothing is
+    given out.
+    """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str] = ()) -> None:
         self._tokenizer, self._stop, self.ended = tokenizer, tuple(stop), False
-        # A token's text can depend on the one before it, so those given out last stay in the window.
+        # A token's text can depend on the one before it, so those given out last stay in the
+        # window.
         self._window: list[int] = []
         self._known, self._shown = 0, ""
         self._held = ""

@@ -1,4 +1,6 @@
-"""/annotate: people rank the answers of a round, as `rank` with annotator `human` waits for, and write answers."""
+"""/annotate: people rank the answers of a round, as `rank` with annotator `human` waits for, and
+write answers.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -69,7 +71,9 @@ class Desk:
         return replace(seat, to_write=queue.to_write(of, written, seat.who, seat.skipped))
 
     def rank(self, seat: Seat | None, given: Sequence[Any]) -> Seat:
-        """Keep the ranks, then the marks, of the answers before a person, and bring the next. Raises DataError."""
+        """Keep the ranks, then the marks, of the answers before a person, and bring the next.
+        Raises DataError.
+        """
         seat = _seated(seat)
         of = self.round(seat.round)
         ranks, marks = given[:ANSWERS_AT_MOST], [one or [] for one in given[ANSWERS_AT_MOST:]]
@@ -118,7 +122,9 @@ class Desk:
         return "\n\n".join(lines)
 
     def ranking(self, seat: Seat) -> tuple[str, list[str]]:
-        """Return the prompt to rank answers to as text, and the answers in their order for this person."""
+        """Return the prompt to rank answers to as text, and the answers in their order for this
+        person.
+        """
         if not seat.to_rank:
             return NOTHING_LEFT, []
         sample = self.round(seat.round).samples[seat.to_rank]
@@ -179,7 +185,9 @@ def _parts() -> _Parts:
 
 def _doing(parts: _Parts, desk: Desk, action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
     def handler(*given: Any) -> dict[Any, Any]:
-        """Do it, and show what is next; what the person was about to say elsewhere on the page stays."""
+        """Do it, and show what is next; what the person was about to say elsewhere on the page
+        stays.
+        """
         with failures.noted("annotating") as failed:
             before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
             shown: dict[Any, Any] = {parts.seat: sits, parts.problem: "", parts.progress: desk.progress(sits)}

@@ -1,4 +1,6 @@
-"""What was answered here: an opinion of an answer comes with a history that the client sends, and is not believed."""
+"""What was answered here: an opinion of an answer comes with a history that the client sends, and
+is not believed.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +14,9 @@ ANSWERS_REMEMBERED = 10_000
 
 
 class Answer(NamedTuple):
-    """An answer that was given here: the whole conversation before it, its text, and which model gave it."""
+    """An answer that was given here: the whole conversation before it, its text, and which model
+    gave it.
+    """
 
     messages: list[dict[str, str]]
     text: str
@@ -20,7 +24,9 @@ class Answer(NamedTuple):
 
 
 class Answered:
-    """The last answers, by conversation; an opinion may come when another champion has taken over."""
+    """The last answers, by conversation; an opinion may come when another champion has
+    taken over.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[str, str, dict[str, Any]]] = OrderedDict()
@@ -33,7 +39,9 @@ class Answered:
             self._known.popitem(last=False)
 
     def find(self, turns: Sequence[Record], index: object) -> Answer | None:
-        """Return the answer at `index` of a page's turns, however it has laid them out; None: not given here."""
+        """Return the answer at `index` of a page's turns, however it has laid them out; None: not
+        given here.
+        """
         if not isinstance(index, int) or not 0 < index < len(turns) or turns[index]["role"] != "assistant":
             return None
         before = [turn for turn in turns[:index] if turn["role"] != "system"]
@@ -46,6 +54,8 @@ class Answered:
 
 
 def _key(messages: Sequence[Record], text: str) -> bytes:
-    """Return the digest of a conversation and its answer, the system prompt apart: a page's history has none."""
+    """Return the digest of a conversation and its answer, the system prompt apart: a page's history
+    has none.
+    """
     said = [[one["role"], normalisation.key(one["content"])] for one in messages if one["role"] != "system"]
     return content_hash.digest([said, normalisation.key(text)])

@@ -1,4 +1,6 @@
-"""The chat as a Gradio page: streaming, every way to decode, token counts, a library of prompts; and /annotate."""
+"""The chat as a Gradio page: streaming, every way to decode, token counts, a library of prompts;
+and /annotate.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing

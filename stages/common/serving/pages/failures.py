@@ -1,4 +1,6 @@
-"""What a page says when something fails: what and what to do where we know it, else only that it failed."""
+"""What a page says when something fails: what and what to do where we know it, else only that it
+failed.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +30,9 @@ def noted(what: str) -> Iterator[Problem]:
 
 @contextmanager
 def shown(what: str) -> Iterator[None]:
-    """Turn what fails inside into a message on the page; `what` failed goes to the log. Raises gradio.Error."""
+    """Turn what fails inside into a message on the page; `what` failed goes to the log. Raises
+    gradio.Error.
+    """
     import gradio
 
     try:

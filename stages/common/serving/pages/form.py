@@ -1,4 +1,6 @@
-"""Answers side by side, each with its rank (1 is the best, ties are allowed) and, where wanted, what holds of it."""
+"""Answers side by side, each with its rank (1 is the best, ties are allowed) and, where wanted,
+what holds of it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,9 @@ CSS = """
 """
 """Every answer gets the same room."""
 AT_FIRST = list(MARKS[:2])
-"""What is ticked to begin with: most answers answer and are truthful, and a tick less is a click less."""
+"""What is ticked to begin with: most answers answer and are truthful, and a tick less is a click
+less.
+"""
 
 
 class Form(NamedTuple):

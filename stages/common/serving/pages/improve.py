@@ -1,4 +1,6 @@
-"""Below the chat: an answer as it should have been, and four answers to the last message to be ranked."""
+"""Below the chat: an answer as it should have been, and four answers to the last message to be
+ranked.
+"""
 
 import asyncio
 import json
@@ -34,7 +36,9 @@ class Shown:
 
 
 def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any, liked: Any, who: str) -> None:
-    """Keep a like or dislike, or that it was taken back (""). What was not answered here is not kept."""
+    """Keep a like or dislike, or that it was taken back (""). What was not answered here is not
+    kept.
+    """
     answer = answered.find(turns, index)
     if answer is None:
         log.warning("a like of an answer that was not given here is not kept")
@@ -46,7 +50,9 @@ def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any
 
 
 def edit(store: Path, answered: Answered, turns: Sequence[Record], better: str, who: str) -> None:
-    """Keep the last answer with a better one. Raises DataError for none, the same, or an answer not given here."""
+    """Keep the last answer with a better one. Raises DataError for none, the same, or an answer not
+    given here.
+    """
     answer = answered.find(turns, len(turns) - 1)
     if answer is None:
         raise DataError("the last turn is no answer that was given here", remedy="ask first")
@@ -61,7 +67,9 @@ def edit(store: Path, answered: Answered, turns: Sequence[Record], better: str, 
 
 
 def ranks(store: Path, shown: Shown | None, given: Sequence[Any], who: str) -> None:
-    """Keep the ranks of the answers shown. Raises DataError when there are none, or one has no rank."""
+    """Keep the ranks of the answers shown. Raises DataError when there are none, or one has no
+    rank.
+    """
     if shown is None:
         raise DataError("there is nothing to rank", remedy="ask for answers first")
     count = len(shown.responses)
@@ -73,7 +81,9 @@ def ranks(store: Path, shown: Shown | None, given: Sequence[Any], who: str) -> N
 
 
 async def answers(observer: Observer, question: Question) -> Shown:
-    """Return different answers to a question, in chance's order. Raises DataError when all are the same."""
+    """Return different answers to a question, in chance's order. Raises DataError when all are the
+    same.
+    """
 
     async def one() -> tuple[str, dict[str, Any]]:
         seeded = replace(question, sampling=replace(question.sampling, seed=secrets.randbits(62)))
@@ -97,7 +107,9 @@ def add(
     turns: Callable[[list[Record]], list[Record]],
     question: Callable[[list[Record], Sequence[Any]], Question],
 ) -> None:
-    """Add both sections below `chatbot`; `turns` and `question` read the page's history and its settings."""
+    """Add both sections below `chatbot`; `turns` and `question` read the page's history and its
+    settings.
+    """
     import gradio
 
     with gradio.Accordion("Improve the last answer", open=False):

@@ -1,4 +1,6 @@
-"""What a page offers and asks: its settings, its library of prompts, and the question that its inputs make."""
+"""What a page offers and asks: its settings, its library of prompts, and the question that its
+inputs make.
+"""
 
 import secrets
 from collections.abc import Sequence
@@ -64,7 +66,9 @@ class Page:
     feedback: Path
     """The store of what people say of answers."""
     samples: Path = Path("data/samples")
-    """The answers of each round, for people to rank, as dvc.yaml lays them out; below, where their ranks go."""
+    """The answers of each round, for people to rank, as dvc.yaml lays them out; below, where their
+    ranks go.
+    """
     annotations: Path = Path("data/annotations")
     wanted: Wanted = field(default_factory=Wanted)
     """Which of the samples are to be ranked."""
@@ -75,7 +79,9 @@ class Page:
 
 
 def components(page: Page) -> list[Any]:
-    """Return the inputs beside the message, system prompt first, in the order `question` takes them."""
+    """Return the inputs beside the message, system prompt first, in the order `question` takes
+    them.
+    """
     import gradio
 
     first = SAMPLING if page.temperature else GREEDY
@@ -136,7 +142,9 @@ def from_library(name: str) -> tuple[str, str]:
 
 
 def of_last_message(page: Page, history: list[Record], settings: Sequence[Any]) -> Question:
-    """Return the last message of the page, to be answered by chance whatever the settings. Raises DataError."""
+    """Return the last message of the page, to be answered by chance whatever the settings. Raises
+    DataError.
+    """
     last = next((at for at in reversed(range(len(history))) if history[at]["role"] == "user"), None)
     if last is None:
         raise DataError("there is no message yet", remedy="ask something first")
@@ -146,7 +154,9 @@ def of_last_message(page: Page, history: list[Record], settings: Sequence[Any]) 
 
 
 def conversation(text: str, history: Sequence[Record], system_prompt: str) -> list[Record]:
-    """Return the page's history and the new text as messages; Gradio's parts of a message become one text."""
+    """Return the page's history and the new text as messages; Gradio's parts of a message become
+    one text.
+    """
     said = [message("system", system_prompt)] if system_prompt.strip() else []
     for turn in history:
         parts = turn["content"] if isinstance(turn["content"], list) else [turn["content"]]

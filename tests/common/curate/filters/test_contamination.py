@@ -1,4 +1,6 @@
-"""What counts as a leaked test question: the rule by cases, against a plain search, and on the demo world."""
+"""What counts as a leaked test question: the rule by cases, against a plain search, and on the demo
+world.
+"""
 
 import json
 import pickle

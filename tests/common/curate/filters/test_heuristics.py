@@ -1,4 +1,6 @@
-"""The document rules drop what no one would read and keep what a domain corpus is made of, in English and Chinese."""
+"""The document rules drop what no one would read and keep what a domain corpus is made of, in
+English and Chinese.
+"""
 
 import json
 import time
@@ -20,7 +22,9 @@ RULES = Rules()
 JUNK = ("spam", "gibberish")
 HANDWRITTEN = json.loads((Path(__file__).parent / "handwritten.json").read_text(encoding="utf-8"))
 TUNED, UNSEEN = HANDWRITTEN["tuned"], HANDWRITTEN["unseen"]
-"""The rules were changed until they got `tuned` right; `unseen` was written afterwards and changed nothing."""
+"""The rules were changed until they got `tuned` right; `unseen` was written afterwards and changed
+nothing.
+"""
 
 PROSE = {
     "en": "The river rises in the hills north of the town and flows west through farms and woods to the sea.",
@@ -75,7 +79,9 @@ def test_the_demos_junk_goes_and_nothing_else(seed: int, capsys: pytest.CaptureF
 
 
 def documents(seed: int) -> list[tuple[str, str]]:
-    """The demo's documents with what was planted in them; paragraphs of plain text are joined, as ingest does."""
+    """The demo's documents with what was planted in them; paragraphs of plain text are joined, as
+    ingest does.
+    """
     built: list[tuple[str, str]] = []
     waiting: list[str] = []
     for one in demo_world.build(seed):

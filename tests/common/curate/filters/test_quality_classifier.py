@@ -1,4 +1,6 @@
-"""The classifier tells trusted text from junk that it has not read, and its decisions depend on nothing but text."""
+"""The classifier tells trusted text from junk that it has not read, and its decisions depend on
+nothing but text.
+"""
 
 import itertools
 import random

@@ -1,4 +1,6 @@
-"""An encoding is named only where the bytes prove it; otherwise the file is UTF-8 with faulty rows."""
+"""An encoding is named only where the bytes prove it; otherwise the file is UTF-8 with
+faulty rows.
+"""
 
 import io
 

@@ -1,4 +1,6 @@
-"""CSV, TSV and lines of two cells: quotes, line ends inside cells, and what is wrong with a line stays with it."""
+"""CSV, TSV and lines of two cells: quotes, line ends inside cells, and what is wrong with a line
+stays with it.
+"""
 
 import csv
 import io

@@ -1,4 +1,6 @@
-"""Turns as objects, ShareGPT's and OpenAI's, parsed to the messages they mean; and rows that mean none."""
+"""Turns as objects, ShareGPT's and OpenAI's, parsed to the messages they mean; and rows that mean
+none.
+"""
 
 import json
 from typing import Any

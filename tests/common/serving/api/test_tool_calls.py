@@ -1,4 +1,6 @@
-"""Answers that call tools, over real HTTP; what a trained model would write stands in for the choice of tokens."""
+"""Answers that call tools, over real HTTP; what a trained model would write stands in for the
+choice of tokens.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -28,7 +30,9 @@ WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"p
 
 @pytest.fixture(scope="module")
 def url(lasting: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with tools; its model reads more than the tiny one, whose tokens are single letters."""
+    """The address of a server with tools; its model reads more than the tiny one, whose tokens are
+    single letters.
+    """
     lasting.current.engine.model.config.max_position_embeddings = 2048
     folder = tmp_path_factory.mktemp("calling")
     tools = Tools(["calculator", "search"], folder / "documents")
@@ -38,7 +42,9 @@ def url(lasting: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def says(lasting: Champions, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str]], list[str]]:
-    """Have the model answer a prompt with what a function makes of it; return the prompts that it then reads."""
+    """Have the model answer a prompt with what a function makes of it; return the prompts that it
+    then reads.
+    """
     engine = lasting.current.engine
     assert isinstance(engine, Engine)
 

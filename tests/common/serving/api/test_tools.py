@@ -1,4 +1,6 @@
-"""The tools themselves: what they work out and find, and that nothing else can be done with them."""
+"""The tools themselves: what they work out and find, and that nothing else can be done with
+them.
+"""
 
 import json
 import time

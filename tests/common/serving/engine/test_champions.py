@@ -1,4 +1,6 @@
-"""A new champion takes over without a question lost; one that cannot be loaded leaves the old one answering."""
+"""A new champion takes over without a question lost; one that cannot be loaded leaves the old one
+answering.
+"""
 
 import threading
 import time

@@ -1,4 +1,6 @@
-"""What the model reads: the newest turns within its context, cleaned, each text inside its own turn."""
+"""What the model reads: the newest turns within its context, cleaned, each text inside its own
+turn.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,6 @@
-"""The engine answers many at once as the decoder answers one by one; readers that go, and failures, trouble nobody."""
+"""The engine answers many at once as the decoder answers one by one; readers that go, and failures,
+trouble nobody.
+"""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -156,7 +158,9 @@ def test_logits_that_are_not_numbers_end_the_answer_by_name(tokenizer: "PreTrain
 def test_every_engine_reads_on_all_cores(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A champion's successor too: torch's number of threads is the process's, and the one before it has changed it."""
+    """A champion's successor too: torch's number of threads is the process's, and the one before it
+    has changed it.
+    """
     import torch
 
     asked, change = Request(prompt(tokenizer, 3), 3), torch.set_num_threads

@@ -1,4 +1,6 @@
-"""The champion on another server: the same answers as from here, only under the name of its weights, typed failures."""
+"""The champion on another server: the same answers as from here, only under the name of its
+weights, typed failures.
+"""
 
 import json
 import time

@@ -1,4 +1,6 @@
-"""A person at the page, in a browser: chats, stops, likes, picks a prompt, meets a new champion; HTML stays text."""
+"""A person at the page, in a browser: chats, stops, likes, picks a prompt, meets a new champion;
+HTML stays text.
+"""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""What is said below the chat is kept with who had answered, and only of answers that were given here."""
+"""What is said below the chat is kept with who had answered, and only of answers that were given
+here.
+"""
 
 from pathlib import Path
 from typing import Any

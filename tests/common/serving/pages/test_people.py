@@ -1,4 +1,6 @@
-"""People in a browser: they rank and mend answers of the chat, annotate a round to its end; both come back as data."""
+"""People in a browser: they rank and mend answers of the chat, annotate a round to its end; both
+come back as data.
+"""
 
 import json
 import re

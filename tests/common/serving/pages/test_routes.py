@@ -1,4 +1,6 @@
-"""The pages' own calls, sent by hand: behind the same guards, and whatever they hold, nothing is kept or given away."""
+"""The pages' own calls, sent by hand: behind the same guards, and whatever they hold, nothing is
+kept or given away.
+"""
 
 import json
 from collections.abc import Iterator
@@ -51,7 +53,9 @@ def client(lasting: Champions, work: Path) -> Iterator[httpx.Client]:
 
 
 def call(client: httpx.Client, number: int, data: list[Any], session: str) -> dict[str, Any]:
-    """Call a function of the page as its own script does; return what it says at the end, {} when it is refused."""
+    """Call a function of the page as its own script does; return what it says at the end, {} when
+    it is refused.
+    """
     body = {"data": data, "fn_index": number, "session_hash": session, "event_data": {"index": 1, "value": "a"}}
     if client.post("/gradio_api/queue/join", json=body).status_code != 200:
         return {}
