@@ -15,7 +15,7 @@ from typing import Literal
 
 from flows.local import command, devices
 from flows.pipeline import Stage
-from stages.common.runtime import errors, logs
+from stages.common.runtime import errors, logs, process
 
 LOGS = Path("logs/flow")
 RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
@@ -86,6 +86,7 @@ def stage_environment(flow_run: str) -> dict[str, str]:
     works.
     """
     return {
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": f"{process.longest_stop_seconds():.0f}",  # torchrun's own is 30
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "LATHE_FLOW_RUN_ID": flow_run,

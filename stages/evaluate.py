@@ -17,7 +17,10 @@ from pydantic import NonNegativeInt, PositiveInt
 from stages.common.core import chat, models, params, records
 from stages.common.evaluation import generate_answers, metrics, perplexity, question_prompts, results
 from stages.common.evaluation.generate_answers import Answer
+from stages.common.evaluation.grading import Grading
+from stages.common.ranking.llm_judge import JudgeParams
 from stages.common.runtime import logs, process
+from stages.common.text.graders import Grader
 from stages.common.tracking import session
 
 if TYPE_CHECKING:
@@ -37,6 +40,12 @@ class Params(params.StageParams):
     """Prompts answered at once."""
     shots: list[NonNegativeInt] = [0, 1, 5]
     """Numbers of worked examples before a question, each measured on every group."""
+    grader: dict[str, Grader] = {}
+    """How answers are graded, by group of questions (`*`: all others): `exact` (default),
+    `contains`, `number`, `boxed` (LaTeX's box), `choice` (a letter) or `judge`.
+    """
+    judge: JudgeParams = JudgeParams()
+    """The endpoint that the grader `judge` asks."""
 
 
 def main(
@@ -56,10 +65,14 @@ def main(
     others = {"samples": samples, "reward": reward}
     inputs = {"model": model, "questions": questions} | {name: path for name, path in others.items() if path}
     with session.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
-        policy, tokenizer = models.load(model).to(models.device()), models.load_tokenizer(model)
         test = list(records.read(questions))
         asked = test + (held_out(samples) if samples else [])
-        one = generate_answers.Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size)
+        grades = Grading(settings.grader, settings.judge)
+        grades.check(asked)
+        policy, tokenizer = models.load(model).to(models.device()), models.load_tokenizer(model)
+        one = generate_answers.Candidate(
+            policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size, grades
+        )
         answers = generate_answers.ask(one, asked)
         examples = question_prompts.pool(records.read(conversations / "train"))
         shots = generate_answers.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
@@ -72,7 +85,7 @@ def main(
         }
         results.write(report, answers, shots, losses, out, facts)
         publish(report, answers, run, candidate)
-    logs.report(headline(report))
+    logs.report(headline(report, grades.of("iid")))
 
 
 def held_out(samples: Path) -> list[records.Record]:
@@ -169,11 +182,12 @@ def figure(report: metrics.Report, candidate: str) -> Any:
     return plot
 
 
-def headline(report: metrics.Report) -> str:
+def headline(report: metrics.Report, grader: Grader = "exact") -> str:
     """Return the one figure the closing table shows."""
     if "accuracy/iid" in report.metrics:
         low, high = report.intervals["accuracy/iid"]
-        return f"iid exact match {report.metrics['accuracy/iid']:.1%} [{low:.1%}, {high:.1%}]"
+        how = "exact match" if grader == "exact" else f"right by {grader}"
+        return f"iid {how} {report.metrics['accuracy/iid']:.1%} [{low:.1%}, {high:.1%}]"
     return ", ".join(f"{name} {value:.2f}" for name, value in report.metrics.items() if name.startswith("perplexity/"))
 
 

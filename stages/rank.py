@@ -29,6 +29,7 @@ from stages.common.runtime.figures import bars
 from stages.common.text import rule_grader
 from stages.common.text.parquet_writer import Shards, write_json
 from stages.common.text.rule_grader import Indicator
+from stages.common.text.thoughts import without_thoughts
 from stages.common.tracking import session
 
 Annotator = Literal["rules", "judge", "human", "reward"]
@@ -136,9 +137,9 @@ def by_rules(
 
 
 def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:
-    """Return ranks by the score of the reward model in `folder`."""
+    """Return ranks by the score that the reward model in `folder` gives what each answer says."""
     prompts = [sample.record["messages"] for sample in samples for _ in sample.responses]
-    texts = [response for sample in samples for response in sample.responses]
+    texts = [without_thoughts(response) for sample in samples for response in sample.responses]
     scores = iter(scoring.score(scoring.load(folder), models.load_tokenizer(folder), prompts, texts))
     return [rule_grader.ranks([next(scores) for _ in sample.responses]) for sample in samples]
 

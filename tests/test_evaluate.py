@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from stages import evaluate
 from stages.common.core import models, params, records
 from stages.common.evaluation import metrics, results
+from stages.common.generation import generator
 from stages.common.ranking import samples
 from stages.common.runtime.errors import ParamsError
 from stages.common.text.parquet_writer import Shards
 from stages.common.text.parquet_writer import write as write_records
-from stages.common.tracking import mlflow_sender
+from stages.common.tracking import session
 from stages.common.tracking.run import Run
 from tests.support.tiny import make_model, make_tokenizer, write_validated
 
@@ -25,7 +27,7 @@ FILES = ["accuracy.csv", "answers.jsonl", "losses.csv", "metrics.json", "shots.c
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
+    monkeypatch.setattr(session, "start", lambda *_, **__: nullcontext(Run(None)))
     (tmp_path / "params.yaml").write_text(PARAMS)
     write_validated(tmp_path / "data")
     models.save(make_model(make_tokenizer()), make_tokenizer(), tmp_path / "model")
@@ -79,12 +81,31 @@ def test_no_questions_are_no_error(work: Path) -> None:
     assert sorted(document["metrics"]) == ["perplexity/conversations", "perplexity/documents"]
 
 
+def test_a_grader_of_no_group_is_refused_before_a_model_is_loaded(work: Path) -> None:
+    (work / "params.yaml").write_text(PARAMS.replace("evaluate: {", "evaluate: {grader: {idd: contains}, "))
+    shutil.rmtree(work / "model")
+    with pytest.raises(ParamsError, match="no question is of this group, did you mean 'iid'"):
+        run(work, "chat", "out")
+
+
+def test_an_answer_is_graded_as_its_group_asks(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = make_tokenizer()("<think>land 1?</think>It must be town 7, I think.")["input_ids"]
+    monkeypatch.setattr(generator, "generate", lambda _, prompts, **__: [said] * len(prompts))
+    run(work, "chat", "exact")
+    (work / "params.yaml").write_text(PARAMS.replace("evaluate: {", "evaluate: {grader: {iid: contains}, "))
+    run(work, "chat", "contains")
+    found = {kind: results.read(work / kind)[0] for kind in ("exact", "contains")}
+    assert [found[kind].metrics["accuracy/iid"] for kind in found] == [0.0, 0.25]  # town 0, 7, 14 and 21
+    assert found["contains"].answers["q:1"]["correct"] is True
+
+
 def test_the_headline_is_accuracy_or_else_perplexity() -> None:
     report = metrics.Report()
     report.add("perplexity/documents", 12.345, (11.0, 13.0), 100)
     assert evaluate.headline(report) == "perplexity/documents 12.35"
     report.share("accuracy/iid", [True, True, True, False])
     assert evaluate.headline(report) == "iid exact match 75.0% [30.1%, 95.4%]"
+    assert evaluate.headline(report, "number") == "iid right by number 75.0% [30.1%, 95.4%]"
 
 
 def test_a_negative_number_of_examples_is_refused(tmp_path: Path) -> None:

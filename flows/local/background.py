@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.common.runtime import process
+
 if TYPE_CHECKING:
     import psutil
-
-GRACE_SECONDS = 30.0
 
 
 def start(command: list[str], environment: dict[str, str], log: Path, record: Path) -> "subprocess.Popen[bytes]":
@@ -45,8 +45,7 @@ def find(record: Path) -> "psutil.Process | None":
 
 
 def end(record: Path) -> bool:
-    """Ask the recorded process and all below it to save and leave, kill what is left after the
-    grace.
+    """Ask the recorded process and all below it to save and leave, kill what hangs.
 
     Returns False when it did not run.
     """
@@ -56,11 +55,12 @@ def end(record: Path) -> bool:
     if top is None:
         return False
     tree = [top, *top.children(recursive=True)]
+    seconds = process.longest_stop_seconds()
     for signal in ("terminate", "kill"):
-        for process in tree:
+        for member in tree:
             with suppress(psutil.NoSuchProcess):
-                getattr(process, signal)()
-        _, tree = psutil.wait_procs(tree, timeout=GRACE_SECONDS)
+                getattr(member, signal)()
+        _, tree = psutil.wait_procs(tree, timeout=seconds)
     record.unlink()
     return True
 

@@ -56,22 +56,23 @@ def run(
     return TIMED_OUT if timed_out else child.returncode
 
 
-def end_tree(child: "subprocess.Popen[bytes]", grace_seconds: float = process.GRACE_SECONDS + 5) -> None:
-    """Ask `child` and all below it to save and leave, kill what is left after the grace; harmless
-    when it has ended.
+def end_tree(child: "subprocess.Popen[bytes]") -> None:
+    """Ask `child` and all below it to save and leave, kill what hangs; harmless when it has
+    ended.
     """
     import psutil
 
     if child.poll() is not None:
         return
+    seconds = process.longest_stop_seconds()
     below = psutil.Process(child.pid).children(recursive=True)
     for signal in ("terminate", "kill"):
         for member in [child, *below]:
             with suppress(psutil.NoSuchProcess):
                 getattr(member, signal)()
-        _, below = psutil.wait_procs(below, timeout=grace_seconds)
+        _, below = psutil.wait_procs(below, timeout=seconds)
         with suppress(subprocess.TimeoutExpired):
-            child.wait(grace_seconds)
+            child.wait(seconds)
 
 
 def _hand_over(reader: IO[str], follow: Callable[[str], None]) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 from tests.support.loopback import Loopback, running
 
 Reply = Callable[[str, str], str]
+Messages = list[dict[str, str]]
 
 
 class JudgeServer(Loopback):
-    """Replies with `reply(answer A, answer B)`; `failures` are (status, headers) given before the
-    first reply.
+    """Replies with `reply(messages)`; `failures` are (status, headers) given before the first
+    reply.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Callable[[Messages], str]) -> None:
         super().__init__(Handler)
         self.reply = reply
         self.failures: list[tuple[int, dict[str, str]]] = []
@@ -38,8 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             status, headers = self.server.failures.pop()
             return self._send(status, {"error": "not now"}, headers)
-        shown = body["messages"][-1]["content"].split("Answer A:\n")[1].split("\n\nAnswer B:\n")
-        choice = {"message": {"role": "assistant", "content": self.server.reply(*shown)}}
+        choice = {"message": {"role": "assistant", "content": self.server.reply(body["messages"])}}
         return self._send(200, {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 1}})
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
@@ -54,6 +54,20 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def comparing(reply: Reply) -> Callable[[Messages], str]:
+    """Return a judge of two answers: what `reply(answer A, answer B)` says."""
+
+    def of_messages(messages: Messages) -> str:
+        return reply(*messages[-1]["content"].split("Answer A:\n")[1].split("\n\nAnswer B:\n"))
+
+    return of_messages
+
+
 def serving(reply: Reply) -> AbstractContextManager[JudgeServer]:
-    """Run a judge while the block does."""
+    """Run a judge of two answers while the block does."""
+    return running(JudgeServer(comparing(reply)))
+
+
+def grading(reply: Callable[[Messages], str]) -> AbstractContextManager[JudgeServer]:
+    """Run a judge that is shown all messages while the block does."""
     return running(JudgeServer(reply))

@@ -3,16 +3,16 @@ rewards.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import models, records
 from stages.common.evaluation import question_prompts
+from stages.common.evaluation.grading import Grading
 from stages.common.evaluation.metrics import digits
 from stages.common.generation import generator
 from stages.common.reward import scoring
-from stages.common.text.exact_match import matches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,11 +31,12 @@ class Candidate:
     prompt: str
     max_new_tokens: int
     batch_size: int
+    grading: Grading = field(default_factory=Grading)
 
 
 def ask(candidate: Candidate, questions: Sequence[records.Record]) -> list[Answer]:
-    """Return each question with the candidate's greedy answer and whether it matches the reference
-    (None: has none).
+    """Return each question with the candidate's greedy answer and whether it is right (None: it has
+    no reference).
     """
     if candidate.prompt == "chat":
         prompts = [question_prompts.turns(candidate.tokenizer, row, []) for row in questions]
@@ -90,18 +91,18 @@ def _answers(
         stop=question_prompts.stops(candidate.tokenizer, candidate.prompt, line=line),
         batch_size=candidate.batch_size,
     )
-    return [_row(candidate, row, ids) for row, ids in zip(questions, tokens, strict=True)]
+    answers = [_row(candidate, row, ids) for row, ids in zip(questions, tokens, strict=True)]
+    candidate.grading.grade(answers, candidate.prompt)
+    return answers
 
 
 def _row(candidate: Candidate, question: records.Record, ids: Sequence[int]) -> Answer:
-    text, reference = str(candidate.tokenizer.decode(ids, skip_special_tokens=True)), question["reference"]
     return {
         "id": question["id"],
         "group": question["group"],
         "category": question["category"],
         "language": (question["category"] or "").rpartition("/")[2],
         "question": question["messages"][-1]["content"],
-        "reference": reference,
-        "answer": text,
-        "correct": matches(question_prompts.said(text, candidate.prompt), reference) if reference is not None else None,
+        "reference": question["reference"],
+        "answer": str(candidate.tokenizer.decode(ids, skip_special_tokens=True)),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stages.common.core import chat, records
 from stages.common.evaluation.behaviour import script
 from stages.common.runtime.errors import DataError
+from stages.common.text.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,9 +96,10 @@ def turns(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots:
 
 
 def said(text: str, prompt: str) -> str:
-    """Return the part of a continuation that is judged: all of a chat's answer, the first line of
-    plain text.
+    """Return the part of a continuation that is judged, without thoughts: of plain text, the first
+    line.
     """
+    text = without_thoughts(text)
     return text if prompt == "chat" else text.split("\n")[0].strip()
 
 

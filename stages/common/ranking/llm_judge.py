@@ -12,12 +12,12 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -25,6 +25,7 @@ from stages.common.core.params import PARAMS_FILE, StageParams
 from stages.common.ranking.samples import Sample
 from stages.common.runtime.errors import ParamsError, TryAgainError
 from stages.common.text.rule_grader import ranks
+from stages.common.text.thoughts import without_thoughts
 
 CACHE = Path(".lathe/judge.sqlite")
 AGAIN = frozenset({408, 409, 429})
@@ -34,6 +35,7 @@ INSTRUCTION = """You compare two answers of an assistant to the same conversatio
 in the language of the question, refuses what is harmful and only that, admits what it does not know, is polite, \
 complete and no longer than needed. Reply with A, B or TIE and nothing else."""
 VERDICT = re.compile(r"\b(A|B|TIE)\b")
+T = TypeVar("T")
 
 
 class JudgeParams(StageParams):
@@ -70,14 +72,16 @@ class Reply(NamedTuple):
 
 
 class Judge:
-    """Asks, retries, keeps replies and counts; a context manager."""
+    """Asks, retries, keeps replies and counts; a context manager. `key` is where in params.yaml its
+    settings are.
+    """
 
-    def __init__(self, settings: JudgeParams, cache: Path | None = None) -> None:
+    def __init__(self, settings: JudgeParams, cache: Path | None = None, key: str = "rank.judge") -> None:
         import openai
 
         if not settings.model:
-            raise ParamsError("'rank.judge.model' is missing", where=PARAMS_FILE, remedy="name the judge's model")
-        self.settings = settings
+            raise ParamsError(f"'{key}.model' is missing", where=PARAMS_FILE, remedy="name the judge's model")
+        self.settings, self.key = settings, key
         key = os.environ.get(settings.key_variable, "")
         # the client would send what other variables of OpenAI's hold, and follow a redirect to
         # another host
@@ -120,8 +124,17 @@ class Judge:
         pairs = [
             (sample, one, other) for sample in samples for one, other in combinations(range(len(sample.responses)), 2)
         ]
+        won = self.each(self.compare, pairs)
+        wins = {id(sample): [0.0] * len(sample.responses) for sample in samples}
+        for (sample, one, other), points in zip(pairs, won, strict=True):
+            wins[id(sample)][one] += points
+            wins[id(sample)][other] += 1 - points
+        return [ranks(wins[id(sample)]) for sample in samples]
+
+    def each(self, ask: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> list[T]:
+        """Return what `ask` makes of every job, in order, some at a time. Raises as `rank` does."""
         pool = ThreadPoolExecutor(self.settings.workers)
-        asking = [pool.submit(self.compare, *pair) for pair in pairs]
+        asking = [pool.submit(ask, *job) for job in jobs]
         try:
             for done in wait(asking, return_when=FIRST_EXCEPTION).done:
                 done.result()
@@ -130,12 +143,7 @@ class Judge:
             wait([one for one in asking if one.running()], STOP_SECONDS)  # replies on their way are paid for
             raise
         pool.shutdown()
-        won = [one.result() for one in asking]
-        wins = {id(sample): [0.0] * len(sample.responses) for sample in samples}
-        for (sample, one, other), points in zip(pairs, won, strict=True):
-            wins[id(sample)][one] += points
-            wins[id(sample)][other] += 1 - points
-        return [ranks(wins[id(sample)]) for sample in samples]
+        return [one.result() for one in asking]
 
     def compare(self, sample: Sample, one: int, other: int) -> float:
         """Return 1 when response `one` beats `other` in both orders, 0 when it loses in both, else
@@ -149,11 +157,16 @@ class Judge:
         """Return A, B or TIE: the last of these words in the reply, or TIE (and counted) for a
         reply without one.
         """
-        asked = question(sample, shown_first, shown_second)
-        words = VERDICT.findall(self.reply(asked).text)
+        return self.word(VERDICT, question(sample, shown_first, shown_second)) or "TIE"
+
+    def word(self, verdict: re.Pattern[str], messages: list[dict[str, str]]) -> str:
+        """Return the last verdict in what the judge says behind its thoughts, or "", counted as
+        unreadable.
+        """
+        words = verdict.findall(without_thoughts(self.reply(messages).text))
         with self.lock:
             self.unreadable += not words
-        return str(words[-1]) if words else "TIE"
+        return str(words[-1]) if words else ""
 
     def reply(self, messages: list[dict[str, str]]) -> Reply:
         """Return the judge's reply to `messages`, from the cache when it was asked before."""
@@ -195,29 +208,30 @@ class Judge:
         url = f"{self.settings.url.rstrip('/')}/chat/completions"
         try:
             asked = self.client.chat.completions.with_raw_response.create(**body, extra_headers=self.headers)
-            return _parse(asked.text, url)
+            return _parse(asked.text, url, self.key)
         except openai.APIStatusError as error:
             code = error.status_code
             reason = f"HTTP {code}: {error.response.text[:200]}"
             if code < 500 and code not in AGAIN:
                 what = f"the judge refuses: {reason}"
-                raise ParamsError(what, where=url, remedy="see rank.judge in params.yaml") from error
+                raise ParamsError(what, where=url, remedy=f"see {self.key} in params.yaml") from error
         except openai.APIConnectionError as error:
             reason = f"{type(error.__cause__).__name__}: {error.__cause__}"
         raise TryAgainError(f"the judge does not answer ({reason})", where=url, remedy="replies so far are kept")
 
 
 def question(sample: Sample, shown_first: int, shown_second: int) -> list[dict[str, str]]:
-    """Return the messages that ask which of two responses is better."""
+    """Return the messages that ask which of two responses is better, without their thoughts."""
+    first, second = (without_thoughts(sample.responses[at]) for at in (shown_first, shown_second))
     talk = "\n".join(f"{turn['role']}: {turn['content']}" for turn in sample.record["messages"])
     parts = [f"Conversation:\n{talk}"]
     if sample.record["reference"]:
         parts.append(f"A correct answer: {sample.record['reference']}")
-    parts += [f"Answer A:\n{sample.responses[shown_first]}", f"Answer B:\n{sample.responses[shown_second]}"]
+    parts += [f"Answer A:\n{first}", f"Answer B:\n{second}"]
     return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": "\n\n".join(parts)}]
 
 
-def _parse(text: str, url: str) -> Reply:
+def _parse(text: str, url: str, key: str) -> Reply:
     try:
         body = json.loads(text)
         usage = body.get("usage") or {}
@@ -225,4 +239,4 @@ def _parse(text: str, url: str) -> Reply:
         return Reply(str(said), int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         what = f"not an OpenAI-compatible reply: {text[:200]!r}"
-        raise ParamsError(what, where=url, remedy="see rank.judge.url in params.yaml") from error
+        raise ParamsError(what, where=url, remedy=f"see {key}.url in params.yaml") from error

@@ -21,6 +21,7 @@ def tokenise(tokenizer: "PreTrainedTokenizerBase", conversations: Path, count: i
         spoken = record["messages"]
         while spoken and spoken[-1]["role"] != "assistant":
             spoken = spoken[:-1]
+        spoken = [*spoken[:-1], *(turn | {"thought": None} for turn in spoken[-1:])]  # scored is what is said
         tokens = chat.encode(tokenizer, spoken, record["tools"]).input_ids if spoken else []
         if 0 < len(tokens) <= max_tokens:
             rows.append(tokens)

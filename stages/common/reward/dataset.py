@@ -1,5 +1,8 @@
 """Comparisons as a reward model reads them: a prompt with its K answers is one element, an answer a
 token sequence.
+
+Of an answer it reads what is said, without thoughts, here and wherever it scores (`scoring`, PPO's
+rollouts).
 """
 
 import logging
@@ -12,6 +15,7 @@ from stages.common.core import records
 from stages.common.pairs import preference_pairs
 from stages.common.runtime.errors import DataError
 from stages.common.text import content_hash
+from stages.common.text.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +65,8 @@ def _row(
         counts["with a single answer"] += 1
         return None
     encoded = [
-        preference_pairs.encode(tokenizer, record["prompt"], answer, record["tools"]) for answer in record["responses"]
+        preference_pairs.encode(tokenizer, record["prompt"], without_thoughts(answer), record["tools"])
+        for answer in record["responses"]
     ]
     fitting = [at for at, (prompt, answer) in enumerate(encoded) if len(prompt) + len(answer) <= max_tokens]
     counts["answers too long"] += len(encoded) - len(fitting)

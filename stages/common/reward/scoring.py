@@ -13,6 +13,7 @@ from stages.common.core import chat, models
 from stages.common.core.records import Record
 from stages.common.pairs import preference_pairs
 from stages.common.runtime.errors import DataError
+from stages.common.text.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,13 +61,16 @@ def score(
     answers: Sequence[str],
     batch_size: int = 64,
 ) -> list[float]:
-    """Return the reward of each answer to its prompt (messages), in the order given; the same in
-    any batch.
+    """Return the reward of what each answer to its prompt (messages) says, in the order given; the
+    same in any batch.
 
     Raises DataError for a score that is not a number, or a prompt with its answer beyond the
     model's context.
     """
-    encoded = [preference_pairs.encode(tokenizer, prompt, text) for prompt, text in zip(prompts, answers, strict=True)]
+    encoded = [
+        preference_pairs.encode(tokenizer, prompt, without_thoughts(text))
+        for prompt, text in zip(prompts, answers, strict=True)
+    ]
     return score_rows(model, [prompt + answer for prompt, answer in encoded], batch_size)
 
 

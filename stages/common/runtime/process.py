@@ -19,9 +19,17 @@ from typing import Any, NoReturn
 from stages.common.runtime import disk_space, errors, locks, logs
 from stages.common.runtime.parent_death import die_with_parent
 
+PARAMS_FILE = Path("params.yaml")
 GRACE_SECONDS = 25.0
+RESTARTS = 4
+"""Most restarts of the grace after one request: an epoch's model and a checkpoint, each written and
+then hashed.
+"""
 
 _stop = threading.Event()
+_grace = GRACE_SECONDS
+_watchdog: threading.Timer | None = None
+_restarts = 0
 _graceful = False
 continuation: list[str] = []
 
@@ -81,7 +89,9 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
     """
     from typer.exceptions import TyperException
 
+    global _grace
     try:
+        _grace = grace_seconds()
         if set(sys.argv[1:]) & {"--help"}:
             work()
             return errors.EXIT_DONE
@@ -149,8 +159,58 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def grace_seconds(file: Path = PARAMS_FILE) -> float:
+    """Return `run.grace_seconds` of params.yaml, GRACE_SECONDS where it says nothing. Raises
+    ParamsError.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        section = YAML(typ="safe").load(file.read_text(encoding="utf-8"))["run"]
+        value = section.get("grace_seconds", GRACE_SECONDS)
+    except (OSError, YAMLError, KeyError, TypeError, AttributeError):
+        return GRACE_SECONDS  # who reads a section of the file says what is wrong with it
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < threading.TIMEOUT_MAX:
+        raise errors.ParamsError(f"'run.grace_seconds': no number of seconds above 0 (got {value!r})", where=file)
+    return float(value)
+
+
+def longest_stop_seconds() -> float:
+    """Return after how many seconds a stage that was asked to stop has left, or hangs and may be
+    killed.
+    """
+    try:
+        return (1 + RESTARTS) * grace_seconds() + 5
+    except errors.ParamsError:  # edited meanwhile; who is to end others must not fail here
+        return (1 + RESTARTS) * GRACE_SECONDS + 5
+
+
+def restart_grace() -> None:
+    """Give a stage that was asked to stop its whole grace again: a save has begun, or its files are
+    to be hashed.
+
+    Every rank calls it, also those that wait for the one that writes.
+    """
+    global _restarts
+    if _stop.is_set() and _restarts < RESTARTS:
+        _restarts += 1
+        _arm()
+
+
+def _arm() -> None:
+    global _watchdog
+    if _watchdog is not None:
+        _watchdog.cancel()
+    _watchdog = threading.Timer(_grace, lambda: os._exit(errors.EXIT_STOPPED))
+    _watchdog.daemon = True
+    _watchdog.start()
+
+
 def install_signal_handlers() -> None:
-    """SIGTERM and SIGINT mean: save and leave within GRACE_SECONDS."""
+    """SIGTERM and SIGINT mean: save and leave within `run.grace_seconds`, which a save
+    starts anew.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
 
@@ -159,9 +219,7 @@ def _on_signal(number: int, frame: Any) -> None:
     if _stop.is_set():
         return
     _stop.set()
-    watchdog = threading.Timer(GRACE_SECONDS, lambda: os._exit(errors.EXIT_STOPPED))
-    watchdog.daemon = True
-    watchdog.start()
+    _arm()
     if not _graceful:
         raise errors.StopRequested
 

@@ -2,6 +2,8 @@
 
 import re
 
+from stages.common.text.thoughts import without_thoughts
+
 OPENING = 240
 """Characters of an answer in which it says no; what follows is an explanation or another offer."""
 
@@ -34,8 +36,10 @@ CHINESE = re.compile(
 
 
 def refuses(text: str) -> bool:
-    """Whether the answer opens with a refusal to help; not knowing an answer is none."""
-    opening = text[:OPENING].casefold().replace("’", "'")
+    """Whether the answer, behind its thoughts, opens with a refusal to help; not knowing an answer
+    is none.
+    """
+    opening = without_thoughts(text)[:OPENING].casefold().replace("’", "'")
     if NOT_KNOWING.match(opening):
         return False
     return bool(ENGLISH.search(opening) or CHINESE.search(opening))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from stages.common.text import exact_match
 from stages.common.text.refusals import refuses
+from stages.common.text.thoughts import without_thoughts
 from stages.common.text.units import units
 
 Verdict = Literal[
@@ -65,7 +66,10 @@ FEWEST_FOR_VARIETY, LEAST_VARIETY = 24, 0.5
 def judge(question: str, answer: str, reference: str | None, category: str | None, cut: bool) -> list[Indicator]:
     """Return what can be said of an answer: one verdict on what it says, and its flaws; of an empty
     one, only that.
+
+    Thoughts do not count: who only thought has said nothing.
     """
+    answer = without_thoughts(answer)
     if not units(answer):
         return ["empty"]
     said = verdict(question, answer, reference, category)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import checkpoints
 from stages.common.core.models import weights_sha256
-from stages.common.runtime import disk_space, kill_points, logs
+from stages.common.runtime import disk_space, kill_points, logs, process
 from stages.common.runtime.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
     folder = Path(trainer.args.output_dir)
     final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
     temporary = folder / ".kept-writing"
+    process.restart_grace()
     room = disk_space.made(temporary, disk_space.size(final.with_name("epoch-1")))
     with room if trainer.args.should_save else nullcontext():
         trainer.save_model(str(temporary))
+        process.restart_grace()
         if trainer.args.should_save:
             final.parent.mkdir(exist_ok=True)
             checkpoints.seal(temporary, final)

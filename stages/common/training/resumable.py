@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import checkpoints
 from stages.common.core.models import refuse_pickles, tied_once
-from stages.common.runtime import disk_space, kill_points
+from stages.common.runtime import disk_space, kill_points, process
 from stages.common.training import optimizer_state
 
 if TYPE_CHECKING:
@@ -111,12 +111,14 @@ class Resumable(TrainerBase):
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         self._run_folder = folder / ".checkpoint-writing"
+        process.restart_grace()
         try:
             room = disk_space.made(self._run_folder, checkpoints.next_size(folder, self.model))
             with room if self.args.should_save else nullcontext():
                 self.accelerator.wait_for_everyone()
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
+                process.restart_grace()
                 if self.args.should_save:
                     checkpoints.seal(self._run_folder / name, folder / name)
                     checkpoints.rotate(folder, self.keep_checkpoints)

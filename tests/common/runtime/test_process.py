@@ -1,0 +1,84 @@
+"""The grace after SIGTERM, in a process of its own: a parameter, and started anew by a save."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.common.runtime import errors, process
+
+ROOT = Path(__file__).parents[3]
+SAVES = """
+import os, signal, time
+from stages.common.runtime import errors, process
+
+def main() -> None:
+    with process.graceful_stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range({parts}):
+            time.sleep({seconds})
+            {between}
+    open("saved", "w").close()
+    raise errors.StopRequested
+
+process.run("upper", main)
+"""
+
+
+def stopped(folder: Path, grace: float, parts: int, seconds: float, between: str) -> tuple[int, bool, float]:
+    """Return the exit code of a stage that works on after SIGTERM, whether it came to its end, and
+    the seconds.
+    """
+    (folder / "params.yaml").write_text(f"run: {{name: test, grace_seconds: {grace}}}\n")
+    (folder / "upper.py").write_text(SAVES.format(parts=parts, seconds=seconds, between=between))
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "upper.py"], cwd=folder, env=environment, check=False, timeout=120)
+    return done.returncode, (folder / "saved").exists(), time.monotonic() - began
+
+
+def test_who_does_not_save_is_ended_after_the_grace(tmp_path: Path) -> None:
+    code, saved, seconds = stopped(tmp_path, 1, parts=1, seconds=60, between="pass")
+    assert (code, saved) == (errors.EXIT_STOPPED, False)
+    assert seconds < 50
+
+
+def test_a_longer_grace_lets_a_long_step_end(tmp_path: Path) -> None:
+    assert stopped(tmp_path, 60, parts=1, seconds=2, between="pass")[:2] == (errors.EXIT_STOPPED, True)
+
+
+def test_a_save_starts_the_grace_anew(tmp_path: Path) -> None:
+    parts = {"parts": process.RESTARTS, "seconds": 2.0}
+    assert stopped(tmp_path, 4, between="process.restart_grace()", **parts)[:2] == (errors.EXIT_STOPPED, True)
+    (tmp_path / "saved").unlink()
+    assert stopped(tmp_path, 4, between="pass", **parts)[1] is False
+
+
+def test_it_is_not_started_anew_for_ever(tmp_path: Path) -> None:
+    code, saved, seconds = stopped(tmp_path, 1, parts=100, seconds=0.5, between="process.restart_grace()")
+    assert (code, saved) == (errors.EXIT_STOPPED, False)
+    assert seconds < 45  # of 50 it would have worked
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("run: {grace_seconds: 120}\n", 120.0), ("run: {name: x}\n", 25.0), ("run: [\n", 25.0), ("", 25.0)],
+)
+def test_the_grace_is_what_params_say(tmp_path: Path, text: str, expected: float) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    assert process.grace_seconds(tmp_path / "params.yaml") == expected
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "true", ".inf"])
+def test_a_grace_that_is_no_time_is_refused(tmp_path: Path, value: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"run: {{grace_seconds: {value}}}\n")
+    with pytest.raises(errors.ParamsError, match=r"run\.grace_seconds"):
+        process.grace_seconds(tmp_path / "params.yaml")
+
+
+def test_whoever_kills_waits_for_all_that_a_save_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("run: {grace_seconds: 600}\n")
+    assert process.longest_stop_seconds() > (1 + process.RESTARTS) * 600
