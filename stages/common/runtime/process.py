@@ -60,8 +60,7 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with its exit handlers run, but without taking the interpreter down around
-    running threads.
+    """End the process with its exit handlers run, but without taking down what threads run on.
 
     A library's thread that woke up in that moment has aborted the process (SIGABRT, "GIL is
     released"), and with it the exit code that says whether to resume.
@@ -75,18 +74,14 @@ def leave(code: int) -> NoReturn:
 
 
 def process_start() -> float:
-    """Return when this process began, in seconds since the epoch: imports count as the stage's
-    time.
-    """
+    """Return when this process began, in seconds since the epoch: imports count too."""
     import psutil
 
     return float(psutil.Process().create_time())
 
 
 def _guarded(name: str, work: Callable[[], Any]) -> int:
-    """Run `work` with lock and log, and return the exit code; every failure is one line on
-    stderr.
-    """
+    """Run `work` with lock and log, and return the exit code; a failure is one line on stderr."""
     from typer.exceptions import TyperException
 
     global _grace
@@ -132,9 +127,7 @@ def _fail(name: str, what: str, code: int) -> int:
 
 
 def quiet_libraries() -> None:
-    """Switch off telemetry and remote code paths of the libraries; loopback and offline are the
-    defaults.
-    """
+    """Switch off telemetry and remote code of the libraries; loopback and offline are defaults."""
     for variable in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_XET"):
         os.environ.setdefault(variable, "1")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

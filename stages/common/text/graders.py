@@ -1,7 +1,9 @@
-r"""Whether an answer is right, by the kind of question: the same text, a part, a number, a box or a lettered choice.
+r"""Whether an answer is right, by the kind of question: the same text, a part, a number, a box or a
+lettered choice.
 
-All are pure functions of an answer without thoughts and its reference. `number` and `choice` read the last box, else
-what follows the last "answer is" (答案是, ####), else the last number or the one letter that stands alone.
+All are pure functions of an answer without thoughts and its reference. `number` and `choice` read
+the last box, else what follows the last "answer is" (答案是, ####), else the last number or the one
+letter that stands alone.
 """
 
 import re
@@ -77,7 +79,9 @@ def same_number(answer: str, reference: str) -> bool:
 
 
 def same_box(answer: str, reference: str) -> bool:
-    r"""Whether the answer's last `\boxed{…}` holds the reference (or its box): the same number, or the same LaTeX."""
+    r"""Whether the answer's last `\boxed{…}` holds the reference (or its box): the same number, or
+    the same LaTeX.
+    """
     held, wanted = box(answer), box(reference)
     if held is None:
         return False
@@ -129,7 +133,9 @@ def choice(text: str) -> str | None:
 
 
 def box(text: str) -> str | None:
-    r"""Return what the last whole `\boxed{…}` of a text holds, braces within it matched, or None."""
+    r"""Return what the last whole `\boxed{…}` of a text holds, braces within it matched, or
+    None.
+    """
     ends: dict[int, int] = {}
     opened: list[int] = []
     for brace in BRACE.finditer(text):
@@ -177,7 +183,9 @@ def _only_number(text: str) -> Fraction | None:
 
 
 def _plain(text: str) -> str:
-    r"""Return a text with narrow digits and signs; LaTeX's `{,}` and `\,` between digits are no separators."""
+    r"""Return a text with narrow digits and signs; LaTeX's `{,}` and `\,` between digits are no
+    separators.
+    """
     narrow = "".join(
         one
         if one == "，" or unicodedata.category(one) == "No"

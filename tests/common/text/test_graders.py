@@ -1,4 +1,4 @@
-r"""Graders against answers judged by hand: sentences, sums, boxes and lettered choices, in English and Chinese."""
+r"""Graders against answers judged by hand: sentences, sums, boxes, choices; English and Chinese."""
 
 import time
 from fractions import Fraction
