@@ -50,10 +50,11 @@ def test_a_longer_grace_lets_a_long_step_end(tmp_path: Path) -> None:
 
 
 def test_a_save_starts_the_grace_anew(tmp_path: Path) -> None:
-    parts = {"parts": process.RESTARTS, "seconds": 2.0}
-    assert stopped(tmp_path, 4, between="process.restart_grace()", **parts)[:2] == (errors.EXIT_STOPPED, True)
+    anew = "process.restart_grace()"
+    done = stopped(tmp_path, 4, parts=process.RESTARTS, seconds=2.0, between=anew)
+    assert done[:2] == (errors.EXIT_STOPPED, True)
     (tmp_path / "saved").unlink()
-    assert stopped(tmp_path, 4, between="pass", **parts)[1] is False
+    assert stopped(tmp_path, 4, parts=process.RESTARTS, seconds=2.0, between="pass")[1] is False
 
 
 def test_it_is_not_started_anew_for_ever(tmp_path: Path) -> None:

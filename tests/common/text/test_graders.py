@@ -130,6 +130,6 @@ def test_a_reference_that_no_answer_can_meet_is_named(grader: Grader, reference:
 )
 def test_an_answer_that_loops_is_judged_in_a_moment(text: str) -> None:
     began = time.process_time()
-    for grader in ("exact", "contains", "number", "boxed", "choice"):
-        graders.right(grader, text, "4")  # type: ignore[arg-type]
+    for rule in graders.RULES.values():
+        rule(text, "4")
     assert time.process_time() - began < 5
