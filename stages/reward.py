@@ -99,11 +99,9 @@ class KwiseLoss(TrainerBase):
         """Return the K-wise loss; every answer is read once. No mask: tokens never see padding to
         their right.
         """
-        if self.settings.share_prompt:
-            head = self.accelerator.unwrap_model(model).get_submodule("score")
-            scores = shared_prompt.scores(model, head, inputs).float()
-        else:
-            scores = model(input_ids=inputs["input_ids"], use_cache=False).logits[:, 0].float()
+        head = self.accelerator.unwrap_model(model).get_submodule("score")
+        read = shared_prompt.scores if self.settings.share_prompt else scoring.last_scores
+        scores = read(model, head, inputs)
         pairs = (inputs["better"], inputs["worse"], inputs["weight"])
         loss = losses.kwise_loss(scores, *pairs, margin=self.settings.margin, centre=self.settings.centre)
         return (loss, {"loss": loss}) if return_outputs else loss
@@ -147,6 +145,8 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
         shared_prompt.check(scorer, data.train, tokenizer.pad_token_id, "reward.share_prompt")
         collator = shared_prompt.Collator(tokenizer.pad_token_id)
         train = [row | {"length": shared_prompt.width(row)} for row in data.train]
+    else:
+        scoring.check(scorer, data.train, tokenizer.pad_token_id, "reward.max_tokens")
     return RewardTrainer(
         settings=settings,
         keep_checkpoints=settings.keep_checkpoints,

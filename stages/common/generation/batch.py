@@ -5,7 +5,7 @@ token, rows leave.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -152,7 +152,8 @@ class Batch:
         # One reading of the device a step.
         any_broken, any_over, self.longest = torch.stack((broken.any(), is_over.any(), rows["position"].max())).tolist()
         if any_broken:
-            self._refuse(broken)
+            row = self.rows["answer"][broken][0], self.rows["count"][broken][0]
+            refuse(self.model, int(row[0]) // self.order.samples, int(row[1]))
         if any_over:
             self._leave(is_over, is_stop)
 
@@ -175,13 +176,14 @@ class Batch:
         self.rows = {name: value[order] for name, value in self.rows.items()}
         self.longest = int(self.rows["position"].max()) if self.size else 0
 
-    def _refuse(self, broken: "torch.Tensor") -> None:
-        prompt, token = int(self.rows["answer"][broken][0]) // self.order.samples, int(self.rows["count"][broken][0])
-        raise DataError(
-            f"the model's logits are not numbers, at token {token} of prompt {prompt}'s answer",
-            where=self.model.name_or_path or type(self.model).__name__,
-            remedy="its training diverged or the file is damaged: use an earlier checkpoint",
-        )
+
+def refuse(model: "PreTrainedModel", prompt: int, token: int) -> NoReturn:
+    """Raise DataError for logits that are not numbers, at so many tokens of a prompt's answer."""
+    raise DataError(
+        f"the model's logits are not numbers, at token {token} of prompt {prompt}'s answer",
+        where=model.name_or_path or type(model).__name__,
+        remedy="its training diverged or the file is damaged: use an earlier checkpoint",
+    )
 
 
 def survivors(is_over: "torch.Tensor") -> "torch.Tensor":

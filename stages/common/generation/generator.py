@@ -58,18 +58,27 @@ def decode(
     """
     import torch
 
+    from stages.common.generation import transformers_generate
+
     for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch_size", batch_size)):
         if value < 1:
             raise ParamsError(f"{name} is {value}, it must be 1 or more", where="params.yaml")
     order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities)
+    progress = progress or Progress(len(prompts) * samples)
     with torch.inference_mode(), evaluating(model):
-        batch = Batch(model, order, batch_size, progress or Progress(len(prompts) * samples))
-        while batch.queue or batch.size:
-            if batch.wants_prompts():
-                batch.admit()
-            batch.step()
-    found = batch.answers
+        if transformers_generate.needed(model, order):
+            found = transformers_generate.answers(model, order, batch_size, progress)
+        else:
+            found = _in_a_batch(Batch(model, order, batch_size, progress))
     return [[found[prompt * samples + number] for number in range(samples)] for prompt in range(len(prompts))]
+
+
+def _in_a_batch(batch: Batch) -> dict[int, Continuation]:
+    while batch.queue or batch.size:
+        if batch.wants_prompts():
+            batch.admit()
+        batch.step()
+    return batch.answers
 
 
 def beam(

@@ -13,9 +13,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-from stages.common.generation import llama_forward, packed_forward
+from stages.common.generation import architecture, llama_forward, packed_forward
 from stages.common.generation.kv_layer import SlotLayer
-from stages.common.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +29,8 @@ PREFILL_TOKENS = 4096
 def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
     """Return the cache this model decodes with: `Slots` for the models it is made for, else
     `Padded`.
+
+    Models whose rows do not share calls at all are `transformers_generate`'s.
     """
     config = model.config.get_text_config(decoder=True)
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
@@ -159,11 +160,7 @@ class Padded:
 
     def __init__(self, model: "PreTrainedModel", rows: int) -> None:
         del rows  # the cache is as large as the batch
-        accepted = inspect.signature(model.forward).parameters
-        if "past_key_values" not in accepted:
-            raise DataError(
-                f"a {model.config.model_type} model has no key-value cache", remedy="use one that transformers caches"
-            )
+        accepted = inspect.signature(architecture.inner(model).forward).parameters
         self.model = model
         self.takes_positions = "position_ids" in accepted
         self.short = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
-from stages.common.generation import onednn_weights, packed_forward
+from stages.common.generation import architecture, onednn_weights, packed_forward
 
 if TYPE_CHECKING:
     from stages.common.generation.kv_layer import SlotLayer
@@ -45,7 +45,7 @@ def suits(model: Any) -> bool:
     """Whether this model's forward can be made here: of a known class, its weights whole in this
     process.
     """
-    inner = packed_forward.inner(model)
+    inner = architecture.inner(model)
     if type(inner).__name__ not in FAMILIES or inner.config._attn_implementation not in ("sdpa", packed_forward.NAME):
         return False
     return not hasattr(inner.model.norm.weight, "ds_id")  # ZeRO-3 gathers a weight when its module is called
@@ -53,7 +53,7 @@ def suits(model: Any) -> bool:
 
 def is_watched(model: Any) -> bool:
     """Whether somebody waits for the model's own forward to be called."""
-    inner = packed_forward.inner(model)
+    inner = architecture.inner(model)
     watchers = [one for module in (model, inner) for one in (module._forward_hooks, module._forward_pre_hooks)]
     return any(watchers)
 
@@ -62,7 +62,7 @@ class Forward:
     """A model's forward with its weights as they are now, for as long as they stay so."""
 
     def __init__(self, model: Any) -> None:
-        inner = packed_forward.inner(model)
+        inner = architecture.inner(model)
         self.body, config = inner.model, inner.config
         self.heads, self.pairs = config.num_attention_heads, config.num_key_value_heads
         lay_out = onednn_weights.pays(inner)

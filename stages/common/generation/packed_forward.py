@@ -6,13 +6,15 @@ what they are fast at; and the last layer's feed-forward part is worked out only
 wanted. Imported late: needs torch.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from stages.common.generation import architecture
+from stages.common.generation.architecture import body, inner
 
 NAME = "lathe_packed"
 GROUP_TOKENS, CALL_TOKENS = 16, 48
@@ -24,16 +26,16 @@ CHECKED = ([1, 2, 3], [4, 5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16])
 """Rows that `enable` tries, the last two as one group."""
 
 
-def inner(model: Any) -> Any:
-    """Return the transformers model under peft's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def groups(model: Any, lengths: Sequence[int]) -> list[list[int]]:
     """Return indices in groups of like length, with no more padding than a call, or a packed group,
     costs `model`.
+
+    They are of one length where the longest row of a call changes how the others are read.
     """
-    padding = GROUP_TOKENS if inner(model).config._attn_implementation == NAME else CALL_TOKENS
+    config = inner(model).config
+    padding = GROUP_TOKENS if config._attn_implementation == NAME else CALL_TOKENS
+    if max(lengths, default=0) > architecture.rope_limit(config):
+        padding = 0
     found: list[list[int]] = []
     spent = 0
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
@@ -50,16 +52,16 @@ def enable(model: Any) -> bool:
     """Let `read` give a model several groups at once, where it reads them as it reads each alone;
     say whether it does.
 
-    It does when its attention is transformers' SDPA and knows a token's place by `position_ids`
-    alone.
+    It does when its layers are attention, by transformers' SDPA, and know a token's place by
+    `position_ids` alone.
     """
     config = inner(model).config
     if config._attn_implementation == NAME:
         return True
-    if config._attn_implementation != "sdpa":
+    if config._attn_implementation != "sdpa" or not architecture.is_attention_only(config):
         return False
     _register()
-    rows = [[token % config.vocab_size for token in row] for row in CHECKED]
+    rows = [[token % architecture.text(config).vocab_size for token in row] for row in CHECKED]
     together = [[0], [1], [2, 3]]
     places = [1, 2, 5, 11, 15]
     with torch.no_grad():
@@ -82,26 +84,30 @@ def read(
 ) -> torch.Tensor:
     """Return the last hidden states [n, d] at `places` of the rows of `groups`, which stand one
     after the other, each padded on the right to the longest of its group; in one call where
-    `enable` allowed it and no row is longer than a sliding window, else in one for each group. No
-    mask: tokens never see the padding to their right.
+    `enable` allowed it and no row is longer than a sliding window or than RoPE by length allows,
+    else in one for each group. No mask: tokens never see the padding to their right.
     """
     device = next(model.parameters()).device
     blocks = [pad_sequence([torch.tensor(rows[row]) for row in group], batch_first=True) for group in together]
     wanted = torch.tensor(places, device=device)
     config = inner(model).config
-    window = getattr(config, "sliding_window", None) or math.inf
-    if config._attn_implementation != NAME or max(block.shape[1] for block in blocks) > window:
-        body = inner(model).base_model
-        parts = [body(input_ids=block.to(device), use_cache=False).last_hidden_state.flatten(0, 1) for block in blocks]
-        return torch.cat(parts)[wanted]
+    limit = min(architecture.window(config), architecture.rope_limit(config))
+    if config._attn_implementation != NAME or max(block.shape[1] for block in blocks) > limit:
+        return torch.cat([_alone(model, block.to(device)) for block in blocks])[wanted]
     with _wanted(model, wanted):
         return _packed(model, blocks, device).index_select(0, wanted)
+
+
+def _alone(model: Any, block: torch.Tensor) -> torch.Tensor:
+    architecture.forget_length(model)
+    hidden: torch.Tensor = body(model)(input_ids=block, use_cache=False).last_hidden_state
+    return hidden.flatten(0, 1)
 
 
 def _packed(model: Any, blocks: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     positions = [torch.arange(block.shape[1]).repeat(block.shape[0]) for block in blocks]
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)  # has four axes, so that no other is made
-    packed = inner(model).base_model(
+    packed = body(model)(
         input_ids=torch.cat([block.flatten() for block in blocks])[None].to(device),
         position_ids=torch.cat(positions)[None].to(device),
         attention_mask=mask,
@@ -116,7 +122,7 @@ def _feed_forward(model: Any) -> Any:
     """Return the last layer's feed-forward part, or None where it is not to be found by its usual
     name.
     """
-    layers = getattr(inner(model).base_model, "layers", None)
+    layers = getattr(body(model).get_decoder(), "layers", None)
     return getattr(layers[-1], "mlp", None) if layers is not None else None
 
 

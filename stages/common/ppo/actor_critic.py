@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stages.common.generation import packed_forward
+from stages.common.generation import architecture, packed_forward
 from stages.common.ppo import losses as ppo_core
-from stages.common.runtime.errors import DataError
+from stages.common.reward import scoring
+from stages.common.runtime.errors import DataError, ParamsError
 
 READ_ROWS = 64
 """Most rows of one call without gradients."""
@@ -99,37 +100,68 @@ def policy_outputs(
     """Return log p [n] of `tokens` and the logits [n, V], given the hidden states [n, d] they are
     chosen in.
     """
-    logits = packed_forward.inner(model).get_output_embeddings()(hidden)
-    return ppo_core.token_log_probs(logits, tokens, temperature), logits
+    found = logits(model, hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return ppo_core.token_log_probs(found, tokens, temperature), found
+
+
+def logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the logits [n, V] at hidden states [n, d]: the head's, scaled and capped as the model
+    does itself.
+
+    `check_head` says whether that is all the model does.
+    """
+    whole = architecture.inner(model)
+    found: torch.Tensor = whole.get_output_embeddings()(hidden)
+    config = architecture.text(whole.config)
+    for name in ("logit_scale", "lm_head_multiplier"):  # Cohere, Falcon-H1
+        if (scale := getattr(config, name, None)) is not None:
+            found = found * scale
+    if (scale := getattr(config, "logits_scaling", None)) is not None:  # Granite
+        found = found / scale
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+        found = (found / cap).tanh() * cap
+    return found
 
 
 def value_outputs(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return the values [n] of hidden states [n, d], on the reward model's centred scale."""
-    found: torch.Tensor = packed_forward.inner(model).score(hidden)[:, 0].float()
+    found = scoring.head_outputs(architecture.inner(model).score, hidden)
     return found - float(getattr(model.config, "reward_offset", 0.0))
 
 
 def check_head(model: Any) -> None:
-    """Raise DataError for a model whose logits are more than its head over its last hidden states
-    (scaled, capped).
+    """Raise DataError for a model whose logits are other than `logits` of its last hidden states.
 
-    PPO reads the head at answer tokens only; a model that does something in between would be
+    PPO reads the head at answer tokens only; a model that does something else in between would be
     trained on other probabilities than it answers with.
     """
-    ids = torch.arange(1, 9, device=next(model.parameters()).device)[None] % model.config.vocab_size
+    whole = architecture.inner(model)
+    vocabulary = architecture.text(whole.config).vocab_size
+    ids = torch.arange(1, 9, device=next(model.parameters()).device)[None] % vocabulary
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
-        found = packed_forward.inner(model).get_output_embeddings()(
-            packed_forward.inner(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
-        )
+        found = logits(model, architecture.body(model)(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.allclose(expected, found, rtol=1e-4, atol=1e-4):
-        what = f"a {model.config.model_type} model changes its logits behind the head; PPO cannot train it"
+        what = f"a {whole.config.model_type} model changes its logits behind the head; PPO cannot train it"
         raise DataError(what, remedy="use another base model, or the stages dpo or orpo")
 
 
+def check_positions(config: Any, max_tokens: int, key: str) -> None:
+    """Raise ParamsError when rows of `max_tokens`, set under `key`, are turned by their length.
+
+    Such a row's tokens have other probabilities when it is read whole than when they were chosen.
+    """
+    limit = architecture.rope_limit(config)
+    if max_tokens > limit:
+        what = f"'{key}' is {max_tokens}, but beyond {limit:.0f} this model's RoPE depends on how long a row becomes"
+        raise ParamsError(what, where="params.yaml", remedy=f"set it to at most {limit:.0f}")
+
+
 class ActorCritic(nn.Module):
-    """A policy and a value model under one optimiser; dropout is off, or the first ratio would not
-    be 1.
+    """A policy and a value model under one optimiser.
+
+    Dropout and a router's jitter are off, or the first ratio would not be 1.
     """
 
     policy: Any
@@ -143,7 +175,7 @@ class ActorCritic(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
             for name, share in list(vars(module).items()):
-                if "dropout" in name and isinstance(share, float):
+                if ("dropout" in name or "jitter" in name) and isinstance(share, float):
                     setattr(module, name, 0.0)
         for model in (policy, value):
             packed_forward.enable(model)
@@ -156,9 +188,9 @@ class ActorCritic(nn.Module):
         whole, counts = lengths(episodes)
         groups = packed_forward.groups(self.policy, whole)
         tokens = chosen(episodes, groups, next(self.parameters()).device)
-        log_probs, logits = policy_outputs(self.policy, states(self.policy, episodes, groups), tokens, self.temperature)
-        with torch.no_grad():
-            entropy = ppo_core.entropy(logits, self.temperature)
+        log_probs, scores = policy_outputs(self.policy, states(self.policy, episodes, groups), tokens, self.temperature)
+        with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
+            entropy = ppo_core.entropy(scores, self.temperature)
         values = value_outputs(self.value, states(self.value, episodes, groups))
         read = Read(*(restored(column, groups, counts) for column in (log_probs, entropy, values)))
         return read, None if blocks is None else self.policy(input_ids=blocks, labels=blocks, use_cache=False).loss
@@ -166,14 +198,14 @@ class ActorCritic(nn.Module):
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether activations are recomputed in the backward pass."""
-        return bool(packed_forward.inner(self.policy).is_gradient_checkpointing)
+        return bool(architecture.inner(self.policy).is_gradient_checkpointing)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass, in both models."""
         for model in (self.policy, self.value):
-            packed_forward.inner(model).gradient_checkpointing_enable(**settings)
+            architecture.inner(model).gradient_checkpointing_enable(**settings)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations, in both models."""
         for model in (self.policy, self.value):
-            packed_forward.inner(model).gradient_checkpointing_disable()
+            architecture.inner(model).gradient_checkpointing_disable()

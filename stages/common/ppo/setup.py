@@ -47,6 +47,7 @@ def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, A
     policy, scorer = models.load(model), scoring.load(reward)
     for one in (policy, scorer):
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
+        actor_critic.check_positions(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
     reference: Any = None if settings.lora else models.load(model).eval().requires_grad_(False)
     for one in (scorer, *([] if reference is None else [reference])):

@@ -5,18 +5,24 @@ training and out of it.
 score: the heads that transformers gives its classifiers have no bias it could be folded into.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, models
 from stages.common.core.records import Record
+from stages.common.generation import generator
 from stages.common.pairs import preference_pairs
-from stages.common.runtime.errors import DataError
+from stages.common.reward import dataset
+from stages.common.reward.dataset import Row
+from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.text.thoughts import without_thoughts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+CHECKED, TOLERANCE = 4, 1e-4
 
 
 def load(folder: Path) -> "PreTrainedModel":
@@ -25,6 +31,7 @@ def load(folder: Path) -> "PreTrainedModel":
     """
     from transformers import AutoModelForSequenceClassification
 
+    register(models.load_config(folder))
     model = models.read(AutoModelForSequenceClassification, folder)
     if model.config.num_labels != 1:
         what = f"a reward model gives one number, this one {model.config.num_labels}"
@@ -45,13 +52,125 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedMode
     if tokenizer.pad_token_id in (None, chat.end_of_turn(tokenizer)):
         what = f"padding is {tokenizer.pad_token}, scores are read at {chat.END_OF_TURN}"
         raise DataError(what, where=folder, remedy="run `dvc repro -f tokenizer`")
-    heads = {"new": ("score.",), "unused": ("lm_head.",)}
+    config = models.load_config(folder)
+    register(config)
     with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
+        heads = {"new": ("score.",), "unused": (f"{names(config)[1]}.",)}
         model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads)
-    model.config.pad_token_id = tokenizer.pad_token_id
+    for part in (model.config, model.config.get_text_config()):
+        part.pad_token_id = tokenizer.pad_token_id
     head = model.get_submodule("score").weight
     torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)
     return model
+
+
+def register(config: "PretrainedConfig") -> None:
+    """Make transformers know a classifier of this kind of model where it has none: a head over the
+    base model.
+
+    Raises DataError for a model that is no language model of transformers.
+    """
+    from transformers import AutoModelForSequenceClassification, PreTrainedModel
+    from transformers.modeling_layers import GenericForSequenceClassification
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        MODEL_MAPPING,
+    )
+
+    kind = type(config)
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or kind not in MODEL_MAPPING:
+        what = f"a {config.model_type} model has no base model to put a score head on"
+        raise DataError(what, remedy="use another base model, or the stages dpo or orpo")
+    family = next(one for one in MODEL_MAPPING[kind].__mro__[1:] if issubclass(one, PreTrainedModel))
+    made = {"config_class": kind, "config": kind, "base_model_prefix": names(config)[0]}
+    name = MODEL_FOR_CAUSAL_LM_MAPPING[kind].__name__.replace("ForCausalLM", "") + "ForSequenceClassification"
+    AutoModelForSequenceClassification.register(kind, type(name, (GenericForSequenceClassification, family), made))
+
+
+def names(config: "PretrainedConfig") -> tuple[str, str]:
+    """Return under which names a language model of this config holds its base model and its
+    head.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from stages.common.generation import architecture
+
+    with torch.device("meta"), models.unsplit():
+        model = AutoModelForCausalLM.from_config(config)
+    parts = {id(module): name for name, module in model.named_modules()}
+    return parts[id(architecture.body(model))], parts[id(model.get_output_embeddings())]
+
+
+def head_outputs(head: Any, hidden: "torch.Tensor") -> "torch.Tensor":
+    """Return a head's only output [n] for hidden states [n, d], in fp32.
+
+    The head has its own precision whatever autocast says: bf16 has eight bits, scores differ by
+    less.
+    """
+    import torch
+
+    with torch.autocast(hidden.device.type, enabled=False):
+        found: torch.Tensor = head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
+    return found
+
+
+def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "torch.Tensor":
+    """Return the scores [N] of a batch of `dataset.Collator`, in fp32; `head` is the
+    model's own.
+    """
+    import torch
+
+    ends = inputs["attention_mask"].sum(1) - 1
+    output = model(input_ids=inputs["input_ids"], output_hidden_states=True, use_cache=False)
+    return head_outputs(head, output.hidden_states[-1][torch.arange(len(ends), device=ends.device), ends])
+
+
+def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
+    """Raise ParamsError, naming the parameter `where`, unless answers of a batch score as alone."""
+    head, collator = model.get_submodule("score"), dataset.Collator(pad)
+    read = lambda some: last_scores(model, head, collator(some))  # noqa: E731  # what is compared
+    compare(model, rows, read, "beside each other", where, "set it so low that no row goes beyond its first context")
+
+
+def compare(
+    model: "PreTrainedModel",
+    rows: Sequence[Row],
+    read: "Callable[[Sequence[Row]], torch.Tensor]",
+    how: str,
+    where: str,
+    remedy: str,
+) -> None:
+    """Raise ParamsError unless `read` scores the answers of rows as `score_rows` does later.
+
+    Tried are a few, and the longest where it goes beyond a window, or the length RoPE is turned by.
+    """
+    import torch
+
+    from stages.common.generation import architecture
+
+    some, longest = list(rows[:CHECKED]), max(rows, key=lambda row: int(row["length"]))
+    if longest["length"] > min(architecture.window(model.config), architecture.rope_limit(model.config)):
+        some.append(longest)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            together = read(some)
+        alone = together.new_tensor(score_rows(model, [tokens for row in some for tokens in row["rows"]]))
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+        raise ParamsError(
+            f"this model does not read several answers {how}: {error}", where=where, remedy=remedy
+        ) from error
+    finally:
+        model.train(was_training)
+    difference = float((together - alone).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(alone.abs().max())):
+        what = f"this model scores answers {how} otherwise than alone, by up to {difference:.2g}"
+        raise ParamsError(what, where=where, remedy=remedy)
 
 
 def score(
@@ -80,7 +199,7 @@ def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_si
 
     Raises DataError for a score that is not a number, or a row beyond the model's context.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = generator.context(model)
     longest = max((len(row) for row in rows), default=0)
     if limit and longest > limit:
         raise DataError(f"an answer with its prompt has {longest} tokens, the reward model reads {limit}")
@@ -109,7 +228,7 @@ def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> lis
         start += width * len(group)
     with torch.inference_mode():
         hidden = packed_forward.read(model, rows, groups, ends)
-        found = model.get_submodule("score")(hidden)[:, 0]
+        found = head_outputs(model.get_submodule("score"), hidden)
         values = torch.empty_like(found)
         values[order] = found
     if not bool(torch.isfinite(values).all()):

@@ -3,22 +3,20 @@ another.
 
 Each answer attends to the prompt and to itself, and its positions go on where the prompt's end, so
 its score is what it gets when read alone, up to rounding. The model's attention has to take a mask
-[B, 1, T, T]; `check` finds out.
+[B, 1, T, T], or one for each kind of layer; `check` finds out.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.common.reward import dataset
+from stages.common.reward import dataset, scoring
 from stages.common.reward.dataset import Row
-from stages.common.runtime.errors import ParamsError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 PROMPT, PADDING = 0, -1
-CHECKED, TOLERANCE = 4, 1e-4
 REMEDY = "set it to false: the prompt is then read with each answer"
 
 
@@ -95,43 +93,48 @@ def mask(segments: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
     ]
 
 
+def masks(segments: "torch.Tensor", positions: "torch.Tensor", config: Any, dtype: "torch.dtype") -> Any:
+    """Return `mask`; where a window ends within a row, also a narrower one, by kind of layer.
+
+    `positions` [B, T] are those of each answer read alone: a window counts them, not places in the
+    row.
+    """
+    import torch
+
+    from stages.common.generation import architecture
+
+    whole, window = mask(segments, dtype), architecture.window(config)
+    if int(positions.max()) < window:
+        return whole
+    beyond = (positions[:, :, None] - positions[:, None, :] >= window)[:, None]
+    narrow = whole.masked_fill(beyond, torch.finfo(dtype).min)
+    if getattr(architecture.text(config), "layer_types", None) is None:
+        return narrow  # every layer has the window
+    return {"full_attention": whole, "sliding_attention": narrow}
+
+
 def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    """Return the scores [N] of a batch of `Collator`; `head` is the model's own, `model` may be
-    wrapped.
+    """Return the scores [N] of a batch of `Collator`, in fp32; `head` is the model's own, `model`
+    may be wrapped.
 
     The classifiers of transformers pool one place a row, so their last hidden states are taken and
     scored here.
     """
+    config = getattr(model, "module", model).config
     output = model(
         input_ids=inputs["input_ids"],
-        attention_mask=mask(inputs["segments"], head.weight.dtype),
+        attention_mask=masks(inputs["segments"], inputs["position_ids"], config, next(head.parameters()).dtype),
         position_ids=inputs["position_ids"],
         output_hidden_states=True,
         use_cache=False,
     )
-    found: torch.Tensor = head(output.hidden_states[-1].flatten(0, 1)[inputs["ends"]])[:, 0]
-    return found
+    return scoring.head_outputs(head, output.hidden_states[-1].flatten(0, 1)[inputs["ends"]])
 
 
 def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
     """Raise ParamsError, naming the parameter `where`, unless the model scores answers behind one
     prompt as alone.
     """
-    import torch
-
-    head, some = model.get_submodule("score"), rows[:CHECKED]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            together = scores(model, head, Collator(pad)(some))
-            alone = model(input_ids=dataset.Collator(pad)(some)["input_ids"], use_cache=False).logits[:, 0]
-        difference = float((together - alone).abs().max())
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        what = f"this model does not read several answers behind one prompt: {error}"
-        raise ParamsError(what, where=where, remedy=REMEDY) from error
-    finally:
-        model.train(was_training)
-    if difference > TOLERANCE * max(1.0, float(alone.abs().max())):
-        what = f"this model scores answers behind one prompt otherwise than alone, by up to {difference:.2g}"
-        raise ParamsError(what, where=where, remedy=REMEDY)
+    head, collator = model.get_submodule("score"), Collator(pad)
+    read = lambda some: scores(model, head, collator(some))  # noqa: E731  # what is compared
+    scoring.compare(model, rows, read, "behind one prompt", where, REMEDY)

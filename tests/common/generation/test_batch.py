@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from stages.common.generation import batch, kv_cache
+from stages.common.finetuning import lora
+from stages.common.generation import batch, generator, kv_cache
 from tests.support import decoders
 
 
@@ -67,3 +68,13 @@ def test_a_prompt_is_read_once_for_all_its_answers() -> None:
     prompts, step = read
     assert sorted(token for token in prompts if token) == [5, 6, 7, 8, 9] and step == [3] * 8
     assert torch.equal(logits[0], logits[3])
+
+
+def test_adapters_in_front_of_a_padded_model_answer_as_the_merged_model() -> None:
+    model = lora.wrap(decoders.build("gemma2"), lora.config({"r": 2}, "test")).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    merged, prompts = lora.merged(model), decoders.prompts(5)
+    expected = [decoders.alone(merged, prompt, [66]) for prompt in prompts]
+    assert generator.generate(model, prompts, max_new_tokens=12, stop=[66], batch_size=2) == expected

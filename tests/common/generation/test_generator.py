@@ -210,14 +210,6 @@ def test_a_model_in_training_answers_without_dropout_and_trains_on() -> None:
     assert not any(weight.is_inference() for weight in model.parameters())
 
 
-def test_a_model_without_a_cache_is_refused() -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model("mamba", vocab_size=67, hidden_size=16, num_hidden_layers=1, state_size=4)
-    with pytest.raises(DataError, match="a mamba model has no key-value cache"):
-        generator.generate(AutoModelForCausalLM.from_config(config), [[5, 6]], max_new_tokens=2, stop=STOP)
-
-
 def test_long_work_tells_how_far_it_is(
     llama: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

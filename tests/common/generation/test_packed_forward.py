@@ -7,7 +7,7 @@ import torch
 
 from stages.common.core import models
 from stages.common.finetuning import lora
-from stages.common.generation import kv_cache, packed_forward
+from stages.common.generation import architecture, kv_cache, packed_forward
 
 ROWS = [[(7 * row + at) % 97 + 1 for at in range(length)] for row, length in enumerate([3, 29, 4, 5, 29, 3, 28, 11, 1])]
 SHAPE = {
@@ -34,7 +34,7 @@ def build(config: dict[str, Any]) -> Any:
 
 def alone(model: Any, row: list[int]) -> torch.Tensor:
     hidden: torch.Tensor = (
-        packed_forward.inner(model).base_model(torch.tensor([row]), use_cache=False).last_hidden_state[0]
+        architecture.inner(model).base_model(torch.tensor([row]), use_cache=False).last_hidden_state[0]
     )
     return hidden
 
@@ -120,6 +120,22 @@ def test_rows_beyond_a_sliding_window_are_read_group_by_group(window: int) -> No
     assert packed_forward.enable(model)
     with torch.no_grad():
         check(model)
+
+
+def test_with_rope_by_length_a_row_is_read_by_its_own_length() -> None:
+    turned = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}}
+    config = LLAMA | {"max_position_embeddings": 8} | turned
+    model = build(config)
+    assert packed_forward.enable(model)
+    with torch.no_grad():
+        expected = [alone(build(config), row) for row in ROWS]
+        groups, places, tokens = laid(model)
+        for _ in range(2):  # nor by what was read before
+            found = packed_forward.read(model, ROWS, groups, places)
+            for hidden, (row, at) in zip(found, tokens, strict=True):
+                torch.testing.assert_close(hidden, expected[row][at], rtol=1e-4, atol=1e-5)
+    assert {len({len(ROWS[row]) for row in group}) for group in groups} == {1}
+    assert len(packed_forward.groups(model, [3, 3, 4, 8, 8])) < 3  # all within the length it was trained for
 
 
 def test_groups_hold_every_row_once_and_little_padding() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from stages.common.core import chat, models, records
 from stages.common.reward import scoring
-from stages.common.runtime.errors import DataError
+from stages.common.runtime.errors import DataError, ParamsError
+from tests.support import architectures
 from tests.support.tiny import CONFIG, make_model, make_tokenizer
 
 if TYPE_CHECKING:
@@ -65,3 +66,23 @@ def test_only_a_model_of_one_label_is_loaded(tmp_path: Path) -> None:
     models.save(make_model(make_tokenizer()), make_tokenizer(), tmp_path / "policy")
     with pytest.raises(DataError):
         scoring.load(tmp_path / "policy")
+
+
+@pytest.mark.parametrize("name", ["granite", "gpt_neox", "gemma3, with a vision model"])
+def test_any_language_model_gets_a_head(name: str, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    models.save(architectures.build(name), tokenizer, tmp_path / "model")
+    model = scoring.begin(tmp_path / "model", tokenizer)
+    assert {key for key, _ in model.named_parameters() if key.startswith("score")} == {"score.weight"}
+    rows = [[5, 6, 7], [8, 9]]
+    scores = scoring.score_rows(model, rows)
+    models.save(model, tokenizer, tmp_path / "reward")
+    assert scoring.score_rows(scoring.load(tmp_path / "reward"), rows) == pytest.approx(scores, abs=1e-6)
+
+
+def test_rows_that_rope_turns_by_the_longest_of_a_batch_are_refused() -> None:
+    model = architectures.classifier("phi3, LongRoPE")
+    rows = architectures.comparisons()
+    scoring.check(model, rows[:2], 9, "reward.max_tokens")
+    with pytest.raises(ParamsError, match=r"reward\.max_tokens: .* beside each other otherwise than alone"):
+        scoring.check(model, rows, 9, "reward.max_tokens")

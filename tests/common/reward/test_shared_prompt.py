@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from stages.common.core import models
-from stages.common.reward import scoring, shared_prompt
+from stages.common.reward import dataset, scoring, shared_prompt
 from stages.common.reward.dataset import Row
 from stages.common.runtime.errors import ParamsError
+from tests.support import architectures
 from tests.support.tiny import make_model, make_tokenizer
 
 PAD = 9
@@ -67,6 +68,39 @@ def test_the_scores_are_those_of_each_answer_alone(tmp_path: Path) -> None:
     alone = scoring.score_rows(model, [tokens for one in rows for tokens in one["rows"]])
     assert together.tolist() == pytest.approx(alone, abs=1e-5)
     assert len(set(alone)) == 5
+
+
+@pytest.mark.parametrize("name", ["mistral, sliding window", "gemma3_text"])
+def test_answers_beyond_a_sliding_window_score_as_alone(name: str) -> None:
+    model, rows = architectures.classifier(name), architectures.comparisons()
+    assert rows[-1]["length"] > architectures.WINDOW + max(rows[-1]["lengths"])
+    shared_prompt.check(model, rows[:-1], PAD, "reward.share_prompt")
+    shared_prompt.check(model, rows, PAD, "reward.share_prompt")
+    with torch.no_grad():
+        together = shared_prompt.scores(model, model.score, shared_prompt.Collator(PAD)(rows))
+    alone = [scoring.score_rows(model, [tokens])[0] for one in rows for tokens in one["rows"]]
+    assert together.tolist() == pytest.approx(alone, rel=1e-4, abs=1e-4)
+
+
+def test_a_row_beyond_the_first_few_is_tried_where_a_window_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = architectures.classifier("mistral, sliding window"), architectures.comparisons()
+    whole = lambda segments, positions, config, dtype: shared_prompt.mask(segments, dtype)  # noqa: E731  # no window
+    monkeypatch.setattr(shared_prompt, "masks", whole)
+    short = [row([5, 6], [7], [8, 9])] * 4
+    shared_prompt.check(model, short, PAD, "reward.share_prompt")
+    with pytest.raises(ParamsError, match="otherwise than alone"):
+        shared_prompt.check(model, [*short, rows[-1]], PAD, "reward.share_prompt")
+
+
+def test_scores_are_not_rounded_under_autocast(tmp_path: Path) -> None:
+    model, pad = scorer(tmp_path)
+    rows = [row([20, 21, 22], [30], [31, 32, 33, 34], [30, 35])]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = shared_prompt.scores(model.eval(), model.score, shared_prompt.Collator(pad)(rows))
+        other = scoring.last_scores(model, model.score, dataset.Collator(pad)(rows))
+    for scores in (found, other):
+        assert scores.dtype == torch.float32
+        assert not torch.equal(scores, scores.bfloat16().float())
 
 
 def test_a_model_that_reads_past_the_mask_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
