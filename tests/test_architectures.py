@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import architectures
-from tests.support.architectures import COLUMNS, MADE
+from tests.support import architecture_table
+from tests.support.architecture_table import COLUMNS
+from tests.support.architectures import MADE
 
 QUICK = {
     "llama": "decoding",
@@ -20,23 +21,23 @@ QUICK = {
 
 def written() -> list[str]:
     """Return the lines of the table in the docs."""
-    text = architectures.DOCUMENT.read_text(encoding="utf-8")
-    return text.split(architectures.BEGIN)[1].split(architectures.END)[0].splitlines(keepends=True)
+    text = architecture_table.DOCUMENT.read_text(encoding="utf-8")
+    return text.split(architecture_table.BEGIN)[1].split(architecture_table.END)[0].splitlines(keepends=True)
 
 
 def test_the_docs_have_a_line_for_every_architecture() -> None:
     assert [line.split("|")[1].strip() for line in written()[2:]] == list(MADE)
-    assert written()[:2] == architectures.head()
+    assert written()[:2] == architecture_table.head()
 
 
 @pytest.mark.parametrize(("name", "column"), QUICK.items())
 def test_a_few_cells_of_the_table(name: str, column: str) -> None:
     cells = dict(zip(COLUMNS, written()[2 + list(MADE).index(name)].split("|")[2:-1], strict=True))
-    assert cells[column].strip() == architectures.cell(name, column)
+    assert cells[column].strip() == architecture_table.cell(name, column)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_the_table_in_the_docs_is_the_one_made_here(name: str, tmp_path: Path) -> None:
-    remedy = "write it anew: python -m tests.support.architectures"
-    assert written()[2 + list(MADE).index(name)] == architectures.line(name), remedy
+    remedy = "write it anew: python -m tests.support.architecture_table"
+    assert written()[2 + list(MADE).index(name)] == architecture_table.line(name), remedy
