@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.common.core import models, params
+from stages.common.core import left_out, models, params
 from stages.common.finetuning import lora
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
@@ -31,7 +31,8 @@ def main(
     """Teach the model which answers people prefer."""
     settings = params.load(Params, "dpo")
     inputs = preference_pairs.inputs(model=model, comparisons=comparisons)
-    with fit.start("dpo", settings, inputs) as (run, fingerprint):
+    missing = left_out.allowed(folders=[out], tables={curve: kept_models.CURVE})
+    with fit.start("dpo", settings, inputs) as (run, fingerprint), missing:
         trainer = build_trainer(settings, model, comparisons, fingerprint)
         kept = fit.fit(trainer, settings, run, "dpo")
         kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "dpo")

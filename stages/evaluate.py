@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import NonNegativeInt, PositiveInt
 
-from stages.common.core import chat, models, params, records
+from stages.common.core import chat, left_out, models, params, records
 from stages.common.evaluation import generate_answers, metrics, perplexity, question_prompts, results
 from stages.common.evaluation.generate_answers import Answer
 from stages.common.evaluation.grading import Grading
@@ -64,6 +64,11 @@ def main(
     settings = params.load(Params, "evaluate")
     others = {"samples": samples, "reward": reward}
     inputs = {"model": model, "questions": questions} | {name: path for name, path in others.items() if path}
+    if why := left_out.reason(model):
+        results.write_left_out(candidate, why, out)
+        return logs.report(f"left out: {why}")
+    if reward and left_out.reason(reward):
+        reward = None
     with session.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
         test = list(records.read(questions))
         asked = test + (held_out(samples) if samples else [])

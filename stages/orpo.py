@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import NonNegativeFloat
 
-from stages.common.core import chat, models, params
+from stages.common.core import chat, left_out, models, params
 from stages.common.finetuning import label_positions, lora
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
@@ -42,7 +42,8 @@ def main(
     """Teach the base model to answer, and which answers people prefer."""
     settings = params.load(Params, "orpo")
     inputs = preference_pairs.inputs(model=model, comparisons=comparisons)
-    with fit.start("orpo", settings, inputs) as (run, fingerprint):
+    missing = left_out.allowed(folders=[out], tables={curve: kept_models.CURVE})
+    with fit.start("orpo", settings, inputs) as (run, fingerprint), missing:
         trainer = build_trainer(settings, model, comparisons, fingerprint)
         kept = fit.fit(trainer, settings, run, "orpo")
         kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "orpo")

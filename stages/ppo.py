@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stages.common.core import chat, models, params, records
+from stages.common.core import chat, left_out, models, params, records
+from stages.common.core.left_out import LackError
 from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import report as ppo_report
 from stages.common.ppo import setup as ppo_setup
 from stages.common.ppo import trainer as ppo_trainer
 from stages.common.ppo.schedule import Schedule
 from stages.common.runtime import process
-from stages.common.runtime.errors import DataError
 from stages.common.training import fit, fit_params, packed_blocks
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def main(
     settings = params.load(Params, "ppo")
     inputs = {"model": model, "reward": reward, "samples": samples, "conversations": conversations}
     inputs |= {"documents": documents} if settings.ptx_weight else {}
-    with fit.start("ppo", settings, inputs) as (run, fingerprint):
+    missing = left_out.allowed(folders=[out], tables={curve: ",".join(ppo_report.COLUMNS)}, reports=[report])
+    with fit.start("ppo", settings, inputs) as (run, fingerprint), missing:
+        left_out.need(reward, "the reward model")
         prompts = read(settings, model, samples)
         places = {"model": model, "reward": reward, "conversations": conversations, "documents": documents}
         trainer = build_trainer(settings, prompts, run, fingerprint, **places)
@@ -122,7 +124,7 @@ def main(
 
 
 def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[int]]]:
-    """Return the prompts of both splits as tokens. Raises DataError when a split has none that
+    """Return the prompts of both splits as tokens. Raises LackError when a split has none that
     leave room to answer.
     """
     tokenizer = models.load_tokenizer(model)
@@ -132,7 +134,9 @@ def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[in
         found[split] = [row for row in rows if len(row) + settings.max_new_tokens < settings.max_tokens]
         log.info("%s: %d prompts, %d too long", split, len(found[split]), len(rows) - len(found[split]))
         if not found[split]:
-            raise DataError("no prompt to answer", where=samples / split, remedy="raise ppo.max_tokens")
+            raise LackError(
+                "no prompt to answer", where=samples / split, remedy="bring prompts, or raise ppo.max_tokens"
+            )
     return found
 
 

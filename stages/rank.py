@@ -15,7 +15,8 @@ import typer
 from pydantic import Field
 
 from stages.common.annotation import ranking_store
-from stages.common.core import models, params
+from stages.common.core import left_out, models, params
+from stages.common.core.left_out import LackError
 from stages.common.core.records import SPLITS, Record
 from stages.common.pairs import losses
 from stages.common.ranking import samples as drawn
@@ -24,7 +25,7 @@ from stages.common.ranking.llm_judge import Judge, JudgeParams
 from stages.common.ranking.samples import Sample
 from stages.common.reward import scoring
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.figures import bars
 from stages.common.text import rule_grader
 from stages.common.text.parquet_writer import Shards, write_json
@@ -61,14 +62,16 @@ def main(
     asked = {"human": human, "reward": reward}
     inputs = {"samples": samples} | {name: path for name, path in asked.items() if path and name in settings.annotators}
     with session.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
-        facts = rank(settings, samples, out, human, reward)
+        write({split: [] for split in SPLITS}, {}, settings.annotators[0], out)  # what is left with nothing to rank
+        with left_out.allowed(reports=[report]):
+            facts = rank(settings, samples, out, human, reward)
+            write_json(report, facts)
+            run.metrics({f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()})
+            if "rules" in facts:
+                run.figure("indicators", bars(facts["rules"]["indicators"], "answers by indicator"))
+            ranked = sum(facts["comparisons"][split] for split in SPLITS)
+            logs.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
         join([earlier, out], pool)
-        write_json(report, facts)
-        run.metrics({f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()})
-        if "rules" in facts:
-            run.figure("indicators", bars(facts["rules"]["indicators"], "answers by indicator"))
-        ranked = sum(facts["comparisons"][split] for split in SPLITS)
-        logs.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
 
 
 def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward: Path | None) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
     everything = [sample for sample in several if worthwhile(judged[id(sample)], weights, settings.least_best)]
     if not everything:
         what = f"no prompt to rank: {len(several):,} with two different answers, none of them a good one"
-        raise DataError(what, where=samples, remedy="raise sample.temperature, or lower rank.least_best")
+        raise LackError(what, where=samples, remedy="raise sample.temperature, or lower rank.least_best")
     by_rule = by_rules([judged[id(sample)] for sample in everything], weights)
     rankings, facts = annotate(settings, everything, by_rule, human, reward)
     first = settings.annotators[0]

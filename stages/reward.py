@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
-from stages.common.core import models, params
+from stages.common.core import left_out, models, params
 from stages.common.pairs import losses, preference_pairs
 from stages.common.reward import calibration, dataset, scoring, shared_prompt
 from stages.common.reward import report as reward_report
@@ -68,7 +68,8 @@ def main(
     """Teach a model which answers people rank higher."""
     settings = params.load(Params, "reward")
     inputs = preference_pairs.inputs(model=model, comparisons=comparisons, conversations=conversations)
-    with fit.start("reward", settings, inputs) as (run, fingerprint):
+    missing = left_out.allowed(folders=[out], tables={curve: kept_models.CURVE}, reports=[report])
+    with fit.start("reward", settings, inputs) as (run, fingerprint), missing:
         data = read(settings, models.load_tokenizer(model), comparisons)
         trainer = build_trainer(settings, model, data, fingerprint)
         kept = fit.fit(trainer, settings, run, "reward")
@@ -112,9 +113,9 @@ def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: li
     in none.
     """
     held_out = preference_pairs.held_out(comparisons)
-    validation, left_out = dataset.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
+    validation, passed_over = dataset.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
     train, counts = dataset.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
-    return Data(train, validation, {"train": counts, "validation": left_out})
+    return Data(train, validation, {"train": counts, "validation": passed_over})
 
 
 def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -> Any:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.core import chat, checkpoints, left_out, models, params, records
+from stages.common.core.left_out import LackError
 from stages.common.core.records import SPLITS, Record
 from stages.common.generation import generator
 from stages.common.generation.batch import Continuation
 from stages.common.generation.sampling import Sampling
 from stages.common.ranking import samples as drawn
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError
 from stages.common.runtime.progress import Progress
 from stages.common.text.parquet_writer import Shards, row_count, write_json
 from stages.common.tracking import session
@@ -70,12 +70,13 @@ def main(
     sections = {"sample": settings.model_dump()}
     parts = checkpoints.ROOT / "sample" / checkpoints.fingerprint("sample", sections, inputs)
     with session.start("sample", params=sections, inputs=inputs) as run:
-        facts = sample(policy, prompts, conversations, out, parts, settings)
-        write_json(report, facts)
-        shutil.rmtree(parts)
-        run.metrics(facts)
-        run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
-    logs.report(headline(facts))
+        with left_out.allowed(reports=[report]):
+            facts = sample(policy, prompts, conversations, out, parts, settings)
+            write_json(report, facts)
+            run.metrics(facts)
+            run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
+            logs.report(headline(facts))
+        shutil.rmtree(parts, ignore_errors=True)
 
 
 def sample(
@@ -85,7 +86,8 @@ def sample(
     counts for the report.
 
     Every PROMPTS_AT_ONCE prompts are a part, kept in `parts` until all are answered: one that is
-    there is taken. Raises DataError when no prompt has room for an answer in the model's context.
+    there is taken. Raises LackError when there is no prompt, or none has room for an answer in the
+    model's context.
     """
     model, tokenizer = models.load(policy).to(models.device()), models.load_tokenizer(policy)
     questions = {split: drawn.first_questions(conversations / split, settings.from_conversations) for split in SPLITS}
@@ -112,7 +114,7 @@ def sample(
         logs.log.warning(what, f"{counts['too_long']:,}", generator.context(model))
     if not counts["answers"]:
         what = f"no prompt to answer; {counts['too_long']:,} are too long for the model"
-        raise DataError(what, where=prompts, remedy="bring prompts, or set sample.from_conversations")
+        raise LackError(what, where=prompts, remedy="bring prompts, or set sample.from_conversations")
     return dict(counts)
 
 

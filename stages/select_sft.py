@@ -1,9 +1,9 @@
 """Pick the SFT epoch whose answers the reward model likes best: reward keeps rising after
 validation loss has turned.
 
-(Ouyang et al. 2022, section 3.5.) Reads models/sft, a reward model, the held-out prompts of a round
-and SFT's loss curve. Writes models/sft_best, a report and both curves side by side. Run: dvc repro
-select_sft
+(Ouyang et al. 2022, section 3.5.) Where rewards are lacking and may be, the lowest validation loss
+is taken. Reads models/sft, a reward model, the held-out prompts of a round and SFT's loss curve.
+Writes models/sft_best, a report and both curves side by side. Run: dvc repro select_sft
 """
 
 import csv
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import PositiveInt
 
-from stages.common.core import chat, checkpoints, models, params, records
+from stages.common.core import chat, checkpoints, left_out, models, params, records
+from stages.common.core.left_out import LackError
 from stages.common.core.statistics import bootstrap_mean
 from stages.common.evaluation.metrics import digits
 from stages.common.generation import generator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Epoch = dict[str, Any]
+COLUMNS = ("epoch", "eval_loss", "reward", "low", "high")
 
 
 class Params(params.StageParams):
@@ -52,15 +54,37 @@ def main(
     settings = params.load(Params, "select_sft")
     inputs = {"sft": sft, "reward": reward, "samples": samples}
     with session.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
-        asked = [row["messages"] for row in records.read(samples / "validation")]
-        scores = rewards(epochs(sft), reward, asked, settings)
-        measured = measure(scores, validation_losses(losses))
-        best = pick(measured)
-        shutil.copytree(sft / best, out, dirs_exist_ok=True)
-        write(measured, best, scores, models.weights_sha256(out), report, curve)
-        run.figure("loss-and-reward", figure(measured, best))
-        run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
-    logs.report(headline(measured, best))
+        best = ""
+        with left_out.allowed():
+            left_out.need(reward, "the reward model")
+            asked = [row["messages"] for row in records.read(samples / "validation")]
+            scores = rewards(epochs(sft), reward, asked, settings)
+            measured = measure(scores, validation_losses(losses))
+            best = pick(measured)
+            shutil.copytree(sft / best, out, dirs_exist_ok=True)
+            write(measured, best, scores, models.weights_sha256(out), report, curve)
+            run.figure("loss-and-reward", figure(measured, best))
+            run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
+            logs.report(headline(measured, best))
+        if not best:
+            best = by_loss(epochs(sft), validation_losses(losses), out, report, curve)
+            logs.report(f"{best}: lowest validation loss, for want of rewards")
+
+
+def by_loss(folders: list[Path], losses: list[float], out: Path, report: Path, curve: Path) -> str:
+    """Take the epoch of the lowest validation loss, the first of equal ones, and return its
+    name.
+    """
+    found = dict(zip((folder.name for folder in folders), losses, strict=False))
+    best = min(found, key=found.__getitem__)
+    shutil.copytree(folders[0].with_name(best), out, dirs_exist_ok=True)
+    epochs = {name: {"eval_loss": loss} for name, loss in found.items()}
+    facts = {"best": best, "weights_sha256": models.weights_sha256(out), "by": "validation loss", "epochs": epochs}
+    lines = [",".join(COLUMNS), *(f"{number},{loss},,," for number, loss in enumerate(losses, 1))]
+    for path, text in ((report, json.dumps(facts, indent=1)), (curve, "\n".join(lines))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n", encoding="utf-8")
+    return best
 
 
 def epochs(sft: Path) -> list[Path]:
@@ -74,11 +98,11 @@ def epochs(sft: Path) -> list[Path]:
 def rewards(
     folders: list[Path], reward: Path, prompts: list[list[records.Record]], settings: Params
 ) -> dict[str, list[float]]:
-    """Return the score of every epoch's greedy answer to each prompt. Raises DataError without
+    """Return the score of every epoch's greedy answer to each prompt. Raises LackError without
     prompts.
     """
     if not prompts:
-        raise DataError("no held-out prompts to answer", remedy="raise curate.splits.prompts.validation")
+        raise LackError("no held-out prompts to answer", remedy="raise curate.splits.prompts.validation")
     judge, judges = scoring.load(reward), models.load_tokenizer(reward)
     scores = {}
     for folder in folders:
@@ -151,7 +175,7 @@ def write(
     facts = {"best": best, "weights_sha256": sha256, "prompts": len(scores[best]), "epochs": measured}
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    lines = ["epoch,eval_loss,reward,low,high"]
+    lines = [",".join(COLUMNS)]
     for number, epoch in enumerate(measured.values(), 1):
         lines.append(f"{number},{epoch['eval_loss']},{epoch['reward']},{epoch['low']},{epoch['high']}")
     curve.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -13,12 +13,12 @@ sources, categories).
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ConfigDict
 
-from stages.common.core import checkpoints, params, records
+from stages.common.core import checkpoints, left_out, params, records
 from stages.common.core.params import StageParams
 from stages.common.core.records import SHAPES, Shape
 from stages.common.curate import record_counts
@@ -26,7 +26,7 @@ from stages.common.curate.executors import Executor
 from stages.common.curate.filters.contamination import Contamination, Index
 from stages.common.curate.splits import Splits
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError
+from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.figures import bars
 from stages.common.text.parquet_writer import row_count, write_json
 from stages.common.tracking import session
@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 
 class Params(StageParams):
     """The section `validate` of params.yaml; what is expected stands in the suites."""
+
+    lacking: Literal["stop", "leave_out"] = "stop"
+    """A later stage without comparisons, prompts or answers that differ stops, or is left out and
+    says why.
+    """
 
 
 class Promised(StageParams):
@@ -143,6 +148,31 @@ def told(finding: Finding) -> str:
     )
 
 
+def foresee(curated: Path) -> None:
+    """Say what `sample` will lack; raise DataError where that is not allowed, before anything is
+    trained for hours.
+
+    Raises ParamsError when no question is of the group that `promote.metric` is the accuracy of.
+    """
+    document = params.plain(params.read_yaml(params.PARAMS_FILE))
+    kind, _, cell = str((document.get("promote") or {}).get("metric", "")).partition("/")
+    groups = {"prompts", *(row["group"] for row in records.read(curated / "questions"))}
+    if kind == "accuracy" and cell.split("/")[0] not in groups:
+        what = f"'promote.metric' is {kind}/{cell}, but no question is of that group"
+        remedy = f"bring some, or judge by perplexity/conversations; groups: {', '.join(sorted(groups))}"
+        raise ParamsError(what, where=params.PARAMS_FILE, remedy=remedy)
+    asked = (document.get("sample") or {}).get("from_conversations")
+    if asked is None:
+        return
+    shapes = ("prompts", "conversations") if asked else ("prompts",)
+    for split in records.SPLITS:
+        if not any(row_count(curated / shape / split) for shape in shapes):
+            what = f"{split}: no {' and no '.join(shapes)}, so nothing to sample answers to"
+            remedy = "bring prompts, raise curate.splits, or set sample.from_conversations"
+            with left_out.allowed():
+                raise left_out.LackError(what, where=curated / shapes[0], remedy=remedy)
+
+
 def hand_over(curated: Path, out: Path) -> int:
     """Copy every file of every shape, byte for byte; return the number of records."""
     for shape in SHAPES:
@@ -176,6 +206,7 @@ def main(
         failing = {name: count for name, count in unexpected.items() if count}
         run.figure("unexpected", bars(failing, "rows that fail, by expectation"))
         refuse(findings, docs)
+        foresee(curated)
         logs.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.common.core import models, params, records
+from stages.common.core import left_out, models, params, records
 from stages.common.evaluation import metrics, results
 from stages.common.generation import generator
 from stages.common.ranking import samples
@@ -97,6 +97,19 @@ def test_an_answer_is_graded_as_its_group_asks(work: Path, monkeypatch: pytest.M
     found = {kind: results.read(work / kind)[0] for kind in ("exact", "contains")}
     assert [found[kind].metrics["accuracy/iid"] for kind in found] == [0.0, 0.25]  # town 0, 7, 14 and 21
     assert found["contains"].answers["q:1"]["correct"] is True
+
+
+def test_a_candidate_that_was_left_out_is_no_candidate_and_a_reward_model_that_was_scores_nothing(work: Path) -> None:
+    left_out.write("no pair to learn from", [work / "reward"], {}, [])
+    data = work / "data"
+    folders = data / "questions", data / "documents", data / "conversations"
+    evaluate.main("dpo", work / "reward", "chat", *folders, work / "out/dpo")
+    evaluate.main("sft", work / "model", "chat", *folders, work / "out/sft", reward=work / "reward")
+    assert sorted(path.name for path in (work / "out/dpo").iterdir()) == FILES
+    assert json.loads((work / "out/dpo/metrics.json").read_text())["left_out"] == "no pair to learn from"
+    assert all(path.stat().st_size for path in (work / "out").rglob("*.*"))  # DVC warns of empty files
+    (found,) = results.read(work / "out")
+    assert found.candidate == "sft" and "reward" not in found.metrics
 
 
 def test_the_headline_is_accuracy_or_else_perplexity() -> None:

@@ -10,7 +10,7 @@ from stages import select_sft
 from stages.common.core import models
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
-from stages.common.tracking import mlflow_sender
+from stages.common.tracking import session
 from stages.common.tracking.run import Run
 from tests.common.reward.test_scoring import reward_model
 from tests.support.tiny import conversation, make_model, make_tokenizer
@@ -30,6 +30,16 @@ def test_the_highest_reward_is_picked_then_the_lower_loss_then_the_first() -> No
     )
     assert select_sft.pick({"epoch-1": epoch(2.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-2"
     assert select_sft.pick({"epoch-1": epoch(1.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-1"
+
+
+def test_without_rewards_the_lowest_validation_loss_is_taken(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        models.save(make_model(make_tokenizer(), number), make_tokenizer(), tmp_path / f"sft/epoch-{number}")
+    found = select_sft.epochs(tmp_path / "sft"), [1.5, 1.25, 1.75]
+    assert select_sft.by_loss(*found, tmp_path / "out", tmp_path / "r.json", tmp_path / "c.csv") == "epoch-2"
+    said = json.loads((tmp_path / "r.json").read_text())["weights_sha256"]
+    assert models.weights_sha256(tmp_path / "out") == said == models.weights_sha256(tmp_path / "sft/epoch-2")
+    assert (tmp_path / "c.csv").read_text().splitlines()[:2] == ["epoch,eval_loss,reward,low,high", "1,1.5,,,"]
 
 
 def test_epochs_come_in_order_of_their_number(tmp_path: Path) -> None:
@@ -65,7 +75,7 @@ def test_the_picked_epoch_is_copied_whole_and_two_runs_write_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
+    monkeypatch.setattr(session, "start", lambda *_, **__: nullcontext(Run(None)))
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "sft.csv").write_text(CURVE)
     tokenizer = make_tokenizer()

@@ -143,7 +143,7 @@ def answers(shape: str, record: records.Record, identifier: str, folders: dict[s
     """
     for file in sorted(folders["evaluations"].glob("*/answers.jsonl")) if shape == "questions" else []:
         with file.open(encoding="utf-8") as handle:
-            for row in map(json.loads, handle):
+            for row in map(json.loads, filter(str.strip, handle)):
                 if row["id"] == identifier:
                     verdict = "right" if row["correct"] else "wrong"
                     yield Step(str(file), f"{row['answer']}\n({verdict}; reference: {row['reference']})")

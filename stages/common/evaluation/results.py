@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stages.common.core import left_out
 from stages.common.evaluation.metrics import Answer, Report, digits
 from stages.common.runtime.errors import DataError
 
@@ -44,8 +45,8 @@ def write(report: Report, answers: list[Answer], shots: list[Answer], losses: Lo
     document = facts | {"metrics": report.metrics, "intervals": report.intervals, "counts": report.counts}
     (out / "metrics.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for name, rows in (("answers", answers), ("shots", shots)):
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (out / f"{name}.jsonl").write_text(lines or "\n", encoding="utf-8")  # DVC warns of an empty file
     _table(out / "accuracy.csv", ["candidate", "group", "accuracy", "low", "high", "count"], _accuracy(report, facts))
     _table(
         out / "shots.csv", ["candidate", "group", "shots", "accuracy", "low", "high", "count"], _shots(report, facts)
@@ -53,11 +54,19 @@ def write(report: Report, answers: list[Answer], shots: list[Answer], losses: Lo
     _table(out / "losses.csv", ["texts", "nats", "tokens"], _losses(losses))
 
 
-def read(folder: Path) -> list[Evaluated]:
-    """Return every candidate's evaluation, in name order. Raises DataError for none, or one that is
-    not whole.
+def write_left_out(candidate: str, why: str, out: Path) -> None:
+    """Write an evaluation of a candidate that was left out: the reason, and tables without
+    a row.
     """
-    found = [one(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
+    write(Report(), [], [], {}, out, {"candidate": candidate, left_out.KEY: why})
+
+
+def read(folder: Path) -> list[Evaluated]:
+    """Return every candidate's evaluation, in name order, without those that were left out.
+
+    Raises DataError for none, or one that is not whole.
+    """
+    found = [one(file.parent) for file in sorted(folder.glob("*/metrics.json")) if not _is_left_out(file)]
     if not found:
         raise DataError("no */metrics.json here", where=folder, remedy="run `dvc repro evaluate`")
     return found
@@ -71,7 +80,7 @@ def one(folder: Path) -> Evaluated:
     try:
         document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         with (folder / "answers.jsonl").open(encoding="utf-8") as handle:
-            answers = {row["id"]: row for row in map(json.loads, handle)}
+            answers = {row["id"]: row for row in map(json.loads, filter(str.strip, handle))}
         losses: dict[str, list[tuple[float, int]]] = {}
         with (folder / "losses.csv").open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
@@ -84,6 +93,13 @@ def one(folder: Path) -> Evaluated:
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"not a whole evaluation: {type(error).__name__} {error}"
         raise DataError(what, where=folder, remedy=remedy) from error
+
+
+def _is_left_out(file: Path) -> bool:
+    try:
+        return left_out.KEY in json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        return False  # `one` says what is wrong with it
 
 
 def _accuracy(report: Report, facts: Answer) -> Iterator[list[Any]]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from stages.common.core import chat, records
+from stages.common.core.left_out import LackError
 from stages.common.core.params import StageParams
-from stages.common.runtime.errors import DataError
 from stages.common.text import content_hash
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def tokenise(
 
     What gives no pair is counted by reason and logged: a first user turn in `without`, a single
     answer, all answers of one rank, two answers that are the same tokens, an answer that ends
-    beyond `max_tokens`. Raises DataError when no pair is left.
+    beyond `max_tokens`. Raises LackError when no pair is left.
     """
     from datasets import Dataset
 
@@ -128,10 +128,10 @@ def tokenise(
     ]
     log.info("%s: %s", split, _summary(len(rows), counts))
     if not rows:
-        raise DataError(
+        raise LackError(
             f"no pair to learn from: {_summary(0, counts)}",
             where=folders[0] / split,
-            remedy="rank answers differently, or raise max_tokens",
+            remedy="bring ranked answers, rank differently, or raise max_tokens",
         )
     return Dataset.from_list(rows)
 

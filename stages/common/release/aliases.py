@@ -109,7 +109,7 @@ def verdict(decision: Decision, approval: Approval, crowned: bool = False) -> st
     """Return `promoted`, `pending` (it waits for a person) or `refused`."""
     if not decision.passed:
         return "refused"
-    return "promoted" if crowned or approval == "auto" else "pending"
+    return "promoted" if crowned or (approval == "auto" and not decision.asks_person) else "pending"
 
 
 def enthrone(client: "MlflowClient", version: Version, held: Version | None) -> None:

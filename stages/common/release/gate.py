@@ -39,7 +39,9 @@ class Rules(params.StageParams):
     theirs.
     """
     min_questions: PositiveInt = 30
-    """Fewest questions (or texts) that a comparison is believed on."""
+    """Fewest questions (or texts) that a comparison is believed on; on fewer, a person approves a
+    first champion.
+    """
     guards: Guards = Guards()
     """What must not get worse, and by how much it may."""
     approval: Approval = "auto"
@@ -60,6 +62,8 @@ class Comparison(BaseModel):
     change: Change | None
     passed: bool
     reason: str
+    too_few: bool = False
+    """It was better, but on fewer questions than a comparison is believed on."""
 
 
 class Decision(BaseModel):
@@ -70,6 +74,10 @@ class Decision(BaseModel):
     passed: bool
     reason: str
     comparisons: tuple[Comparison, ...] = ()
+    asks_person: bool = False
+    """Too little to judge by for a first champion: whatever `approval` says, it waits for a
+    person.
+    """
 
 
 def choose(
@@ -110,10 +118,16 @@ def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: 
 
     Surely means that the paired 95 % interval lies beyond the margin; a guard goes by the value
     itself, for an interval on few questions would let every loss pass. All rules are looked at, and
-    every broken one is named.
+    every broken one is named. A first champion that is better, but on too few questions to be sure,
+    is a person's to approve.
     """
     comparisons = tuple(_comparisons(best, base, champion, rules))
     broken = [one.reason for one in comparisons if not one.passed]
+    if champion is None and broken and all(one.passed or one.too_few for one in comparisons):
+        few = next(one.change for one in comparisons if one.too_few)
+        reason = f"{'; '.join(broken)} (promote.min_questions); it is better there"
+        reason += f" ({_shown(few, rules.metric)}) and there was no champion: a person decides" if few else ""
+        return Decision(passed=True, reason=reason, comparisons=comparisons, asks_person=True)
     if broken:
         return Decision(passed=False, reason="; ".join(broken), comparisons=comparisons)
     kept = [one for one in comparisons if one.rule == "guard"]
@@ -138,10 +152,11 @@ def _beats(rules: Rules, side: Side, change: Change | None) -> Comparison:
     metric, margin, ratio = rules.metric, rules.margin, paired_bootstrap.is_ratio(rules.metric)
     lower = paired_bootstrap.lower_is_better(metric)
     edge = (1 - margin) if ratio else (-margin if lower else margin)
+    too_few = False
     if change is None:
         passed, reason = False, _incomparable(metric, side)
     elif change.count < rules.min_questions:
-        passed = False
+        passed, too_few = False, change.change < edge if lower else change.change > edge
         reason = f"{metric} was compared with the {side}'s on {change.count} only, fewer than {rules.min_questions}"
     else:
         passed = change.high < edge if lower else change.low > edge
@@ -149,7 +164,14 @@ def _beats(rules: Rules, side: Side, change: Change | None) -> Comparison:
         said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'} the {side}'s"
         reason = f"{said} {change.before:.4g}: {_shown(change, metric)}" + ("" if passed else f", {needed}")
     return Comparison(
-        metric=metric, against=side, rule="beats", limit=margin, change=change, passed=passed, reason=reason
+        metric=metric,
+        against=side,
+        rule="beats",
+        limit=margin,
+        change=change,
+        passed=passed,
+        reason=reason,
+        too_few=too_few,
     )
 
 

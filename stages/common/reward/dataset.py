@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import records
+from stages.common.core.left_out import LackError
 from stages.common.pairs import preference_pairs
-from stages.common.runtime.errors import DataError
 from stages.common.text import content_hash
 from stages.common.text.thoughts import without_thoughts
 
@@ -38,7 +38,7 @@ def tokenise(
     A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers
     alone), length (of the longest), id, source, categories}. Left out and counted: answers that end
     beyond `max_tokens`, comparisons whose first user turn is in `without` (held out in another
-    folder), and those that give no pair: a single answer, all of one rank. Raises DataError when
+    folder), and those that give no pair: a single answer, all of one rank. Raises LackError when
     nothing is left.
     """
     counts: Counter[str] = Counter()
@@ -54,7 +54,7 @@ def tokenise(
     if not rows:
         what = f"no comparison to learn from: {summary(0, counts)}"
         places = ", ".join(str(folder / split) for folder in folders)
-        raise DataError(what, where=places, remedy="rank answers differently, or raise reward.max_tokens")
+        raise LackError(what, where=places, remedy="bring ranked answers, rank differently, or raise reward.max_tokens")
     return rows, counts
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from stages.common.tracking.run import Run
 
 KEPT = "kept"
+CURVE = "step,epoch,loss,learning_rate,eval_loss"
+"""Columns of a loss curve."""
 
 
 def kept_epochs(folder: Path) -> list[Path]:
@@ -78,7 +80,7 @@ def write_curve(history: list[dict[str, float]], path: Path) -> None:
     plots`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = ["step,epoch,loss,learning_rate,eval_loss"]
+    rows = [CURVE]
     for row in history:
         if "loss" in row:
             rows.append(f"{row['step']},{row['epoch']:.6g},{row['loss']:.6g},{row['learning_rate']:.6g},")

@@ -59,6 +59,14 @@ def history() -> list[tuple[str, str, str | None, str | None]]:
     return [(line["version"], line["action"], line["from"], line["to"]) for line in promotion_history.read()]
 
 
+def test_what_a_person_is_to_decide_waits_even_when_approval_is_automatic(client: "MlflowClient") -> None:
+    first = judged(client, PASSED.model_copy(update={"asks_person": True}))
+    assert held_by(client) == {"challenger": first.number}
+    assert (first.tags["gate"], first.tags["review"], first.tags["decision"]) == ("passed", "pending", "pending")
+    aliases.approve(client, "lathe", first.number, "reads well", by="ann")
+    assert held_by(client)["champion"] == first.number
+
+
 def test_previous_is_what_champion_was(client: "MlflowClient") -> None:
     for _ in range(3):
         judged(client)

@@ -73,6 +73,23 @@ BASE = model("pretrain", 20, perplexity=2.0)
             id="tiny test set",
         ),
         pytest.param(
+            model("dpo", 0, 8), None, False,
+            "accuracy/iid was compared with the base's on 8 only, fewer than 30",
+            id="tiny test set, no champion, and not better",
+        ),
+        pytest.param(
+            model("dpo", 8, 8), None, True,
+            "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
+            "it is better there (+1 [+1, +1] on 8) and there was no champion: a person decides",
+            id="tiny test set, no champion",
+        ),
+        pytest.param(
+            model("dpo", 8, 8, perplexity=12.0), None, False,
+            "accuracy/iid was compared with the base's on 8 only, fewer than 30; "
+            "perplexity/documents gets worse: 12 after the base's 2, x6 [x6, x6] on 40, allowed is x5",
+            id="tiny test set, no champion, and forgets all",
+        ),
+        pytest.param(
             model("dpo", 90), None, True,
             "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.61, +0.78] on 100; there was no champion; 1 guard holds",
             id="no champion",
