@@ -12,6 +12,7 @@ import typer
 
 from stages.common.core import models, params, records
 from stages.common.runtime import process
+from stages.common.runtime.errors import DataError
 from stages.common.training import fit, fit_params, kept_models, packed_blocks
 from stages.common.training.resumable import Resumable
 
@@ -31,7 +32,13 @@ class Params(fit_params.FitParams):
     tokenizer.
     """
     block_tokens: int = 256
-    """Tokens of one training block; documents are joined by <|endoftext|> and cut into blocks."""
+    """Tokens of one training block; documents, each with its end, are joined and cut into
+    blocks.
+    """
+    pad_to_multiple_of: int | None = 64
+    """Embeddings that grow with new tokens grow to a multiple of this: GPUs multiply such matrices
+    faster.
+    """
 
 
 def main(
@@ -60,14 +67,15 @@ def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", docume
 
     arguments = fit_params.config(TrainingArguments, settings, "pretrain", fingerprint)
     folder = Path(arguments.output_dir)
+    set_seed(arguments.seed)
+    model = base_model(settings, tokenizer)  # before the documents are read: it may be refused
     blocks = {
         split: packed_blocks.documents(tokenizer, documents / split, settings.block_tokens, folder)
         for split in records.SPLITS
     }
-    set_seed(arguments.seed)
     return PretrainTrainer(
         keep_checkpoints=settings.keep_checkpoints,
-        model=base_model(settings, tokenizer),
+        model=model,
         args=arguments,
         train_dataset=blocks["train"],
         eval_dataset=blocks["validation"],
@@ -76,13 +84,28 @@ def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", docume
     )
 
 
+def check_vocabulary(base: str, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise DataError unless the model `base` has the tokenizer's vocabulary; tokens may have been
+    added to that.
+    """
+    own, given = models.load_tokenizer(base).get_vocab(), tokenizer.get_vocab()
+    other = sorted(token for token, number in own.items() if given.get(token) != number)
+    foreign = sorted(set(given) - set(own) - set(tokenizer.get_added_vocab()))
+    if other or foreign:
+        what = f"its vocabulary of {len(own):,} tokens is not that of models/tokenizer ({len(given):,})"
+        one = (other or foreign)[0]
+        what = f"{what}: {one!r} is {own.get(one)} here, {given.get(one)} there"
+        raise DataError(what, where=base, remedy="set tokenizer.base and pretrain.base to one model")
+
+
 def base_model(settings: Params, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     """Return the model to train; its embeddings grow if the tokenizer has more entries."""
     if not settings.base:
         return models.build(settings.model, len(tokenizer), "pretrain.model")
+    check_vocabulary(settings.base, tokenizer)
     model = models.load(settings.base)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=settings.pad_to_multiple_of)
     return model
 
 

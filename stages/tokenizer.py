@@ -4,19 +4,24 @@ chat template.
 Reads data/validated/documents. Writes models/tokenizer. Run: dvc repro tokenizer
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.common.core import chat, models, params, records
+from stages.common.core import chat, models, params, records, special_tokens, templates
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError
+from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+KEEP = "keep"
+MARKS = re.compile(r"<\|[^|<>\s]+\|>")
+"""How the templates of stages/templates, and most others, write special tokens."""
 
 
 class Params(params.StageParams):
@@ -26,8 +31,13 @@ class Params(params.StageParams):
     """Folder or hub name of the model whose tokenizer is copied; null trains one."""
     vocab_size: int = 4096
     """Entries of a trained vocabulary, special tokens and the 256 bytes included."""
-    chat_template: str = "chatml"
-    """A file in stages/templates, without `.jinja`."""
+    chat_template: str | None = None
+    """`keep` for the base's own, a file of stages/templates without `.jinja`, or the path of
+    another .jinja file.
+
+    null keeps the base's own where it has one, and is chatml otherwise. A file elsewhere is no
+    dependency of the stage.
+    """
 
 
 def main(
@@ -40,10 +50,10 @@ def main(
         "tokenizer", params={"tokenizer": settings.model_dump()}, inputs={"documents": documents}
     ) as run:
         if settings.base:
-            tokenizer = models.load_tokenizer(settings.base)
+            tokenizer = copied(settings.base, settings.chat_template)
         else:
-            tokenizer = train((row["text"] for row in records.read(documents / "train")), settings.vocab_size)
-        tokenizer = with_template(tokenizer, settings.chat_template)
+            texts = (row["text"] for row in records.read(documents / "train"))
+            tokenizer = with_template(train(texts, settings.vocab_size), settings.chat_template or "chatml")
         tokenizer.save_pretrained(out)
         efficiency = characters_per_token(tokenizer, documents / "validation")
         run.metrics({"vocabulary": float(len(tokenizer)), "characters_per_token": efficiency})
@@ -83,17 +93,52 @@ def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":
     )
 
 
-def with_template(tokenizer: "PreTrainedTokenizerBase", template: str) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer with the special tokens it lacks and a chat template that carries
-    generation marks.
+def copied(base: str, template: str | None) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of the model `base`, which remembers by which tokens that model ends
+    what it says.
     """
-    known = tokenizer.get_vocab()
-    missing = [token for token in chat.SPECIAL_TOKENS if token not in known]
-    if missing:
-        tokenizer.add_special_tokens({"additional_special_tokens": missing})
-    tokenizer.chat_template = chat.template(template)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = chat.END_OF_DOCUMENT
+    tokenizer = models.load_tokenizer(base)
+    ends = [tokenizer.convert_ids_to_tokens(token) for token in ends_of(base) if token < len(tokenizer)]
+    return with_template(tokenizer, template or (KEEP if tokenizer.chat_template else "chatml"), ends)
+
+
+def ends_of(base: str) -> list[int]:
+    """Return the ids that end what a model says, by its generation config or else its config; []
+    for none.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    for kind in (GenerationConfig, AutoConfig):
+        try:
+            ends = getattr(kind.from_pretrained(base), "eos_token_id", None)
+        except OSError:  # a folder that holds a tokenizer alone
+            continue
+        if ends is not None:
+            return list(ends) if isinstance(ends, list) else [ends]
+    return []
+
+
+def with_template(
+    tokenizer: "PreTrainedTokenizerBase", template: str, ends: list[str] | None = None
+) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer with a chat template, the special tokens which that writes, and one to
+    pad with.
+
+    `ends` are the tokens that end what a base says. Raises DataError where the template does not
+    tell what the assistant says: nothing could be learnt by it.
+    """
+    new: list[str] = []
+    if template != KEEP:
+        tokenizer.chat_template = templates.read(template)
+        known = tokenizer.get_vocab()
+        new = [token for token in dict.fromkeys(MARKS.findall(tokenizer.chat_template)) if token not in known]
+        tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
+    elif not tokenizer.chat_template:
+        raise ParamsError("'tokenizer.chat_template' is keep, and the tokenizer has none", where=params.PARAMS_FILE)
+    if ends is not None or new:
+        tokenizer.init_kwargs[chat.OF_BASE] = {"ends": ends or [], "new": new}
+    chat.check(tokenizer)
+    special_tokens.set_padding(tokenizer)
     return tokenizer
 
 
@@ -102,7 +147,7 @@ def characters_per_token(tokenizer: "PreTrainedTokenizerBase", documents: Path) 
     characters = tokens = 0
     for row in records.read(documents):
         characters += len(row["text"])
-        tokens += len(tokenizer(row["text"])["input_ids"])
+        tokens += len(tokenizer(row["text"], add_special_tokens=False)["input_ids"])
     if not tokens:
         raise DataError("no held-out text", where=documents, remedy="add documents to data/raw")
     return characters / tokens

@@ -122,7 +122,7 @@ def as_tokens(shape: str, record: records.Record, folder: Path) -> Iterator[Step
         encoded = chat.encode(tokenizer, record["messages"], record["tools"])
         yield Step("sft", table(tokenizer, encoded))
     elif shape == "documents":
-        ids = [*tokenizer(record["text"])["input_ids"], tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
+        ids = [*chat.encode_texts(tokenizer, [record["text"]])[0], chat.end_of_document(tokenizer)]
         yield Step("pretrain", table(tokenizer, chat.Encoded(ids, [1] * len(ids))))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stages.common.core import chat
 from stages.common.core.chat import Encoded
 from stages.common.core.statistics import bootstrap_ratio
 
@@ -26,7 +27,7 @@ class Perplexity:
 
 def whole(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
     """Return a text whose every token counts."""
-    ids = list(tokenizer(text)["input_ids"])
+    (ids,) = chat.encode_texts(tokenizer, [text])
     return Encoded(ids, [1] * len(ids))
 
 

@@ -68,7 +68,7 @@ def draw(shots: Mapping[str, Sequence[Shot]], question: str, count: int) -> list
 
 def bare(tokenizer: "PreTrainedTokenizerBase", question: records.Record) -> list[int]:
     """Return the question alone, as the first line of a text."""
-    return list(tokenizer(question["messages"][-1]["content"] + "\n")["input_ids"])
+    return chat.encode_texts(tokenizer, [question["messages"][-1]["content"] + "\n"])[0]
 
 
 def marked(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots: Sequence[Shot]) -> list[int]:
@@ -78,7 +78,7 @@ def marked(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots
     text = question["messages"][-1]["content"]
     ask, reply = MARKS[script(text)]
     lines = [f"{ask}{shot.question}\n{reply}{shot.answer}\n" for shot in shots]
-    return list(tokenizer("".join([*lines, f"{ask}{text}\n{reply.rstrip()}"]))["input_ids"])
+    return chat.encode_texts(tokenizer, ["".join([*lines, f"{ask}{text}\n{reply.rstrip()}"])])[0]
 
 
 def turns(tokenizer: "PreTrainedTokenizerBase", question: records.Record, shots: Sequence[Shot]) -> list[int]:
@@ -104,13 +104,13 @@ def said(text: str, prompt: str) -> str:
 
 
 def stops(tokenizer: "PreTrainedTokenizerBase", prompt: str, *, line: bool) -> list[int]:
-    """Return the ids at which an answer ends, END_OF_DOCUMENT last; with `line` also those that
-    start a new line.
+    """Return the ids at which an answer ends, those of a document last; with `line` also those that
+    start a line.
     """
     if prompt == "chat":
         return chat.stops(tokenizer)
     breaks = [token for token in range(len(tokenizer)) if str(tokenizer.decode([token])).startswith("\n")]
-    return [*(breaks if line else []), tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)]
+    return [*(breaks if line else []), *chat.document_ends(tokenizer)]
 
 
 def _hash(*parts: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import chat, models
+from stages.common.core import models, special_tokens
 from stages.common.core.records import Record
 from stages.common.generation import generator
 from stages.common.pairs import preference_pairs
@@ -44,19 +44,20 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedMode
     be trained.
 
     The head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at the
-    last token that is not padding, so padding must not be the end of turn: DataError.
+    last token that is not padding, so the tokenizer gets another token to pad with where that is
+    the end of turn.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    if tokenizer.pad_token_id in (None, chat.end_of_turn(tokenizer)):
-        what = f"padding is {tokenizer.pad_token}, scores are read at {chat.END_OF_TURN}"
-        raise DataError(what, where=folder, remedy="run `dvc repro -f tokenizer`")
+    special_tokens.set_padding(tokenizer)
     config = models.load_config(folder)
     register(config)
     with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
         heads = {"new": ("score.",), "unused": (f"{names(config)[1]}.",)}
         model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
     for part in (model.config, model.config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
     head = model.get_submodule("score").weight

@@ -68,11 +68,11 @@ def documents(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: i
     """Return the documents of a split, each with its end, as blocks in a file of `folder` named
     after the split.
     """
-    end = tokenizer.convert_tokens_to_ids(chat.END_OF_DOCUMENT)
+    end = chat.end_of_document(tokenizer)
 
     def tokens() -> Iterator[list[int]]:
         for batch in batched((row["text"] for row in records.read(split)), 1_000):
-            for ids in tokenizer(batch)["input_ids"]:
+            for ids in chat.encode_texts(tokenizer, batch):
                 yield [*ids, end]
 
     blocks = write(tokens(), folder / f"{split.name}.bin", block_tokens, where=split)

@@ -2,10 +2,12 @@
 
 import pytest
 
+from stages import tokenizer as tokenizer_stage
 from stages.common.core import chat, records
 from stages.common.evaluation import question_prompts
 from stages.common.evaluation.question_prompts import Shot
 from stages.common.runtime.errors import DataError
+from tests.support import bases
 from tests.support.tiny import conversation, make_tokenizer
 
 QUESTION = {"messages": [records.message("user", "What is the capital of land 1?")]}
@@ -88,3 +90,15 @@ def test_a_marked_answer_stops_at_any_token_that_starts_a_line() -> None:
     assert all(tokenizer.decode([token]).startswith("\n") for token in stop[:-1])
     assert question_prompts.stops(tokenizer, "plain", line=False) == [end]
     assert question_prompts.stops(tokenizer, "chat", line=True) == [chat.end_of_turn(tokenizer), end]
+
+
+def test_the_end_of_its_own_texts_stops_a_base() -> None:
+    base = tokenizer_stage.with_template(bases.tokenizer(), "chatml", [bases.EOS])
+    assert question_prompts.stops(base, "plain", line=False) == [base.convert_tokens_to_ids(bases.EOS)]
+    assert base.decode(question_prompts.stops(base, "plain", line=True)[-1:]) == bases.EOS
+
+
+def test_a_plain_question_begins_as_the_base_begins_a_text() -> None:
+    base = tokenizer_stage.with_template(bases.tokenizer(), "chatml", [bases.EOS])
+    for asked in (question_prompts.bare(base, QUESTION), question_prompts.marked(base, QUESTION, SHOTS)):
+        assert asked[0] == base.bos_token_id and asked.count(base.bos_token_id) == 1

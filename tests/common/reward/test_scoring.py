@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from stages.common.core import chat, models, records
+from stages.common.pairs import preference_pairs
 from stages.common.reward import scoring
 from stages.common.runtime.errors import DataError, ParamsError
-from tests.support import architectures
+from tests.support import architectures, bases
 from tests.support.tiny import CONFIG, make_model, make_tokenizer
 
 if TYPE_CHECKING:
@@ -86,3 +87,20 @@ def test_rows_that_rope_turns_by_the_longest_of_a_batch_are_refused() -> None:
     scoring.check(model, rows[:2], 9, "reward.max_tokens")
     with pytest.raises(ParamsError, match=r"reward\.max_tokens: .* beside each other otherwise than alone"):
         scoring.check(model, rows, 9, "reward.max_tokens")
+
+
+@pytest.mark.parametrize("padded", [None, bases.END_OF_TURN], ids=["no padding", "padding that ends turns"])
+def test_scores_are_read_at_the_end_of_turn_whatever_the_base_pads_with(tmp_path: Path, padded: str | None) -> None:
+    tokenizer = bases.tokenizer(template=bases.template("llama3"), eos=bases.END_OF_TURN)
+    tokenizer.pad_token = padded
+    models.save(models.build(CONFIG, len(tokenizer), "test.model"), tokenizer, tmp_path)
+    model = scoring.begin(tmp_path, tokenizer).eval()
+    assert tokenizer.pad_token_id not in (None, chat.end_of_turn(tokenizer))
+    rows = [preference_pairs.encode(tokenizer, PROMPTS[0], answer) for answer in ("a longer answer", "no")]
+    longer, shorter = ([*prompt, *answer] for prompt, answer in rows)
+    assert longer[-1] == shorter[-1] == chat.end_of_turn(tokenizer)
+    ids = torch.tensor([longer, [*shorter, *[tokenizer.pad_token_id] * (len(longer) - len(shorter))]])
+    with torch.no_grad():
+        together = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits
+        alone = model(input_ids=torch.tensor([shorter])).logits
+    assert torch.allclose(together[1:], alone, atol=1e-5)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import chat
+from stages.common.core import chat, special_tokens
 from stages.common.core.records import Record
 from stages.common.runtime.errors import DataError
 from stages.common.text import normalisation
@@ -25,25 +25,25 @@ class Fitted:
     dropped: int
 
 
-def plain(text: str) -> str:
-    """Return `text` normalised and without the tokens that make turns: what is said must not end
-    its own turn.
+def plain(text: str, special: Sequence[str] = chat.SPECIAL_TOKENS) -> str:
+    """Return `text` normalised and without `special` tokens: what is said must not end its own
+    turn.
     """
     before = None
     while text != before:  # taking one out can make another
         before, text = text, normalisation.normalise(text)
-        for token in chat.SPECIAL_TOKENS:
+        for token in special:
             text = text.replace(token, "")
     return text
 
 
-def readable(value: Any) -> Any:
+def readable(value: Any, special: Sequence[str]) -> Any:
     """Return `value`, of the kind that JSON has, with every text in it `plain`."""
     if isinstance(value, dict):
-        return {plain(key): readable(inner) for key, inner in value.items()}
+        return {plain(key, special): readable(inner, special) for key, inner in value.items()}
     if isinstance(value, list):
-        return [readable(inner) for inner in value]
-    return plain(value) if isinstance(value, str) else value
+        return [readable(inner, special) for inner in value]
+    return plain(value, special) if isinstance(value, str) else value
 
 
 def fitted(
@@ -55,8 +55,9 @@ def fitted(
     `tools` are JSON, as in `chat.encode_prompt`; a tool's result stays with its question. Without
     `room` nothing is dropped. Raises DataError when even the last turn alone is too long.
     """
-    said = [readable(message) for message in messages]
-    offered = json.dumps(readable(json.loads(tools)), ensure_ascii=False) if tools else None
+    special = special_tokens.special_tokens(tokenizer)
+    said = [readable(message, special) for message in messages]
+    offered = json.dumps(readable(json.loads(tools), special), ensure_ascii=False) if tools else None
     system = [message for message in said[:1] if message["role"] == "system"]
     turns = said[len(system) :]
     # An answer without its question would confuse, and so would a tool's result.
