@@ -36,9 +36,7 @@ class Params(fit_params.FitParams):
     """
 
     max_tokens: PositiveInt = 256
-    """Longest prompt with its answer; prompts that leave no room for max_new_tokens are left out
-    and counted.
-    """
+    """Longest prompt with its answer; prompts without room for max_new_tokens are left out."""
     max_new_tokens: PositiveInt = 48
     """Longest answer; one that is cut there pays `end_penalty`."""
     temperature: PositiveFloat = 1.0

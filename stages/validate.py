@@ -13,12 +13,12 @@ sources, categories).
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import ConfigDict
 
-from stages.common.core import checkpoints, left_out, params, records
+from stages.common.core import checkpoints, params, records
 from stages.common.core.params import StageParams
 from stages.common.core.records import SHAPES, Shape
 from stages.common.curate import record_counts
@@ -26,11 +26,10 @@ from stages.common.curate.executors import Executor
 from stages.common.curate.filters.contamination import Contamination, Index
 from stages.common.curate.splits import Splits
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.figures import bars
 from stages.common.text.parquet_writer import row_count, write_json
 from stages.common.tracking import session
-from stages.common.validate import cross_record_checks, shares
+from stages.common.validate import cross_record_checks, shares, verdict
 from stages.common.validate.features import FACTS_OF_COLUMNS, Facts, facts_of_columns
 from stages.common.validate.great_expectations import Door, Finding
 
@@ -115,64 +114,6 @@ def check(curated: Path, work: Path, promised: Promised, door: Door, executor: E
     return list(door.findings.values())
 
 
-def summary(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Return the report: suite -> expectation -> severity, success, counts and the first rows that
-    fail.
-    """
-    report: dict[str, Any] = {}
-    for finding in findings:
-        report.setdefault(finding.suite, {})[finding.expectation] = finding.summary()
-    return report
-
-
-def refuse(findings: Iterable[Finding], docs: Path) -> None:
-    """Log every warning. Raises DataError for the first critical failure, naming suite, expectation
-    and rows.
-    """
-    failed = [finding for finding in findings if not finding.success]
-    for finding in failed:
-        logs.log.warning("%s %s: %s", finding.severity, finding.suite, told(finding))
-    critical = [finding for finding in failed if finding.severity == "critical"]
-    if critical:
-        first, more = critical[0], f" (and {len(critical) - 1} more critical failures)" if critical[1:] else ""
-        where = next(iter(first.rows), first.suite)
-        remedy = f"mend or remove these rows in data/raw; all failures: {docs}/index.html"
-        raise DataError(f"suite {first.suite}: {told(first)}{more}", where=where, remedy=remedy)
-
-
-def told(finding: Finding) -> str:
-    """Return a failure in a sentence."""
-    rows = ", ".join(f"{name}: {value}" for name, value in finding.rows.items())
-    return (
-        f"{finding.expectation} – {finding.description} {finding.unexpected} of {finding.evaluated} rows fail ({rows})"
-    )
-
-
-def foresee(curated: Path) -> None:
-    """Say what `sample` will lack; raise DataError where that is not allowed, before anything is
-    trained for hours.
-
-    Raises ParamsError when no question is of the group that `promote.metric` is the accuracy of.
-    """
-    document = params.plain(params.read_yaml(params.PARAMS_FILE))
-    kind, _, cell = str((document.get("promote") or {}).get("metric", "")).partition("/")
-    groups = {"prompts", *(row["group"] for row in records.read(curated / "questions"))}
-    if kind == "accuracy" and cell.split("/")[0] not in groups:
-        what = f"'promote.metric' is {kind}/{cell}, but no question is of that group"
-        remedy = f"bring some, or judge by perplexity/conversations; groups: {', '.join(sorted(groups))}"
-        raise ParamsError(what, where=params.PARAMS_FILE, remedy=remedy)
-    asked = (document.get("sample") or {}).get("from_conversations")
-    if asked is None:
-        return
-    shapes = ("prompts", "conversations") if asked else ("prompts",)
-    for split in records.SPLITS:
-        if not any(row_count(curated / shape / split) for shape in shapes):
-            what = f"{split}: no {' and no '.join(shapes)}, so nothing to sample answers to"
-            remedy = "bring prompts, raise curate.splits, or set sample.from_conversations"
-            with left_out.allowed():
-                raise left_out.LackError(what, where=curated / shapes[0], remedy=remedy)
-
-
 def hand_over(curated: Path, out: Path) -> int:
     """Copy every file of every shape, byte for byte; return the number of records."""
     for shape in SHAPES:
@@ -200,13 +141,13 @@ def main(
         findings = check(curated, work, promised, door := Door(docs, work), executor)
         door.write_docs()
         shutil.rmtree(work.parent, ignore_errors=True)  # what other runs left half done as well
-        write_json(report, summary(findings))
+        write_json(report, verdict.summary(findings))
         unexpected = {f"{finding.suite}/{finding.expectation}": finding.unexpected for finding in findings}
         run.metrics({"expectations": len(findings), "unexpected": sum(unexpected.values())})
         failing = {name: count for name, count in unexpected.items() if count}
         run.figure("unexpected", bars(failing, "rows that fail, by expectation"))
-        refuse(findings, docs)
-        foresee(curated)
+        verdict.refuse(findings, docs)
+        verdict.foresee(curated)
         logs.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from stages import select_sft
 from stages.common.core import models
+from stages.common.evaluation import sft_epochs
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
 from stages.common.tracking import session
@@ -19,24 +20,24 @@ PARAMS = "run: {name: test}\nselect_sft: {max_new_tokens: 4, batch_size: 2}\n"
 CURVE = "step,epoch,loss,learning_rate,eval_loss\n1,0.5,2.0,0.1,\n2,1,,,1.5\n3,1.5,1.0,0.1,\n4,2,,,1.75\n"
 
 
-def epoch(loss: float, reward: float) -> select_sft.Epoch:
+def epoch(loss: float, reward: float) -> sft_epochs.Epoch:
     return {"eval_loss": loss, "reward": reward, "low": reward, "high": reward}
 
 
 def test_the_highest_reward_is_picked_then_the_lower_loss_then_the_first() -> None:
     assert (
-        select_sft.pick({"epoch-1": epoch(1.0, 0.2), "epoch-2": epoch(3.0, 0.4), "epoch-3": epoch(2.0, 0.3)})
+        sft_epochs.pick({"epoch-1": epoch(1.0, 0.2), "epoch-2": epoch(3.0, 0.4), "epoch-3": epoch(2.0, 0.3)})
         == "epoch-2"
     )
-    assert select_sft.pick({"epoch-1": epoch(2.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-2"
-    assert select_sft.pick({"epoch-1": epoch(1.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-1"
+    assert sft_epochs.pick({"epoch-1": epoch(2.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-2"
+    assert sft_epochs.pick({"epoch-1": epoch(1.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-1"
 
 
 def test_without_rewards_the_lowest_validation_loss_is_taken(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         models.save(make_model(make_tokenizer(), number), make_tokenizer(), tmp_path / f"sft/epoch-{number}")
     found = select_sft.epochs(tmp_path / "sft"), [1.5, 1.25, 1.75]
-    assert select_sft.by_loss(*found, tmp_path / "out", tmp_path / "r.json", tmp_path / "c.csv") == "epoch-2"
+    assert sft_epochs.by_loss(*found, tmp_path / "out", tmp_path / "r.json", tmp_path / "c.csv") == "epoch-2"
     said = json.loads((tmp_path / "r.json").read_text())["weights_sha256"]
     assert models.weights_sha256(tmp_path / "out") == said == models.weights_sha256(tmp_path / "sft/epoch-2")
     assert (tmp_path / "c.csv").read_text().splitlines()[:2] == ["epoch,eval_loss,reward,low,high", "1,1.5,,,"]
@@ -52,7 +53,7 @@ def test_epochs_come_in_order_of_their_number(tmp_path: Path) -> None:
 
 def test_a_curve_of_another_training_is_refused() -> None:
     with pytest.raises(DataError, match="1 kept epochs, but 2 validation losses"):
-        select_sft.measure({"epoch-1": [0.0]}, [1.0, 2.0])
+        sft_epochs.measure({"epoch-1": [0.0]}, [1.0, 2.0])
 
 
 def test_no_held_out_prompt_is_an_error_with_a_remedy(tmp_path: Path) -> None:
