@@ -13,7 +13,8 @@ from stages.common.curate.executors import Executor
 from stages.common.runtime.errors import EXIT_DATA, DataError
 from stages.common.text.parquet_writer import write as write_records
 from stages.common.validate.great_expectations import Door, Finding
-from stages.validate import Promised, check, hand_over, refuse, summary
+from stages.common.validate.verdict import refuse, summary
+from stages.validate import Promised, check, hand_over
 from tests.support.validate_faults import (
     FAULTS,
     FAULTY,
