@@ -74,7 +74,7 @@ def main(
         asked = test + (held_out(samples) if samples else [])
         grades = Grading(settings.grader, settings.judge)
         grades.check(asked)
-        policy, tokenizer = models.load(model).to(models.device()), models.load_tokenizer(model)
+        policy, tokenizer = models.load_frozen(model), models.load_tokenizer(model)
         one = generate_answers.Candidate(
             policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size, grades
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import NonNegativeFloat
 
-from stages.common.core import chat, left_out, models, params
+from stages.common.core import chat, fused_head, left_out, models, params
 from stages.common.finetuning import label_positions, lora
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
@@ -86,8 +86,12 @@ def pair_loss(model: Any, batch: dict[str, "torch.Tensor"], odds_weight: float) 
     """
     keep, targets = label_positions.labelled_positions(batch["answers"])
     features = {key: value for key, value in batch.items() if key != "answers"}
-    logits = model(**features, use_cache=False, logits_to_keep=keep).logits
-    chosen, rejected = answer_log_probabilities(logits, targets).chunk(2)
+    if fused_head.fits(model, targets.numel()):
+        means = answer_log_probabilities(model(**features, use_cache=False, logits_to_keep=keep).logits, targets)
+    else:
+        sums = fused_head.log_probs(model, features, batch["answers"]).sum(dim=1)
+        means = sums / (targets != -100).sum(dim=1)
+    chosen, rejected = means.chunk(2)
     return orpo_loss(chosen, rejected, odds_weight)
 
 
@@ -134,7 +138,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     return OddsRatioTrainer(
         odds_weight=settings.odds_weight,
         keep_checkpoints=settings.keep_checkpoints,
-        model=lora.wrap(policy, lora.config(settings.lora, "orpo.lora")),
+        model=lora.wrap(fused_head.add(policy), lora.config(settings.lora, "orpo.lora")),
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,

@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from stages.common.core import chat, left_out, models, params, records
 from stages.common.core.left_out import LackError
+from stages.common.finetuning import lora
 from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import report as ppo_report
 from stages.common.ppo import setup as ppo_setup
@@ -30,9 +31,9 @@ log = logging.getLogger("lathe")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Params(fit_params.FitParams):
+class Params(lora.LoraParams):
     """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch
-    counts episodes.
+    counts episodes; `lora` is for policy and value model.
     """
 
     max_tokens: PositiveInt = 256
@@ -90,10 +91,6 @@ class Params(fit_params.FitParams):
     demonstrations: PositiveInt = 1000
     """Conversations, the first of the training split, whose answers' scores give the unit of
     reward.
-    """
-    lora: dict[str, Any] | None = None
-    """peft's LoraConfig under its own names, for policy and value model; null trains all
-    weights.
     """
 
 

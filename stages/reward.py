@@ -16,6 +16,8 @@ import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
 from stages.common.core import left_out, models, params
+from stages.common.finetuning import lora
+from stages.common.generation import architecture
 from stages.common.pairs import losses, preference_pairs
 from stages.common.reward import calibration, dataset, scoring, shared_prompt
 from stages.common.reward import report as reward_report
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lathe")
 
 
-class Params(fit_params.FitParams):
+class Params(lora.AdapterParams):
     """Section `reward` of params.yaml. `training` goes to transformers' TrainingArguments; a batch
     counts prompts.
     """
@@ -100,7 +102,7 @@ class KwiseLoss(TrainerBase):
         """Return the K-wise loss; every answer is read once. No mask: tokens never see padding to
         their right.
         """
-        head = self.accelerator.unwrap_model(model).get_submodule("score")
+        head = architecture.inner(self.accelerator.unwrap_model(model)).get_submodule("score")
         read = shared_prompt.scores if self.settings.share_prompt else scoring.last_scores
         scores = read(model, head, inputs)
         pairs = (inputs["better"], inputs["worse"], inputs["weight"])
@@ -125,7 +127,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class RewardTrainer(Resumable, KwiseLoss, Trainer):
+    class RewardTrainer(Resumable, lora.Merged, KwiseLoss, Trainer):
         """Trainer with atomic checkpoints and the K-wise loss."""
 
     arguments = fit_params.config(
@@ -138,7 +140,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
-    scorer = scoring.begin(model, tokenizer)
+    scorer = lora.prepared(scoring.begin(model, tokenizer, **lora.loading(model, settings, "reward")), settings)
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
     collator: Any = dataset.Collator(tokenizer.pad_token_id)
     train = data.train
@@ -151,7 +153,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     return RewardTrainer(
         settings=settings,
         keep_checkpoints=settings.keep_checkpoints,
-        model=scorer,
+        model=lora.wrap(scorer, lora.config(settings.lora, "reward.lora", "SEQ_CLS")),
         args=arguments,
         train_dataset=Dataset.from_list(train),
         eval_dataset=Dataset.from_list(data.validation),

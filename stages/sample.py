@@ -89,7 +89,7 @@ def sample(
     there is taken. Raises LackError when there is no prompt, or none has room for an answer in the
     model's context.
     """
-    model, tokenizer = models.load(policy).to(models.device()), models.load_tokenizer(policy)
+    model, tokenizer = models.load_frozen(policy), models.load_tokenizer(policy)
     questions = {split: drawn.first_questions(conversations / split, settings.from_conversations) for split in SPLITS}
     total = row_count(prompts) + sum(map(len, questions.values()))
     progress = Progress(settings.answers * total)

@@ -9,7 +9,7 @@ Writes models/sft_best, a report and both curves side by side. Run: dvc repro se
 import csv
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import PositiveInt
@@ -22,9 +22,6 @@ from stages.common.reward import scoring
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import session
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Params(params.StageParams):
@@ -77,29 +74,22 @@ def epochs(sft: Path) -> list[Path]:
 def rewards(
     folders: list[Path], reward: Path, prompts: list[list[records.Record]], settings: Params
 ) -> dict[str, list[float]]:
-    """Return the score of every epoch's greedy answer to each prompt. Raises LackError without
-    prompts.
+    """Return the score of every epoch's greedy answer to each prompt; one model is held at a time.
+
+    Raises LackError without prompts.
     """
     if not prompts:
         raise LackError("no held-out prompts to answer", remedy="raise curate.splits.prompts.validation")
+    answers = {folder.name: reply(folder, prompts, settings) for folder in folders}
     judge, judges = scoring.load(reward), models.load_tokenizer(reward)
-    scores = {}
-    for folder in folders:
-        policy, tokenizer = models.load(folder).to(models.device()), models.load_tokenizer(folder)
-        answers = reply(policy, tokenizer, prompts, settings)
-        scores[folder.name] = scoring.score(judge, judges, prompts, answers, settings.batch_size)
-    return scores
+    return {name: scoring.score(judge, judges, prompts, texts, settings.batch_size) for name, texts in answers.items()}
 
 
-def reply(
-    policy: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: list[list[records.Record]],
-    settings: Params,
-) -> list[str]:
-    """Return the policy's greedy answers."""
+def reply(folder: Path, prompts: list[list[records.Record]], settings: Params) -> list[str]:
+    """Return the greedy answers of the policy in `folder`, which is let go of then."""
+    tokenizer = models.load_tokenizer(folder)
     tokens = generator.generate(
-        policy,
+        models.load_frozen(folder),
         [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,
         stop=chat.stops(tokenizer),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common.core import chat, models, params, records
+from stages.common.core import chat, fused_head, models, params, records
 from stages.common.finetuning import label_positions, lora
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError
@@ -50,7 +50,8 @@ def main(
 
 
 class AssistantLoss(TrainerBase):
-    """Mixin before SFTTrainer: logits only where some row of the batch has a label.
+    """Mixin before SFTTrainer: logits only where some row of the batch has a label, as long as they
+    are few.
 
     TRL's fused head scores every position on a CPU and once more in backward; the loss is the same
     number.
@@ -68,8 +69,12 @@ class AssistantLoss(TrainerBase):
         """
         keep, targets = label_positions.labelled_positions(inputs["labels"])
         features = {key: value for key, value in inputs.items() if key != "labels"}
-        outputs = model(**features, use_cache=False, logits_to_keep=keep)
-        loss = token_loss(outputs.logits, targets, num_items_in_batch)
+        if fused_head.fits(model, targets.numel()):
+            outputs = model(**features, use_cache=False, logits_to_keep=keep)
+            loss = token_loss(outputs.logits, targets, num_items_in_batch)
+        else:
+            outputs = {"log_probs": fused_head.log_probs(model, features, inputs["labels"])}
+            loss = -outputs["log_probs"].sum() / counted(targets, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -84,7 +89,12 @@ def token_loss(logits: "torch.Tensor", targets: "torch.Tensor", count: "torch.Te
     from torch.nn.functional import cross_entropy
 
     total = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="sum")
-    return total / ((targets != -100).sum() if count is None else count).clamp(min=1)
+    return total / counted(targets, count)
+
+
+def counted(targets: "torch.Tensor", count: "torch.Tensor | None") -> "torch.Tensor":
+    """Return `count`, or else the number of targets (-100: none); at least 1."""
+    return ((targets != -100).sum() if count is None else count).clamp(min=1)
 
 
 def build_trainer(settings: Params, model: Path, conversations: Path, fingerprint: str) -> Any:

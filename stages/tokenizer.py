@@ -55,9 +55,12 @@ def main(
             texts = (row["text"] for row in records.read(documents / "train"))
             tokenizer = with_template(train(texts, settings.vocab_size), settings.chat_template or "chatml")
         tokenizer.save_pretrained(out)
-        efficiency = characters_per_token(tokenizer, documents / "validation")
-        run.metrics({"vocabulary": float(len(tokenizer)), "characters_per_token": efficiency})
-    logs.report(f"{len(tokenizer):,} tokens, {efficiency:.2f} characters per token")
+        figures, said = {"vocabulary": float(len(tokenizer))}, f"{len(tokenizer):,} tokens"
+        if not settings.base or any(records.read(documents / "validation")):  # a base needs no documents
+            efficiency = figures["characters_per_token"] = characters_per_token(tokenizer, documents / "validation")
+            said += f", {efficiency:.2f} characters per token"
+        run.metrics(figures)
+    logs.report(said)
 
 
 def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stages import reward
-from stages.common.core import chat, checkpoints, records
+from stages.common.core import chat, checkpoints, models, records
+from stages.common.finetuning import lora
+from stages.common.memory import estimate, preflight
 from stages.common.pairs import preference_pairs
 from stages.common.reward import calibration, dataset, scoring
 from stages.common.reward import report as reward_report
@@ -145,6 +148,48 @@ def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Pat
     assert max(float(gradient.abs().max()) for gradient in expected.values()) > 0.01
     for name, gradient in gradients.items():
         assert torch.allclose(gradient, expected[name], atol=1e-6, rtol=0), name
+
+
+ADAPTERS = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_adapters_and_the_head_alone_learn_and_what_is_kept_scores_as_what_was_trained(
+    work: Path, shared: bool
+) -> None:
+    settings = settings_of(lora=ADAPTERS, share_prompt=shared)
+    trainer = trainers.build("reward", settings, work)
+    learnt = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert learnt and all("lora_" in name or "score.modules_to_save" in name for name in learnt)
+    *_, kept = fit.fit(trainer, settings, Run(None), "reward")
+    assert trainer.evaluate()["eval_loss"] < 0.6  # log 2 where nothing was learnt
+    rows = [tokens for row in trainer.eval_dataset for tokens in row["rows"]]
+    trained = scoring.score_rows(lora.merged(trainer.model, work).eval(), rows)
+    assert scoring.score_rows(scoring.load(kept), rows) == pytest.approx(trained, abs=1e-5)
+    assert {file.name for file in (kept / "adapter").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+    whole = load_file(kept / "model.safetensors")
+    assert not [name for name in whole if "lora" in name or "modules_to_save" in name]
+    start = load_file(work / "model/model.safetensors")
+    assert not torch.equal(whole["model.layers.0.mlp.up_proj.weight"], start["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_a_reward_model_of_a_bf16_base_has_that_dtype_and_a_whole_head(work: Path) -> None:
+    models.save(models.load(work / "model").to(torch.bfloat16), make_tokenizer(), work / "model")
+    settings = settings_of(training=TRAINING | {"max_steps": 1})
+    *_, kept = fit.fit(trainers.build("reward", settings, work), settings, Run(None), "reward")
+    dtypes = {name: value.dtype for name, value in load_file(kept / "model.safetensors").items()}
+    assert dtypes.pop("score.weight") == torch.float32
+    assert set(dtypes.values()) == {torch.bfloat16}
+
+
+def test_the_estimate_knows_adapters_of_a_reward_model(work: Path) -> None:
+    needs = [
+        estimate.estimate(preflight.of_trainer(trainer_in(work, **own), settings_of(**own), "reward"))
+        for own in ({}, {"lora": ADAPTERS})
+    ]
+    trained = [one.requires_grad * one.nbytes for one in trainer_in(work, lora=ADAPTERS).model.parameters()]
+    assert needs[1].gradients == sum(trained) < needs[0].gradients / 2
+    assert needs[1].optimiser == 2 * needs[1].gradients
 
 
 def test_a_validation_loss_that_is_no_number_keeps_no_model(work: Path) -> None:

@@ -1,8 +1,10 @@
 """SFT's checkpoint by reward: which is picked, what is copied and what is written."""
 
 import json
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,27 @@ def test_a_reward_that_is_no_number_picks_nothing(tmp_path: Path) -> None:
     settings = select_sft.Params(max_new_tokens=2)
     with pytest.raises(DataError, match="a score that is not a number"):
         select_sft.rewards([tmp_path / "sft/epoch-1"], tmp_path / "reward", asked, settings)
+
+
+def test_one_model_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, read = make_tokenizer(), models.read
+    for seed in (1, 2, 3):
+        models.save(make_model(tokenizer, seed), tokenizer, tmp_path / f"sft/epoch-{seed}")
+    models.save(reward_model(), tokenizer, tmp_path / "reward")
+    alive: list[weakref.ref[Any]] = []
+    counts = []
+
+    def counting(*given: Any, **named: Any) -> Any:
+        counts.append(sum(one() is not None for one in alive))
+        made = read(*given, **named)
+        alive.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(models, "read", counting)
+    asked = [conversation(number)["messages"][:1] for number in range(3)]
+    settings = select_sft.Params(max_new_tokens=4)
+    select_sft.rewards(select_sft.epochs(tmp_path / "sft"), tmp_path / "reward", asked, settings)
+    assert counts == [0, 0, 0, 0]
 
 
 def test_the_picked_epoch_is_copied_whole_and_two_runs_write_the_same(

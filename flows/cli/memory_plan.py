@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stages.common.core import params
 from stages.common.finetuning import lora
-from stages.common.memory import available, estimate
+from stages.common.memory import available, estimate, preflight
 from stages.common.memory.job import Job, reads
 from stages.common.runtime.errors import ParamsError
 
@@ -26,6 +26,7 @@ class Launch(NamedTuple):
 
     processes: int = 1
     zero: int = 0
+    offload: frozenset[str] = frozenset()
 
 
 class Planned(NamedTuple):
@@ -47,8 +48,9 @@ def launch(launcher: str) -> Launch:
         return Launch(int(given.get("--num_processes", given.get("--nproc_per_node", 1))))
     settings = params.plain(params.read_yaml(Path(given["--config_file"])))
     file = settings.get("deepspeed_config", {}).get("deepspeed_config_file")
-    zero = json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"]["stage"] if file else 0
-    return Launch(int(given.get("--num_processes", settings.get("num_processes", 1))), int(zero))
+    zero = json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"] if file else {"stage": 0}
+    processes = int(given.get("--num_processes", settings.get("num_processes", 1)))
+    return Launch(processes, int(zero["stage"]), preflight.offload(zero))
 
 
 def config(document: Mapping[str, Any]) -> Any:
@@ -92,6 +94,11 @@ def job(stage: str, document: Mapping[str, Any], base: Any, started: Launch, gpu
         optimiser=str(training.get("optim", "adamw_torch_fused")),
         bf16=bool(training.get("bf16", gpu and not training.get("fp16"))),
         adapters=lora.config(section.get("lora"), f"{stage}.lora"),
+        dtype=section.get("dtype", "float32"),
+        frozen="bfloat16" if gpu else "float32",
+        fused=stage == "dpo",
+        offload=started.offload if gpu else frozenset(),
+        bits=lora.bits(section.get("quantization")),
         scorer=stage == "reward",
         actor_critic=stage == "ppo",
         answers=int(section.get("rollout_batch_size", 64)) if stage == "ppo" else 0,
@@ -110,5 +117,7 @@ def plans(document: Mapping[str, Any]) -> Iterator[Planned]:
     else:
         free = available.system_free() // started.processes - LIBRARIES
     for stage in TRAINERS:
+        if document[stage].get("skip"):
+            continue
         one = job(stage, document, base, started, gpu)
         yield Planned(stage, one, estimate.estimate(one), free)

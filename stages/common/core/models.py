@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common.core import precision
 from stages.common.runtime.errors import DataError, ParamsError
 
 if TYPE_CHECKING:
@@ -55,24 +56,26 @@ def unsplit() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = held
 
 
-def load(folder: Path | str) -> "PreTrainedModel":
-    """Return the causal language model in `folder` (or of that name in the local hub cache), on the
-    CPU in fp32.
-    """
+def load(folder: Path | str, dtype: Any = None) -> "PreTrainedModel":
+    """Return the language model in `folder`, or of that name in the hub's cache, on the CPU."""
     from transformers import AutoModelForCausalLM
 
-    return read(AutoModelForCausalLM, folder)
+    return read(AutoModelForCausalLM, folder, dtype=dtype)
+
+
+def load_frozen(folder: Path | str) -> "PreTrainedModel":
+    """Return the language model in `folder` as one that only answers, on the device for that."""
+    precision.fast_products()
+    return load(folder, precision.frozen(folder)).to(device()).requires_grad_(False)
 
 
 def read(
     cls: Any, folder: Path | str, *, new: tuple[str, ...] = (), unused: tuple[str, ...] = (), **options: Any
 ) -> "PreTrainedModel":
-    """Return what the Auto class `cls` makes of `folder`, in fp32, with every weight from there and
-    every one used.
+    """Return what the Auto class `cls` makes of `folder`, in fp32 or in `dtype`.
 
-    Tensors that the model has `new` or leaves `unused` are named by their beginnings; transformers
-    would fill in any other that is missing at random and pass over what it does not know, with a
-    warning. Raises DataError.
+    Tensors that only the model has (`new`) or only the files have (`unused`) are named by their
+    beginnings; any other raises DataError. What the files are in is the attribute `stored_dtype`.
     """
     import torch
     from transformers.utils import logging as transformers_logging
@@ -87,7 +90,7 @@ def read(
             _compare(cls, Path(folder), shapes)
         model, loaded = cls.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=options.pop("dtype", None) or torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -103,6 +106,7 @@ def read(
         wrong = sorted(name for name in loaded[kind] if not name.startswith(allowed))
         if wrong:
             raise DataError(f"{len(wrong)} tensors are {what}, {wrong[0]} for one", where=folder, remedy=REMEDY)
+    model.stored_dtype = precision.stored(folder)
     return model
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.common.core import chat
+from stages.common.core import chat, fused_head
 from stages.common.core.chat import Encoded
 from stages.common.core.statistics import bootstrap_ratio
 
@@ -70,9 +70,13 @@ def batch_losses(model: "PreTrainedModel", rows: list[Encoded]) -> list[tuple[fl
         ids[number, :length] = torch.tensor(row.input_ids)
         mask[number, :length] = 1
         targets[number, :length] = torch.where(torch.tensor(row.assistant_mask).bool(), ids[number, :length], -100)
+    features = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
     with torch.inference_mode():
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        losses = row_losses(logits, targets.to(model.device))
+        if fused_head.fits(model, ids.numel()):
+            losses = row_losses(model(**features).logits, targets.to(model.device))
+        else:
+            with fused_head.added(model):
+                losses = -fused_head.log_probs(model, features, targets.to(model.device)).sum(dim=1)
     return list(zip(losses.tolist(), (targets[:, 1:] != -100).sum(dim=1).tolist(), strict=True))
 
 

@@ -8,17 +8,20 @@ al. 2023).
 import copy
 import importlib.util
 import inspect
+import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from stages.common.core import models, params
+from stages.common.core import models, params, precision
 from stages.common.runtime.errors import ParamsError
 from stages.common.training import fit_params
 from stages.common.training.resumable import TrainerBase
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
@@ -26,13 +29,31 @@ ADAPTER = "adapter"
 """Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has
 them merged.
 """
+MERGING = ".merging"
 
 
-class AdapterParams(fit_params.FitParams):
-    """Keys of the trainer stages that can train adapters."""
+class LoraParams(fit_params.FitParams):
+    """Keys of the trainer stages that can train adapters in place of the weights."""
 
     lora: dict[str, Any] | None = None
     """peft's LoraConfig under its own names; null trains all weights."""
+
+    def adapters(self, section: str) -> "LoraConfig | None":
+        """Return peft's LoraConfig, or None where all weights are trained. Raises ParamsError for a
+        key it lacks.
+        """
+        return config(self.lora, f"{section}.lora")
+
+    def held_dtype(self, folder: Path | str) -> "torch.dtype":
+        """Return the dtype of the weights that are trained, or that stay as they are below
+        adapters.
+        """
+        return super().held_dtype(folder) if self.lora is None else precision.frozen(folder)
+
+
+class AdapterParams(LoraParams):
+    """Keys of the trainer stages that can also hold the base model below adapters in few bits."""
+
     quantization: dict[str, Any] | None = None
     """transformers' BitsAndBytesConfig under its own names: in how few bits the base model below
     adapters is held.
@@ -44,15 +65,13 @@ class AdapterParams(fit_params.FitParams):
             raise ValueError("weights of few bits cannot be trained themselves: set lora too")
         return self
 
-    def adapters(self, section: str) -> "LoraConfig | None":
-        """Return peft's LoraConfig, or None where all weights are trained. Raises ParamsError for a
-        key it lacks.
-        """
-        return config(self.lora, f"{section}.lora")
-
     def weight_bits(self) -> int:
         """Return how many bits a weight of the base model's matrices takes."""
         return bits(self.quantization)
+
+    def held_dtype(self, folder: Path | str) -> "torch.dtype":
+        """Return the dtype of the weights as `LoraParams` does; matrices of few bits stay apart."""
+        return fit_params.FitParams.held_dtype(self, folder) if self.quantization else super().held_dtype(folder)
 
 
 def base(folder: Path, settings: AdapterParams, section: str) -> "PreTrainedModel":
@@ -61,10 +80,21 @@ def base(folder: Path, settings: AdapterParams, section: str) -> "PreTrainedMode
     Raises ParamsError for a key that transformers does not know, or without bitsandbytes; DataError
     for the folder.
     """
+    from transformers import AutoModelForCausalLM
+
+    return prepared(models.read(AutoModelForCausalLM, folder, **loading(folder, settings, section)), settings)
+
+
+def loading(folder: Path, settings: AdapterParams, section: str) -> dict[str, Any]:
+    """Return what from_pretrained is told of a model to be trained: dtype, and quantization_config
+    if there is one.
+
+    Raises ParamsError for a key that transformers does not know, or without bitsandbytes.
+    """
+    dtype = settings.held_dtype(folder)
     if settings.quantization is None:
-        return models.load(folder)
-    from peft import prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+        return {"dtype": dtype}
+    from transformers import BitsAndBytesConfig
 
     where = f"{section}.quantization"
     known = set(inspect.signature(BitsAndBytesConfig.__init__).parameters) - {"self", "kwargs"}
@@ -74,14 +104,21 @@ def base(folder: Path, settings: AdapterParams, section: str) -> "PreTrainedMode
     if importlib.util.find_spec("bitsandbytes") is None:
         remedy = "make env EXTRAS=dev,qlora"
         raise ParamsError(f"'{where}' needs bitsandbytes", where=params.PARAMS_FILE, remedy=remedy)
-    quantized = BitsAndBytesConfig(**settings.quantization)
-    model = models.read(AutoModelForCausalLM, folder, quantization_config=quantized)
+    return {"dtype": dtype, "quantization_config": BitsAndBytesConfig(**settings.quantization)}
+
+
+def prepared(model: "PreTrainedModel", settings: AdapterParams) -> "PreTrainedModel":
+    """Return the model made ready for adapters where its matrices are in few bits, or as it is."""
+    if settings.quantization is None:
+        return model
+    from peft import prepare_model_for_kbit_training
+
     for module in model.modules():  # on some CPUs an evaluation would round for good what training goes on with
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     checkpointing = bool(settings.training.get("gradient_checkpointing"))
-    prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
-    return prepared
+    found: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    return found
 
 
 def bits(quantization: dict[str, Any] | None) -> int:
@@ -116,7 +153,8 @@ class Merged(TrainerBase):
     """Mixin before a `transformers.Trainer`: a kept model is whole, its adapters merged; a
     checkpoint keeps them apart.
 
-    A copy is merged: taking adapters out again would not give back the same bits to train on with.
+    What is merged is not what is trained: taking adapters out again would not give back the same
+    bits to go on with.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -144,23 +182,59 @@ def is_quantized(model: Any) -> bool:
 
 def save(model: Any, folder: Path) -> None:
     """Write the whole model, and in `ADAPTER` its adapters alone, if it has any."""
-    merged(model).save_pretrained(folder)
-    if hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder / ADAPTER)
-        (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's card of nothing
-
-
-def merged(model: Any) -> Any:
-    """Return a copy of the model with its adapters merged into the weights, or the model itself
-    when it has none.
-
-    Weights of few bits are merged as the numbers they stand for, in fp32: rounded anew, they would
-    answer otherwise than what was trained.
-    """
     if not hasattr(model, "merge_and_unload"):
-        return model
-    if not is_quantized(model):
-        return copy.deepcopy(model).merge_and_unload()
+        model.save_pretrained(folder)
+        return
+    files = folder / MERGING
+    files.mkdir(parents=True)
+    merged(model, files).save_pretrained(folder)
+    shutil.rmtree(files)
+    model.save_pretrained(folder / ADAPTER)
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's card of nothing
+
+
+def merged(model: Any, files: Path) -> Any:
+    """Return a model with the adapters merged into the weights; `model` stays as it is, to be
+    trained on.
+
+    No second model is held: each merged matrix lies in one of `files`, all else is shared. Weights
+    of few bits are merged as the numbers they stand for, in fp32: rounded anew, they would answer
+    otherwise than what was trained.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if is_quantized(model):
+        return _merged_from_few_bits(model)
+    whole = sharing_weights(model)
+    for number, layer in enumerate(one for one in whole.modules() if isinstance(one, BaseTunerLayer)):
+        layer.merge(safe_merge=True)
+        weight = layer.get_base_layer().weight
+        weight.data = in_file(weight.data, files / f"{number}.bin")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        return whole.merge_and_unload()
+
+
+def sharing_weights(model: Any) -> Any:
+    """Return a copy of a model that has the same memory for weights, as parameters of its own."""
+    import torch
+
+    shared: dict[int, Any] = {
+        id(one): torch.nn.Parameter(one.detach(), requires_grad=one.requires_grad) for one in model.parameters()
+    }
+    shared |= {id(one): one for one in model.buffers()}
+    return copy.deepcopy(model, shared)
+
+
+def in_file(value: "torch.Tensor", file: Path) -> "torch.Tensor":
+    """Return a tensor's copy whose memory is a file, which the system may take back."""
+    import torch
+
+    held = torch.from_file(str(file), shared=True, size=value.numel(), dtype=value.dtype).view(value.shape)
+    return held.copy_(value)
+
+
+def _merged_from_few_bits(model: Any) -> Any:
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     whole = get_peft_model(copy.deepcopy(model).unload().dequantize(), model.peft_config["default"])

@@ -49,7 +49,8 @@ def estimate(job: Job) -> Need:
     """Return what one process needs.
 
     DDP keeps a second copy of the gradients; ZeRO splits among the processes what its stage says,
-    and from stage 1 on keeps a split copy of the weights. DeepSpeed's own buffers are not counted.
+    and from stage 1 on keeps a split copy of the weights. What is offloaded is not the GPU's:
+    optimiser, copy and split gradients, or the weights. DeepSpeed's own buffers are not counted.
     """
     with fake_step.without_data():
         trained = fake_step.models(job)
@@ -61,18 +62,34 @@ def estimate(job: Job) -> Need:
             if parameter.requires_grad
         )
         peak = fake_step.step_peak(trained, job)
-    frozen = sum(sizes) if job.actor_critic and job.adapters is None else sum(sizes) // 2 if job.actor_critic else 0
+    frozen, width = standing(trained, job), fake_step.dtype(job.dtype).itemsize
     parameters, gradients, optimiser = sum(sizes), learnt, int(learnt * STATES.get(job.optimiser, 2.0))
     activations = max(0, peak - gradients)
     if job.processes > 1 and job.zero == 0:
         gradients *= 2
     if job.zero:
-        parameters = parameters // (job.processes if job.zero == 3 else 1) + learnt // job.processes
+        kept = 0 if "optimizer" in job.offload else learnt // job.processes
+        parameters = 0 if "param" in job.offload else parameters // (job.processes if job.zero == 3 else 1)
+        parameters += kept
         gradients //= job.processes if job.zero >= 2 else 1
         optimiser //= job.processes
-    return Need(
-        parameters + frozen, gradients, optimiser, activations, cache(job.config, job.answers, job.reads.tokens)
-    )
+        if "optimizer" in job.offload:
+            optimiser, gradients = 0, 0 if job.zero >= 2 else gradients
+    answers = cache(job.config, job.answers, job.reads.tokens, width)
+    return Need(parameters + frozen, gradients, optimiser, activations, answers)
+
+
+def standing(trained: list[Any], job: Job) -> int:
+    """Return the bytes of what PPO holds beside the trained: the reward model, and a reference
+    without adapters.
+    """
+    if not job.actor_critic:
+        return 0
+    sizes = [
+        sum(one.numel() for name, one in model.named_parameters() if "lora_" not in name and "to_save" not in name)
+        for model in trained
+    ]
+    return int((sum(sizes) if job.adapters is None else sizes[-1]) * fake_step.dtype(job.frozen).itemsize)
 
 
 def held(model: Any, bits: int) -> int:
@@ -85,17 +102,19 @@ def held(model: Any, bits: int) -> int:
     if bits == 32:
         return whole
     matrices = [one.weight for one in model.modules() if type(one) is torch.nn.Linear]
-    head = model.get_output_embeddings().weight
-    frozen = [one for one in matrices if not one.requires_grad and one is not head]
+    head = model.get_output_embeddings()
+    frozen = [one for one in matrices if not one.requires_grad and (head is None or one is not head.weight)]
     return int(whole - sum(one.numel() * one.element_size() for one in frozen) * (1 - bits / 32))
 
 
-def cache(config: Any, rows: int, tokens: int) -> int:
-    """Return the bytes of fp32 keys and values of `rows` sequences of `tokens` tokens."""
+def cache(config: Any, rows: int, tokens: int, size: int = 4) -> int:
+    """Return the bytes of keys and values, `size` bytes each number, of `rows` sequences of
+    `tokens` tokens.
+    """
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * width * 4 * rows * tokens)
+    return int(2 * text.num_hidden_layers * heads * width * size * rows * tokens)
 
 
 def remedy(job: Job, free: float, stage: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stages.common.core import fused_head
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,7 +38,8 @@ def models(job: "Job") -> "list[torch.nn.Module]":
     kinds = [AutoModelForSequenceClassification if job.scorer else AutoModelForCausalLM]
     kinds += [AutoModelForSequenceClassification] if job.actor_critic else []
     with unset_fake_temporarily(), torch.device("meta"):  # peft cannot move fake tensors
-        made = [kind.from_config(job.config) for kind in kinds]
+        base = "float32" if job.bits < 32 else job.dtype if job.adapters is None else job.frozen
+        made = [kind.from_config(job.config).to(dtype(base)) for kind in kinds]
         if job.checkpointing:
             for one in made:
                 one.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -45,6 +48,14 @@ def models(job: "Job") -> "list[torch.nn.Module]":
     for one in made:
         replace_content(one)
     return made
+
+
+def dtype(name: str) -> "torch.dtype":
+    """Return torch's dtype of that name."""
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def replace_content(model: Any) -> None:
@@ -99,6 +110,7 @@ def step_peak(trained: "list[torch.nn.Module]", job: "Job") -> int:
 def part_loss(model: Any, ids: "torch.Tensor", job: "Job") -> "torch.Tensor":
     """Return a loss of the same cost in memory as the trainer's."""
     import torch
+    from torch.utils.checkpoint import checkpoint
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if inner.get_output_embeddings() is None:
@@ -107,9 +119,26 @@ def part_loss(model: Any, ids: "torch.Tensor", job: "Job") -> "torch.Tensor":
         scores: torch.Tensor = inner.score(states).float().mean()
         return scores
     places = torch.arange(job.reads.scored)
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits
-    targets = torch.zeros(len(ids) * job.reads.scored, dtype=torch.long)
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets)
+    if not job.fused and fused_head.fits(inner, len(ids) * job.reads.scored):
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=places).logits
+        return mean_loss(logits.flatten(0, 1))
+    if job.actor_critic:
+        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, places].flatten(0, 1)
+        head, size = inner.get_output_embeddings(), max(1, fused_head.BUDGET // inner.config.vocab_size)
+        parts = [
+            checkpoint(lambda part: mean_loss(head(part)), part, use_reentrant=False) for part in hidden.split(size)
+        ]
+        return torch.stack(parts).mean()
+    with fused_head.added(inner):
+        found: torch.Tensor = model(input_ids=ids, labels=ids, fused_lm_head=True).loss
+    return found
+
+
+def mean_loss(logits: "torch.Tensor") -> "torch.Tensor":
+    """Return the cross-entropy of logits [n, V]."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
 
 
 @contextmanager

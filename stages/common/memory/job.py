@@ -32,9 +32,17 @@ class Job:
     checkpointing: bool = False
     optimiser: str = "adamw_torch_fused"
     bf16: bool = False
-    """Whether the products are taken in bf16 under autocast; weights and optimiser states are fp32
-    either way.
+    """Whether the products are taken in bf16 under autocast; `dtype` is what the weights are held
+    in.
     """
+    dtype: str = "float32"
+    """Of trained weights and their optimiser's state."""
+    frozen: str = "float32"
+    """Of models that only answer or score, and of what stays as it is below adapters."""
+    fused: bool = False
+    """Whether the head goes over all logits in tiles, however few they are."""
+    offload: frozenset[str] = frozenset()
+    """What DeepSpeed keeps in the machine's memory instead of a GPU's: `optimizer`, `param`."""
     adapters: Any = None
     """peft's LoraConfig, or None where all weights are trained."""
     bits: int = 32

@@ -4,6 +4,7 @@ not fit.
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from stages.common.core import models
@@ -68,6 +69,10 @@ def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
         checkpointing=args.gradient_checkpointing,
         optimiser=str(getattr(args.optim, "value", args.optim)),
         bf16=args.bf16,
+        dtype=settings.dtype,
+        frozen="bfloat16" if args.device.type == "cuda" else "float32",
+        fused=stage == "dpo",
+        offload=offloaded(trainer) if args.device.type == "cuda" else frozenset(),
         adapters=settings.adapters(stage),
         bits=settings.weight_bits(),
         scorer=stage == "reward",
@@ -76,6 +81,21 @@ def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
         processes=args.world_size,
         zero=trainer.accelerator.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0,
     )
+
+
+def offloaded(trainer: Any) -> frozenset[str]:
+    """Return what DeepSpeed keeps in the machine's memory instead of the GPU's."""
+    if not trainer.is_deepspeed_enabled:
+        return frozenset()
+    return offload(trainer.accelerator.deepspeed_plugin.deepspeed_config["zero_optimization"])
+
+
+def offload(zero: Mapping[str, Any]) -> frozenset[str]:
+    """Return which of `optimizer` and `param` the section `zero_optimization` of DeepSpeed's config
+    offloads.
+    """
+    named = {name: (zero.get(f"offload_{name}") or {}).get("device", "none") for name in ("optimizer", "param")}
+    return frozenset(name for name, device in named.items() if device != "none")
 
 
 def longest_example(trainer: Any, most: int) -> int:

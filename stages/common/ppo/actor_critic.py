@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from stages.common.core import fused_head
 from stages.common.generation import architecture, packed_forward
 from stages.common.ppo import losses as ppo_core
 from stages.common.reward import scoring
@@ -73,7 +75,7 @@ def lengths(episodes: Episodes) -> tuple[list[int], list[int]]:
 
 def log_probabilities(model: Any, episodes: Episodes, temperature: float) -> torch.Tensor:
     """Return log p [N] of all answer tokens under a policy at `temperature`."""
-    return _read(model, episodes, lambda hidden, tokens: policy_outputs(model, hidden, tokens, temperature)[0])
+    return _read(model, episodes, lambda hidden, tokens: policy_figures(model, hidden, tokens, temperature)[0])
 
 
 def values(model: Any, episodes: Episodes) -> torch.Tensor:
@@ -122,6 +124,32 @@ def logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
         found = (found / cap).tanh() * cap
     return found
+
+
+def policy_figures(
+    model: Any, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log p [n] of `tokens` and, without gradient, the entropies [n] of what they were drawn
+    from.
+
+    The logits of more than `fused_head.BUDGET` allows are worked out in parts, and once more in the
+    backward pass.
+    """
+
+    def part(hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, logits = policy_outputs(model, hidden, tokens, temperature)
+        if not torch.is_grad_enabled():  # what only reads asks for no entropy
+            return log_probs, log_probs
+        with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            return log_probs, ppo_core.entropy(logits, temperature)
+
+    if fused_head.fits(model, len(tokens)):
+        return part(hidden, tokens)
+    size = max(1, fused_head.BUDGET // architecture.text(model.config).vocab_size)
+    pieces = zip(hidden.split(size), tokens.split(size), strict=True)
+    found = [checkpoint(part, *piece, use_reentrant=False) for piece in pieces]
+    log_probs, entropies = (torch.cat(column) for column in zip(*found, strict=True))
+    return log_probs, entropies
 
 
 def value_outputs(model: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -188,9 +216,8 @@ class ActorCritic(nn.Module):
         whole, counts = lengths(episodes)
         groups = packed_forward.groups(self.policy, whole)
         tokens = chosen(episodes, groups, next(self.parameters()).device)
-        log_probs, scores = policy_outputs(self.policy, states(self.policy, episodes, groups), tokens, self.temperature)
-        with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
-            entropy = ppo_core.entropy(scores, self.temperature)
+        hidden = states(self.policy, episodes, groups)
+        log_probs, entropy = policy_figures(self.policy, hidden, tokens, self.temperature)
         values = value_outputs(self.value, states(self.value, episodes, groups))
         read = Read(*(restored(column, groups, counts) for column in (log_probs, entropy, values)))
         return read, None if blocks is None else self.policy(input_ids=blocks, labels=blocks, use_cache=False).loss

@@ -2,6 +2,7 @@
 policy alone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,17 @@ class Saved(Resumable):
             folder.mkdir(parents=True, exist_ok=True)
             if not self.is_deepspeed_enabled:
                 save_weights(trained(self.model), folder / WEIGHTS)
+
+    def release(self) -> None:
+        """Let go of all models, their optimiser and the average: what is left to do needs the
+        memory.
+        """
+        nothing: Any = None  # the Trainer's own names hold models, and must not be without a value
+        self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self.average = nothing
+        handler = self.callback_handler
+        handler.model = handler.optimizer = handler.lr_scheduler = nothing
+        self.setup = replace(self.setup, collector=nothing)
+        self.accelerator.free_memory()
 
     def _save_policy(self, folder: Path) -> None:
         whole = self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None

@@ -73,19 +73,19 @@ class Collector:
         """Return the rollout of all `prompts`, without advantages (see `finish`); `number` makes
         its answers its own.
 
-        With `autocast`, the trained forward's, log-probabilities are read again under it; without,
-        the decoder's stand. Raises StopRequested on request, and DataError for scores or logits
-        that are not numbers.
+        With `autocast`, the trained forward's, log-probabilities are read again under it, and the
+        decoder's kept beside them, for importance weights; without, the decoder's stand. Raises
+        StopRequested on request, and DataError for scores or logits that are not numbers.
         """
         began = time.monotonic()
         mine = list(prompts)[self.schedule.rank :: self.schedule.world]
         with torch.no_grad():
-            answers = self._answer(models.policy, mine, number, autocast is None)
+            answers = self._answer(models.policy, mine, number)
             answered = time.monotonic()
             episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
             scores = self._score(mine, answers)
             with autocast() if autocast else nullcontext():
-                columns = self._read(models, episodes, None if autocast else answers)
+                columns = self._read(models, episodes, answers, autocast is not None)
         rollout = Rollout(
             number, episodes, columns, torch.tensor(scores), torch.tensor([one.stop is not None for one in answers])
         )
@@ -109,17 +109,15 @@ class Collector:
             columns["values"][columns["mask"]], returns[columns["mask"]]
         )
 
-    def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int, read: bool) -> list[Continuation]:
-        """Return an answer to each prompt, with its log-probabilities where they are to be `read`
-        off the decoder.
-        """
+    def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int) -> list[Continuation]:
+        """Return an answer to each prompt, with the decoder's log-probabilities."""
         found = generator.decode(
             policy,
             prompts,
             max_new_tokens=self.settings.max_new_tokens,
             stop=self.stops,
             sampling=Sampling(temperature=self.settings.temperature, seed=self.schedule.seed * 1_000_003 + number),
-            log_probabilities=read,
+            log_probabilities=True,
             batch_size=self.settings.rollout_batch_size,
             progress=Quiet(len(prompts), self.schedule.world == 1),
         )
@@ -133,10 +131,10 @@ class Collector:
         return scoring.score_rows(self.reward, rows, self.settings.rollout_batch_size)
 
     def _read(
-        self, models: actor_critic.ActorCritic, episodes: Episodes, answers: list[Continuation] | None
+        self, models: actor_critic.ActorCritic, episodes: Episodes, answers: list[Continuation], again: bool
     ) -> dict[str, torch.Tensor]:
-        """Return the columns that models give; log-probabilities from the decoder's `answers`, if
-        there are any.
+        """Return the columns that models give; log-probabilities are the decoder's, or are read
+        `again`.
         """
         counts = [len(answer) for answer in episodes.answers]
         width, temperature = self.settings.max_new_tokens, self.settings.temperature
@@ -145,14 +143,12 @@ class Collector:
         else:
             with models.policy.disable_adapter():
                 reference = actor_critic.log_probabilities(models.policy, episodes, temperature)
-        if answers is None:
-            log_probs = actor_critic.log_probabilities(models.policy, episodes, temperature)
-        else:
-            log_probs = torch.tensor([value for one in answers for value in one.log_probabilities])
+        sampled = torch.tensor([value for one in answers for value in one.log_probabilities])
         columns = {
-            "log_probs": log_probs,
+            "log_probs": actor_critic.log_probabilities(models.policy, episodes, temperature) if again else sampled,
             "reference": reference,
             "values": actor_critic.values(models.value, episodes),
+            **({"sampled": sampled} if again else {}),
         }
         return {name: padded(column.float().cpu(), counts, width) for name, column in columns.items()} | {
             "mask": torch.arange(width) < torch.tensor(counts)[:, None]

@@ -12,20 +12,40 @@ if TYPE_CHECKING:
     import torch
 
 
+MOST_IMPORTANT = 2.0
+"""Where importance weights are cut."""
+
+
+def importance(old: "torch.Tensor", sampled: "torch.Tensor") -> "torch.Tensor":
+    """Return truncated importance weights [N] of tokens: min(p_old / p_sampled, MOST_IMPORTANT)
+    (Ionides 2008).
+
+    Tokens are drawn by a decoder that rounds otherwise than what is trained; without weights the
+    gradient is another policy's.
+    """
+    return (old - sampled).exp().clamp(max=MOST_IMPORTANT)
+
+
 def policy_loss(
-    log_probs: "torch.Tensor", old: "torch.Tensor", advantages: "torch.Tensor", clip: float
+    log_probs: "torch.Tensor",
+    old: "torch.Tensor",
+    advantages: "torch.Tensor",
+    clip: float,
+    weights: "torch.Tensor | None" = None,
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Return the mean over tokens of -min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) and the
     share clipped.
 
-    All [N]: log-probabilities now, those the tokens were sampled with, and advantages. The ratio is
-    exp(log_probs - old) (Schulman et al. 2017, eq. 7). The share has no gradient.
+    All [N]: log-probabilities now, those of the policy that answered, and advantages. The ratio is
+    exp(log_probs - old) (Schulman et al. 2017, eq. 7). `weights` [N] are those of `importance`. The
+    share has no gradient.
     """
     import torch
 
     ratio = torch.exp(log_probs - old)
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
-    return torch.max(plain, clipped).mean(), _share(clipped > plain)
+    larger = torch.max(plain, clipped)
+    return (larger if weights is None else weights * larger).mean(), _share(clipped > plain)
 
 
 def value_loss(

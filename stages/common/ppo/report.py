@@ -30,15 +30,15 @@ def publish(
     """Copy the best kept policy to `out` and write curve, report and figures. Raises DataError as
     `pick` does.
     """
-    history, setup = trainer.state.log_history, trainer.setup
+    history, settings, run = trainer.state.log_history, trainer.setup.settings, trainer.setup.run
     epochs = measured(history, kept)
-    best = pick(epochs, history, setup.settings.kl_stop)
+    best = pick(epochs, history, settings.kl_stop)
     if not trainer.args.should_save:
         return
     kept_models.copy_model(kept[best], out)
     write_curve(history, curve)
-    stopped = exploded(history, setup.settings.kl_stop)
-    rewards = [score_greedy(folder, reward, trainer) for folder in (start, out)]
+    stopped = exploded(history, settings.kl_stop)
+    rewards = score_greedy([start, out], reward, trainer)
     facts = compare(*rewards) | {
         "best": kept[best].name,
         "epochs": epochs,
@@ -46,8 +46,8 @@ def publish(
         "weights_sha256": models.weights_sha256(out),
     }
     parquet_writer.write_json(report, facts)
-    setup.run.figure("reward-against-kl", figure(history))
-    setup.run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
+    run.figure("reward-against-kl", figure(history))
+    run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
     if stopped:
         logs.log.warning("%s; %s is what comes out", stopped, kept[best].name)
     lead, low, high = facts["lead"]
@@ -90,19 +90,27 @@ def exploded(history: list[Row], limit: float) -> str:
     return ""
 
 
-def score_greedy(folder: Path, reward: Path, trainer: "Updates") -> list[float]:
-    """Return the score of a policy's greedy answer to each held-out prompt."""
+def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[list[float]]:
+    """Return of each policy the score of its greedy answer to each held-out prompt.
+
+    One model is held at a time: the trainer's are let go of first, then each policy, before the
+    reward model comes.
+    """
     tokenizer, settings, prompts = trainer.processing_class, trainer.setup.settings, trainer.setup.held_out
-    answers = generator.generate(
-        models.load(folder).to(trainer.args.device),
-        prompts,
-        max_new_tokens=settings.max_new_tokens,
-        stop=chat.stops(tokenizer),
-        batch_size=settings.rollout_batch_size,
-    )
-    end = chat.end_of_turn(tokenizer)
-    rows = [[*prompt, *answer, end] for prompt, answer in zip(prompts, answers, strict=True)]
-    return scoring.score_rows(scoring.load(reward), rows, settings.rollout_batch_size)
+    trainer.release()
+    written = [
+        generator.generate(
+            models.load_frozen(folder),
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            stop=chat.stops(tokenizer),
+            batch_size=settings.rollout_batch_size,
+        )
+        for folder in folders
+    ]
+    end, judge = chat.end_of_turn(tokenizer), scoring.load(reward)
+    rows = [[[*prompt, *text, end] for prompt, text in zip(prompts, answers, strict=True)] for answers in written]
+    return [scoring.score_rows(judge, some, settings.rollout_batch_size) for some in rows]
 
 
 def compare(start: list[float], now: list[float]) -> Row:

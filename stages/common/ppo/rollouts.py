@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from stages.common.ppo import kl as ppo_kl
+from stages.common.ppo import losses as ppo_core
 from stages.common.ppo.actor_critic import Episodes
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -21,6 +22,9 @@ QUANTILES = (0.05, 0.5, 0.95)
 class Rollout:
     """R episodes: `columns` are [R, T] (mask, log_probs, reference, values, advantages, returns),
     `scores` [R] raw.
+
+    A column `sampled`, where there is one, has the decoder's log-probabilities, of another
+    precision than `log_probs`.
     """
 
     number: int
@@ -89,7 +93,21 @@ def figures(rollout: Rollout) -> dict[str, float]:
         "ended": float(rollout.ended.float().mean()),
         "repetition": float(np.mean([repetition(answer) for answer in rollout.episodes.answers])),
     }
+    if "sampled" in columns:
+        found |= mismatch(*rollout.tokens(range(len(scores)), "log_probs", "sampled"))
     return {name: float(f"{value:.9g}") for name, value in found.items()}
+
+
+def mismatch(log_probs: torch.Tensor, sampled: torch.Tensor) -> dict[str, float]:
+    """Return how far the decoder's log-probabilities [N] are from those that are trained on, in
+    nats a token.
+    """
+    weights = ppo_core.importance(log_probs, sampled)
+    return {
+        "mismatch_kl": float(ppo_kl.kl_k3(sampled, log_probs).mean()),
+        "mismatch_most": float((sampled - log_probs).abs().max()),
+        "mismatch_truncated": float((weights >= ppo_core.MOST_IMPORTANT).float().mean()),
+    }
 
 
 def repetition(tokens: Sequence[int], n: int = 3) -> float:

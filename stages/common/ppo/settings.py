@@ -1,5 +1,6 @@
 """What PPO's parts are told."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -27,3 +28,6 @@ class Settings(Protocol):
     ptx_weight: float
     ptx_blocks: int
     average_decay: float | None
+
+    def held_dtype(self, folder: Path | str) -> Any:
+        """Return the dtype that a trained model's weights are held in."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import chat, models
+from stages.common.core import chat, models, precision
 from stages.common.finetuning import lora
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
@@ -44,16 +44,19 @@ def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, A
     from stages.common.generation import packed_forward
     from stages.common.ppo import actor_critic
 
-    policy, scorer = models.load(model), scoring.load(reward)
+    policy, scorer = models.load(model, settings.held_dtype(model)), scoring.load(reward)
     for one in (policy, scorer):
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
         actor_critic.check_positions(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
-    reference: Any = None if settings.lora else models.load(model).eval().requires_grad_(False)
+    reference: Any = None
+    if not settings.lora:
+        reference = models.load(model, precision.frozen(model)).eval().requires_grad_(False)
     for one in (scorer, *([] if reference is None else [reference])):
         packed_forward.enable(one)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
-    critic = lora.wrap(scoring.load(reward), lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
+    value = scoring.load(reward, settings.held_dtype(reward))
+    critic = lora.wrap(value, lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
     return actor_critic.ActorCritic(actor, critic, settings.temperature), scorer, reference
 
 

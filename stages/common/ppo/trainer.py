@@ -85,7 +85,10 @@ class Updates(checkpointing.Saved):
         )
         episodes = ([rollout.episodes.prompts[row] for row in rows], [rollout.episodes.answers[row] for row in rows])
         read, ptx = model(*episodes, self._blocks(count))
-        policy, clipped = ppo_core.policy_loss(read.log_probs, old, advantages, settings.clip)
+        weights = None
+        if "sampled" in rollout.columns:
+            weights = ppo_core.importance(old, rollout.tokens(rows, "sampled")[0].to(old.device))
+        policy, clipped = ppo_core.policy_loss(read.log_probs, old, advantages, settings.clip, weights)
         value, value_clipped = ppo_core.value_loss(read.values, old_values, returns, settings.value_clip or math.inf)
         # A token weighs the same in every share of an optimiser step, however many tokens the
         # shares have.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import models, special_tokens
+from stages.common.core import models, precision, special_tokens
 from stages.common.core.records import Record
 from stages.common.generation import generator
 from stages.common.pairs import preference_pairs
@@ -25,27 +25,31 @@ if TYPE_CHECKING:
 CHECKED, TOLERANCE = 4, 1e-4
 
 
-def load(folder: Path) -> "PreTrainedModel":
-    """Return the reward model in `folder`, in fp32, ready to score. Raises DataError when it is
-    none.
+def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
+    """Return the reward model in `folder`, ready to score: in `dtype`, or as `precision.frozen`
+    says, its head in fp32. Raises DataError when it is none.
     """
     from transformers import AutoModelForSequenceClassification
 
-    register(models.load_config(folder))
-    model = models.read(AutoModelForSequenceClassification, folder)
+    precision.fast_products()
+    config = models.load_config(folder)
+    register(config)
+    kind = AutoModelForSequenceClassification._model_mapping[type(config)]
+    kind._keep_in_fp32_modules_strict = {*(kind._keep_in_fp32_modules_strict or ()), "score"}
+    model = whole_head(models.read(AutoModelForSequenceClassification, folder, dtype=dtype or precision.frozen(folder)))
     if model.config.num_labels != 1:
         what = f"a reward model gives one number, this one {model.config.num_labels}"
         raise DataError(what, where=folder, remedy="run `dvc repro reward`")
     return model.to(models.device()).eval()
 
 
-def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) -> "PreTrainedModel":
     """Return the language model in `folder` with a new head of one output, on the CPU in fp32, to
     be trained.
 
     The head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at the
     last token that is not padding, so the tokenizer gets another token to pad with where that is
-    the end of turn.
+    the end of turn. `options` are from_pretrained's.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -55,13 +59,20 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedMode
     register(config)
     with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
         heads = {"new": ("score.",), "unused": (f"{names(config)[1]}.",)}
-        model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads)
+        model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads, **options)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     for part in (model.config, model.config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
     head = model.get_submodule("score").weight
     torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)
+    return whole_head(model)
+
+
+def whole_head(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Return the model with its score head in fp32, whatever the layers below are in."""
+    head = model.get_submodule("score").float()
+    head.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype), *given[1:]))
     return model
 
 

@@ -123,7 +123,7 @@ def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.T
     config = getattr(model, "module", model).config
     output = model(
         input_ids=inputs["input_ids"],
-        attention_mask=masks(inputs["segments"], inputs["position_ids"], config, next(head.parameters()).dtype),
+        attention_mask=masks(inputs["segments"], inputs["position_ids"], config, next(model.parameters()).dtype),
         position_ids=inputs["position_ids"],
         output_hidden_states=True,
         use_cache=False,

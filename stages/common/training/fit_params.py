@@ -3,10 +3,14 @@ the hardware.
 """
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from stages.common.core import checkpoints, params
+from stages.common.core import checkpoints, params, precision
 from stages.common.core.params import StageParams
+
+if TYPE_CHECKING:
+    import torch
 
 WHOLE = 32
 """Bits of a weight as it is trained."""
@@ -34,6 +38,10 @@ class FitParams(StageParams):
     """Minutes between checkpoints; one is also written at each epoch's end and on SIGTERM."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept for resuming."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which trained weights and their optimiser's state are held; products are taken in bf16 on
+    a GPU either way.
+    """
 
     def adapters(self, section: str) -> Any:
         """Return peft's LoraConfig of the stage whose params these are; None where all weights are
@@ -41,6 +49,14 @@ class FitParams(StageParams):
         """
         del section
         return None
+
+    def held_dtype(self, folder: Path | str) -> "torch.dtype":
+        """Return the dtype that the weights of the model in `folder` have in the training."""
+        import torch
+
+        del folder
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
 
     def weight_bits(self) -> int:
         """Return how many bits a weight of the base model's matrices takes."""
@@ -51,12 +67,13 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
     """Return the library's config from params.yaml, this stage's own keys and the hardware's.
 
     Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with
-    one unless `training` says otherwise, gloo between CPU processes. Raises ParamsError for a key
-    `cls` does not have.
+    one unless `training` says otherwise, and TF32; gloo between CPU processes. Raises ParamsError
+    for a key `cls` does not have.
     """
     import torch
 
     gpu = torch.cuda.is_available()
+    precision.fast_products()
     hardware: dict[str, Any] = {"use_cpu": not gpu}
     if "bf16" not in settings.training and "fp16" not in settings.training:
         hardware["bf16"] = gpu

@@ -8,12 +8,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import checkpoints
+from stages.common.core import checkpoints, precision
 from stages.common.core.models import weights_sha256
 from stages.common.runtime import disk_space, kill_points, logs, process
 from stages.common.runtime.errors import DataError
 
 if TYPE_CHECKING:
+    import torch
+
     from stages.common.tracking.run import Run
 
 KEPT = "kept"
@@ -34,21 +36,37 @@ def kept_epochs(folder: Path) -> list[Path]:
 
 
 def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) -> None:
-    """Keep the model at an epoch's end for the stage's outs and log it as a LoggedModel."""
+    """Keep the model at an epoch's end for the stage's outs, in its base's dtype, and log it as a
+    LoggedModel.
+    """
     folder = Path(trainer.args.output_dir)
     final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
     temporary = folder / ".kept-writing"
     process.restart_grace()
-    room = disk_space.made(temporary, disk_space.size(final.with_name("epoch-1")))
+    dtype = stored_dtype(trainer.model)
+    room = disk_space.made(temporary, disk_space.size(final.with_name("epoch-1")) * 4 // dtype.itemsize)
     with room if trainer.args.should_save else nullcontext():
         trainer.save_model(str(temporary))
         process.restart_grace()
         if trainer.args.should_save:
+            precision.write_rounded(temporary, dtype)
             final.parent.mkdir(exist_ok=True)
             checkpoints.seal(temporary, final)
             sha256 = weights_sha256(final)
             run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
     trainer.accelerator.wait_for_everyone()
+
+
+def stored_dtype(model: Any) -> "torch.dtype":
+    """Return the dtype that the weights had where a model (of PPO's two, the policy) was read from;
+    fp32 for a new one.
+
+    Training is in fp32 and so are checkpoints; what is handed on is as large as what was given.
+    """
+    import torch
+
+    found: torch.dtype = getattr(getattr(model, "policy", model), "stored_dtype", torch.float32)
+    return found
 
 
 def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run: "Run", stage: str) -> None:

@@ -2,6 +2,7 @@
 training resumes.
 """
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from peft import PeftModel
 
 from stages import sft
-from stages.common.core import checkpoints, models, params
+from stages.common.core import checkpoints, models, params, precision
 from stages.common.finetuning import lora
 from stages.common.memory import estimate
 from stages.common.runtime.errors import ParamsError
@@ -77,6 +78,38 @@ def test_the_adapters_beside_a_kept_model_are_what_was_merged(work: Path) -> Non
     assert names == {"adapter_model.safetensors", "adapter_config.json"}
     alone = PeftModel.from_pretrained(models.load(work / "model"), work / "kept/adapter")
     assert torch.allclose(logits(alone), logits(models.load(work / "kept")), atol=1e-5)
+
+
+def test_merging_holds_no_second_model_and_changes_nothing_of_the_first(work: Path) -> None:
+    trainer = trainer_in(work, lora=LORA)
+    trainer.train()
+    model, before = trainer.model, {name: one.clone() for name, one in trainer.model.named_parameters()}
+    expected = copy.deepcopy(model).merge_and_unload().state_dict()
+    (work / "files").mkdir()
+    whole = lora.merged(model, work / "files")
+    assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
+    assert whole.state_dict().keys() == expected.keys()
+    own = {one.data_ptr() for one in model.parameters()}
+    for name, one in whole.named_parameters():
+        in_file = one.untyped_storage().filename is not None
+        assert in_file == ("_proj" in name) and (in_file or one.data_ptr() in own), name
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    trainer.save_model(str(work / "kept"))
+    assert not (work / "kept" / lora.MERGING).exists()
+
+
+def test_a_base_below_adapters_is_held_in_16_bits_and_adapters_in_fp32(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.save(models.load(work / "model").to(torch.bfloat16), make_tokenizer(), work / "model")
+    monkeypatch.setattr(precision, "frozen", precision.stored)  # as on a GPU
+    settings = sft.Params(training=TRAINING, lora=LORA)
+    trainer = trainer_in(work, lora=LORA)
+    dtypes = {(one.requires_grad, one.dtype) for one in trainer.model.parameters()}
+    assert dtypes == {(False, torch.bfloat16), (True, torch.float32)}
+    *_, kept = fit.fit(trainer, settings, Run(None), "sft")
+    assert precision.stored(kept) == torch.bfloat16
+    assert torch.allclose(logits(models.load(kept, torch.bfloat16)), logits(trainer.model), atol=0.1)
 
 
 def test_a_training_of_four_bits_resumes_to_the_same_bits(work: Path) -> None:

@@ -3,6 +3,7 @@ little more.
 """
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,11 +71,11 @@ def test_a_prompt_is_read_once_for_all_its_answers() -> None:
     assert torch.equal(logits[0], logits[3])
 
 
-def test_adapters_in_front_of_a_padded_model_answer_as_the_merged_model() -> None:
+def test_adapters_in_front_of_a_padded_model_answer_as_the_merged_model(tmp_path: Path) -> None:
     model = lora.wrap(decoders.build("gemma2"), lora.config({"r": 2}, "test")).eval()
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
-    merged, prompts = lora.merged(model), decoders.prompts(5)
+    merged, prompts = lora.merged(model, tmp_path), decoders.prompts(5)
     expected = [decoders.alone(merged, prompt, [66]) for prompt in prompts]
     assert generator.generate(model, prompts, max_new_tokens=12, stop=[66], batch_size=2) == expected

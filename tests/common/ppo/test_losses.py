@@ -56,3 +56,11 @@ def test_log_probabilities_are_fp32_and_refuse_a_temperature_of_0() -> None:
         assert work(1.0).dtype == torch.float32
         with pytest.raises(ParamsError, match="temperature is 0"):
             work(0.0)
+
+
+def test_importance_weights_worked_by_hand() -> None:
+    old, sampled = torch.tensor([0.5, 0.2, 0.9]).log(), torch.tensor([0.25, 0.4, 0.3]).log()
+    weights = ppo_core.importance(old, sampled)
+    assert weights.tolist() == pytest.approx([2.0, 0.5, 2.0])  # the last one is cut: 3
+    loss, _ = ppo_core.policy_loss(old, old, torch.tensor([1.0, 2.0, -1.0]), 0.2, weights)
+    assert loss.item() == pytest.approx(-(2.0 + 1.0 - 2.0) / 3)

@@ -53,7 +53,13 @@ def test_the_launcher_says_processes_and_zero_stage(
     launcher: str, processes: int, zero: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert memory_plan.launch(launcher) == (processes, zero)
+    assert memory_plan.launch(launcher)[:2] == (processes, zero)
+
+
+def test_the_launcher_says_what_is_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    started = memory_plan.launch("accelerate launch --config_file infra/accelerate/zero3-offload.yaml")
+    assert (started.zero, started.offload) == (3, frozenset({"optimizer", "param"}))
 
 
 def test_defaults_are_the_libraries_own(tmp_path: Path) -> None:

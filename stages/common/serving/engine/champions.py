@@ -186,6 +186,5 @@ class Champions:
             parts = models.load_tokenizer(folder), models.load_config(folder)
             named = fingerprint(facts(version))
             return Champion(version, RemoteEngine(self.backend, named, folder, *parts, self.rows, self.waiting))
-        policy = models.load(folder)
-        engine = Engine(policy.to(models.device()), models.load_tokenizer(folder), self.rows, self.waiting)
+        engine = Engine(models.load_frozen(folder), models.load_tokenizer(folder), self.rows, self.waiting)
         return Champion(version, engine)

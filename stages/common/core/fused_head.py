@@ -1,0 +1,55 @@
+"""Log-probabilities without the logits of a whole batch: a vocabulary of 150,000 makes those the
+largest tensor of all.
+
+A batch of few logits is scored by the model itself; a larger one by TRL's fused head, which goes
+over tokens and vocabulary in tiles and works them out again in the backward pass.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+BUDGET = 2**26
+"""Logits held at once: 256 MiB in fp32, three to four times that with the softmax and its gradient.
+"""
+
+
+def fits(model: Any, positions: int) -> bool:
+    """Whether the logits of a model at so many positions may be held at once."""
+    config = getattr(model, "module", model).config.get_text_config(decoder=True)
+    return bool(positions * config.vocab_size <= BUDGET)
+
+
+def add(model: Any) -> Any:
+    """Let a model answer `log_probs`; without being asked it does as before. Returns the model."""
+    from trl.trainer.utils import add_fused_lm_head
+
+    add_fused_lm_head(model)
+    return model
+
+
+@contextmanager
+def added(model: Any) -> Iterator[None]:
+    """Let a model answer `log_probs` inside."""
+    held = vars(model).get("forward")
+    add(model)
+    try:
+        yield
+    finally:
+        if held is None:
+            del model.forward
+        else:
+            model.forward = held
+
+
+def log_probs(model: Any, features: dict[str, Any], labels: "torch.Tensor") -> "torch.Tensor":
+    """Return [B, T - 1] log-probabilities of `labels` [B, T] but the first, 0 where there is none
+    (-100).
+
+    The model, which may be wrapped, has the fused head (`add`).
+    """
+    found: torch.Tensor = model(**features, labels=labels, fused_lm_head=True).log_probs
+    return found
