@@ -1,5 +1,5 @@
-"""How PPO ends early: a KL that explodes, what it cannot train, a reward that is no number; and what
-its report compares.
+"""How PPO ends early: a KL that explodes, what it cannot train, a reward that is no number;
+and what its report compares.
 """
 
 import json
