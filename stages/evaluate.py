@@ -15,8 +15,8 @@ import typer
 from pydantic import NonNegativeInt, PositiveInt
 
 from stages.common.core import chat, left_out, models, params, records
-from stages.common.evaluation import generate_answers, metrics, perplexity, question_prompts, results
-from stages.common.evaluation.generate_answers import Answer
+from stages.common.evaluation import generate_answers, harness, metrics, perplexity, question_prompts, results
+from stages.common.evaluation.generate_answers import Answer, Candidate
 from stages.common.evaluation.grading import Grading
 from stages.common.ranking.llm_judge import JudgeParams
 from stages.common.runtime import logs, process
@@ -24,8 +24,6 @@ from stages.common.text.graders import Grader
 from stages.common.tracking import session
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from stages.common.tracking.run import Run
 
 
@@ -46,6 +44,10 @@ class Params(params.StageParams):
     """
     judge: JudgeParams = JudgeParams()
     """The endpoint that the grader `judge` asks."""
+    lm_eval: list[str] = []
+    """Tasks of lm-evaluation-harness, by name; its data must be on this machine or its hub within
+    reach.
+    """
 
 
 def main(
@@ -59,6 +61,7 @@ def main(
     samples: Annotated[Path | None, typer.Option(help="samples of a round: its held-out prompts are asked too")] = None,
     reward: Annotated[Path | None, typer.Option(help="reward model that scores the answers")] = None,
     before: Annotated[str, typer.Option(help="candidate it was made from, to be compared with")] = "",
+    tasks: Annotated[Path | None, typer.Option(help="folder of task files for lm-evaluation-harness")] = None,
 ) -> None:
     """Measure one candidate."""
     settings = params.load(Params, "evaluate")
@@ -72,25 +75,31 @@ def main(
     with session.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
         test = list(records.read(questions))
         asked = test + (held_out(samples) if samples else [])
-        grades = Grading(settings.grader, settings.judge)
-        grades.check(asked)
-        policy, tokenizer = models.load_frozen(model), models.load_tokenizer(model)
-        one = generate_answers.Candidate(
-            policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size, grades
-        )
+        one = load(model, prompt, settings, asked)
         answers = generate_answers.ask(one, asked)
         examples = question_prompts.pool(records.read(conversations / "train"))
         shots = generate_answers.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
         if reward:
             generate_answers.add_rewards(answers, asked, prompt, reward)
-        losses = read_texts(policy, tokenizer, documents, conversations, settings)
+        losses = read_texts(one, documents, conversations, settings.max_tokens)
         report = measure(answers, shots, losses, prompt)
+        harness.run(report, one, settings.lm_eval, tasks)
         facts = identity(candidate, before or candidate, model, prompt, questions) | {
-            "test_sha256": test_sha256(asked, documents, conversations, settings)
+            "test_sha256": test_sha256(asked, documents, conversations, settings, tasks)
         }
         results.write(report, answers, shots, losses, out, facts)
         publish(report, answers, run, candidate)
-    logs.report(headline(report, grades.of("iid")))
+    logs.report(headline(report, one.grading.of("iid")))
+
+
+def load(model: Path, prompt: str, settings: Params, asked: list[records.Record]) -> Candidate:
+    """Return the candidate, ready to be asked. Raises as `Grading.check`, before the model
+    is read.
+    """
+    grading = Grading(settings.grader, settings.judge)
+    grading.check(asked)
+    policy, tokenizer = models.load_frozen(model), models.load_tokenizer(model)
+    return Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size, grading)
 
 
 def held_out(samples: Path) -> list[records.Record]:
@@ -103,21 +112,17 @@ def held_out(samples: Path) -> list[records.Record]:
 
 
 def read_texts(
-    policy: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    documents: Path,
-    conversations: Path,
-    settings: Params,
+    one: Candidate, documents: Path, conversations: Path, max_tokens: int
 ) -> dict[str, list[tuple[float, int]]]:
     """Return (nats, tokens) of each held-out document, and of the assistant's tokens of each
     held-out conversation.
     """
-    texts = (perplexity.whole(tokenizer, row["text"]) for row in records.read(documents / "validation"))
+    texts = (perplexity.whole(one.tokenizer, row["text"]) for row in records.read(documents / "validation"))
     dialogues = (
-        chat.encode(tokenizer, row["messages"], row["tools"]) for row in records.read(conversations / "validation")
+        chat.encode(one.tokenizer, row["messages"], row["tools"]) for row in records.read(conversations / "validation")
     )
     return {
-        name: perplexity.losses(policy, rows, settings.max_tokens, settings.batch_size)
+        name: perplexity.losses(one.policy, rows, max_tokens, one.batch_size)
         for name, rows in (("documents", texts), ("conversations", dialogues))
     }
 
@@ -149,7 +154,9 @@ def identity(candidate: str, before: str, model: Path, prompt: str, questions: P
     }
 
 
-def test_sha256(asked: list[records.Record], documents: Path, conversations: Path, settings: Params) -> str:
+def test_sha256(
+    asked: list[records.Record], documents: Path, conversations: Path, settings: Params, tasks: Path | None
+) -> str:
     """Return the hash of all that was asked and read, and how: evaluations with the same one
     compare pairwise.
     """
@@ -158,6 +165,8 @@ def test_sha256(asked: list[records.Record], documents: Path, conversations: Pat
         *(records.sha256(folder / "validation") for folder in (documents, conversations)),
         settings.model_dump_json(),
     ]
+    if tasks and settings.lm_eval:
+        parts += [models.file_sha256(file) for file in sorted(tasks.rglob("*")) if file.is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -166,25 +175,7 @@ def publish(report: metrics.Report, answers: list[Answer], run: "Run", candidate
     run.metrics(report.metrics)
     run.table("answers", answers)
     if any(name.startswith("accuracy/") for name in report.metrics):
-        run.figure("accuracy-by-group", figure(report, candidate))
-
-
-def figure(report: metrics.Report, candidate: str) -> Any:
-    """Return accuracy by group with its intervals as a matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    names = [name for name in report.metrics if name.startswith("accuracy/")]
-    values = [report.metrics[name] for name in names]
-    spread = [
-        [value - report.intervals[name][0] for name, value in zip(names, values, strict=True)],
-        [report.intervals[name][1] - value for name, value in zip(names, values, strict=True)],
-    ]
-    plot = Figure(figsize=(7, 0.3 * len(names) + 1.2), layout="constrained")
-    axes = plot.subplots()
-    axes.barh([name.removeprefix("accuracy/") for name in names], values, xerr=spread, color="#4c72b0", capsize=2)
-    axes.set(xlim=(0, 1), xlabel="exact match, 95 % interval", title=candidate)
-    axes.invert_yaxis()
-    return plot
+        run.figure("accuracy-by-group", metrics.accuracy_figure(report, candidate))
 
 
 def headline(report: metrics.Report, grader: Grader = "exact") -> str:

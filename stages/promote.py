@@ -50,12 +50,13 @@ def main(
     conversations: Annotated[Path | None, typer.Option(help="validated conversations, likewise")] = None,
     samples: Annotated[Path | None, typer.Option(help="samples of a round, likewise")] = None,
     reward: Annotated[Path | None, typer.Option(help="reward model, likewise")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="task files for lm-evaluation-harness, likewise")] = None,
     curation: Annotated[Path | None, typer.Option(help="report of curate, for the card's counts")] = None,
     validation: Annotated[Path | None, typer.Option(help="report of validate, for the card")] = None,
 ) -> None:
     """Promote the best candidate."""
     settings = params.load(Params, "promote")
-    test = champion_evaluation.Test(evaluate.__name__, questions, documents, conversations, samples, reward)
+    test = champion_evaluation.Test(evaluate.__name__, questions, documents, conversations, samples, reward, tasks)
     with session.start(
         "promote", params={"promote": settings.model_dump()}, inputs={"evaluations": evaluations}
     ) as run:

@@ -6,6 +6,7 @@ reports/report.json: win rates against one candidate, and what each stage gained
 """
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,6 +18,7 @@ from stages.common.evaluation import compare, results
 from stages.common.evaluation.compare import Wins
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
+from stages.common.ranking.llm_judge import Judge, JudgeParams
 from stages.common.report import sections, training_charts
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
@@ -41,6 +43,10 @@ class Params(params.StageParams):
 
     examples_per_group: NonNegativeInt = 6
     """Questions shown of each group at which the candidates differ."""
+    judge: JudgeParams | None = None
+    """An endpoint that compares answers too, beside the rules and the reward model; null: none is
+    asked.
+    """
 
 
 def main(
@@ -56,20 +62,22 @@ def main(
     settings = params.load(Params, "report")
     with session.start("report", params={"report": settings.model_dump()}, inputs={"evaluations": evaluations}) as run:
         found = {one.candidate: one for one in results.read(evaluations)}
-        wins = win_rates(found, against)
+        with Judge(settings.judge, key="report.judge") if settings.judge else nullcontext() as endpoint:
+            wins = win_rates(found, against, endpoint)
+            asked = endpoint.summary() if endpoint else {}
         changes = since(found)
         drawn = Drawings(curves, rounds, selection)
         page = render(in_order(found), against, wins, changes, drawn, settings)
-        write(page, against, wins, changes, out, metrics)
+        write(page, against, wins, changes, out, metrics, asked)
         publish(run, wins, out)
     logs.report(headline(against, wins))
 
 
-def win_rates(found: dict[str, Evaluated], against: str) -> dict[str, dict[str, Wins]]:
+def win_rates(found: dict[str, Evaluated], against: str, endpoint: Judge | None = None) -> dict[str, dict[str, Wins]]:
     """Return every other candidate's win rates against one, on the questions both were asked."""
     theirs = _known(found, against, "--against")
     pairs = {name: compare.compared(ours, theirs) for name, ours in found.items() if name != against}
-    return {name: compare.win_rates(asked) for name, asked in pairs.items() if asked}
+    return {name: compare.win_rates(asked, endpoint) for name, asked in pairs.items() if asked}
 
 
 def since(found: dict[str, Evaluated]) -> Changes:
@@ -117,14 +125,20 @@ def render(
 
 
 def write(
-    page: str, against: str, wins: dict[str, dict[str, Wins]], changes: Changes, out: Path, metrics: Path
+    page: str,
+    against: str,
+    wins: dict[str, dict[str, Wins]],
+    changes: Changes,
+    out: Path,
+    metrics: Path,
+    asked: dict[str, float],
 ) -> None:
-    """Write the page and the comparisons as JSON."""
+    """Write the page and the comparisons as JSON, with what was `asked` of a judge."""
     document = {
         "against": against,
         "wins": {name: compare.as_metrics(found) for name, found in wins.items()},
         "changes": {f"{name} since {earlier}": compare.as_metrics(c) for (name, earlier), c in changes.items()},
-    }
+    } | ({"judge": asked} if asked else {})
     for path, content in ((out, page), (metrics, json.dumps(document, indent=1) + "\n")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")

@@ -16,6 +16,7 @@ from stages.common.evaluation import metrics, results
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.tracking import session
 from stages.common.tracking.run import Run
+from tests.support import judge_server
 
 BAD = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 
@@ -125,12 +126,33 @@ def test_the_page_is_well_formed_and_fetches_nothing(work: Path) -> None:
     assert BAD not in page
 
 
+def test_of_stages_that_were_left_out_the_page_shows_nothing(work: Path) -> None:
+    (work / "sft.csv").write_text("step,epoch,loss,learning_rate,eval_loss\n")
+    (work / "select.csv").write_text("epoch,eval_loss,reward,low,high\n1,1.5,,,\n")
+    (work / "ppo/r1.csv").write_text("step,reward,kl\n")
+    results.write_left_out("orpo", "no pair to learn from", work / "evaluate/orpo")
+    assert sorted(run()["wins"]) == ["dpo", "pretrain"]
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert Tags(page).open == []
+    assert not [head for head in ("SFT by epoch", "Reward against KL", "Loss curves", "orpo") if head in page]
+
+
+def test_a_judge_endpoint_has_its_place_beside_the_rules(work: Path) -> None:
+    with judge_server.serving(lambda one, other: "A" if len(one) < len(other) else "B") as server:
+        judge = f"{{url: '{server.url}', model: judge-1}}"
+        (work / "params.yaml").write_text(f"report: {{examples_per_group: 2, judge: {judge}}}\n")
+        found = run()
+    assert found["wins"]["dpo"]["judge"] == found["wins"]["dpo"]["rules"]  # who is right is also brief here
+    assert found["judge"]["requests"] == 2 * (8 + 8)
+    assert "beats sft_best by judge" in Path("report.html").read_text(encoding="utf-8")
+
+
 def test_the_page_says_what_was_found(work: Path) -> None:
     run()
     page = Path("report.html").read_text(encoding="utf-8")
     assert "<b>dpo</b> beats sft_best by rules" in page
     assert "<b>pretrain</b> loses to sft_best by reward" in page
-    for heading in ("Exact match by group", "Worked examples", "Gained and forgotten", "SFT by epoch", "Loss curves"):
+    for heading in ("Right answers by group", "Worked examples", "Gained and forgotten", "SFT by epoch", "Loss curves"):
         assert f"<h2>{heading}</h2>" in page
     assert "16 of 20 questions tell the candidates apart" in page
     assert page.count("Question ") == 4

@@ -5,12 +5,15 @@ with 95 % intervals.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from stages.common.core import records
 from stages.common.core.statistics import bootstrap_mean
 from stages.common.evaluation import paired_bootstrap
-from stages.common.evaluation.metrics import Answer, digits
+from stages.common.evaluation.metrics import TASKS, Answer, digits
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.question_prompts import said
 from stages.common.evaluation.results import Evaluated
+from stages.common.ranking import llm_judge
+from stages.common.ranking.samples import Sample
 from stages.common.text import rule_grader
 
 Judge = Callable[[Answer, Answer], float]
@@ -66,28 +69,48 @@ def compared(ours: Evaluated, theirs: Evaluated) -> list[tuple[Answer, Answer]]:
     return [(_judged(ours, identifier), _judged(theirs, identifier)) for identifier in _shared(ours, theirs)]
 
 
-def win_rates(pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Wins]:
-    """Return the win rate by the rules and, when all answers were scored, by reward; over all and
-    by group.
+def by_endpoint(endpoint: llm_judge.Judge, pairs: Sequence[tuple[Answer, Answer]]) -> list[float]:
+    """Return the outcome of each pair by a judge endpoint, asked in both orders; equal answers are
+    a tie unasked.
+
+    Raises what `llm_judge.Judge.rank` does.
     """
-    judges: dict[str, Judge] = {"rules": by_rules}
+    asked = {at: duel(*pair) for at, pair in enumerate(pairs) if pair[0]["said"] != pair[1]["said"]}
+    found = endpoint.each(endpoint.compare, [(sample, 0, 1) for sample in asked.values()])
+    decided = dict(zip(asked, found, strict=True))
+    return [decided.get(at, 0.5) for at in range(len(pairs))]
+
+
+def duel(ours: Answer, theirs: Answer) -> Sample:
+    """Return two answers to a question as the judge is shown them."""
+    record = {"messages": [records.message("user", ours["question"])], "reference": ours["reference"]}
+    return Sample(record, [ours["said"], theirs["said"]], [False, False])
+
+
+def win_rates(pairs: Sequence[tuple[Answer, Answer]], endpoint: llm_judge.Judge | None = None) -> dict[str, Wins]:
+    """Return the win rate over all and by group: by the rules, by reward where all were scored, by
+    a judge given.
+    """
+    outcomes = {"rules": [outcome(by_rules, *pair) for pair in pairs]}
     if all("reward" in answer for pair in pairs for answer in pair):
-        judges["reward"] = by_reward
+        outcomes["reward"] = [outcome(by_reward, *pair) for pair in pairs]
+    if endpoint is not None:
+        outcomes["judge"] = by_endpoint(endpoint, pairs)
     found: dict[str, Wins] = {}
-    for name, judge in judges.items():
+    for name, values in outcomes.items():
         cells: dict[str, list[float]] = {}
-        for ours, theirs in pairs:
+        for (ours, _), value in zip(pairs, values, strict=True):
             for cell in (name, f"{name}/{ours['group']}"):
-                cells.setdefault(cell, []).append(outcome(judge, ours, theirs))
-        found |= {cell: wins(outcomes) for cell, outcomes in sorted(cells.items())}
+                cells.setdefault(cell, []).append(value)
+        found |= {cell: wins(some) for cell, some in sorted(cells.items())}
     return found
 
 
 def changes(after: Evaluated, before: Evaluated) -> dict[str, Change]:
-    """Return the change of accuracy by group, and of perplexity by set of texts, since the stage
-    before.
+    """Return the change of accuracy by group, perplexity by set of texts and tasks of lm_eval,
+    since the one before.
     """
-    return dict([*_accuracies(after, before), *_perplexities(after, before)])
+    return dict([*_accuracies(after, before), *_perplexities(after, before), *_tasks(after, before)])
 
 
 def as_metrics(values: Mapping[str, Wins | Change]) -> dict[str, dict[str, float]]:
@@ -122,3 +145,11 @@ def _perplexities(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Ch
         change = paired_bootstrap.perplexity(name, after, before)
         if change is not None:
             yield f"perplexity/{name}", change
+
+
+def _tasks(after: Evaluated, before: Evaluated) -> Iterator[tuple[str, Change]]:
+    for name in after.metrics:
+        if not name.startswith(TASKS) or paired_bootstrap.lower_is_better(name):
+            continue
+        if (change := paired_bootstrap.unpaired(name, after, before)) is not None:
+            yield name, change

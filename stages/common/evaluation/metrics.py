@@ -15,6 +15,8 @@ from stages.common.text.units import units
 
 Answer = dict[str, Any]
 Interval = tuple[float, float]
+TASKS = "lm_eval/"
+"""What the names of lm-evaluation-harness's metrics begin with."""
 
 
 @dataclass
@@ -104,3 +106,21 @@ def perplexities(report: Report, losses: Mapping[str, Sequence[tuple[float, int]
         measured = perplexity(scored)
         if measured is not None:
             report.add(f"perplexity/{name}", measured.value, measured.interval, measured.tokens)
+
+
+def accuracy_figure(report: Report, candidate: str) -> Any:
+    """Return accuracy by group with its intervals as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in report.metrics if name.startswith("accuracy/")]
+    values = [report.metrics[name] for name in names]
+    spread = [
+        [value - report.intervals[name][0] for name, value in zip(names, values, strict=True)],
+        [report.intervals[name][1] - value for name, value in zip(names, values, strict=True)],
+    ]
+    plot = Figure(figsize=(7, 0.3 * len(names) + 1.2), layout="constrained")
+    axes = plot.subplots()
+    axes.barh([name.removeprefix("accuracy/") for name in names], values, xerr=spread, color="#4c72b0", capsize=2)
+    axes.set(xlim=(0, 1), xlabel="exact match, 95 % interval", title=candidate)
+    axes.invert_yaxis()
+    return plot

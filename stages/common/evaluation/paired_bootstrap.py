@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stages.common.core.params import PARAMS_FILE
 from stages.common.core.statistics import bootstrap_mean, bootstrap_ratio
 from stages.common.evaluation.behaviour import unsure
-from stages.common.evaluation.metrics import Answer, digits
+from stages.common.evaluation.metrics import TASKS, Answer, digits
 from stages.common.evaluation.question_prompts import said
 from stages.common.evaluation.results import Evaluated
 from stages.common.runtime.errors import ParamsError
@@ -17,6 +17,8 @@ from stages.common.text.refusals import refuses
 
 BEHAVIOURS: dict[str, Callable[[str], bool]] = {"refusal": refuses, "unsure": unsure}
 DUE = {"due": True, "false": False}
+LOSSES = ("perplexity", "bits_per_byte", "brier_score")
+"""Metrics of lm-evaluation-harness that are better when lower, by their ends."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def lower_is_better(metric: str) -> bool:
     """Whether a smaller value of `metric` is the better one: perplexity, undue refusals, undue
     ignorance.
     """
-    return is_ratio(metric) or metric.endswith("/false")
+    return is_ratio(metric) or metric.endswith("/false") or (metric.startswith(TASKS) and _is_loss(metric))
 
 
 def change(metric: str, after: Evaluated, before: Evaluated) -> Change | None:
@@ -53,6 +55,8 @@ def change(metric: str, after: Evaluated, before: Evaluated) -> Change | None:
     """
     if is_ratio(metric):
         return perplexity(metric.partition("/")[2], after, before)
+    if metric.startswith(TASKS):
+        return unpaired(metric, after, before)
     pairs = [
         (old, new)
         for identifier, answer in after.answers.items()
@@ -71,6 +75,22 @@ def of_means(pairs: Sequence[tuple[float, float]]) -> Change:
     old, new = sum(was for was, _ in pairs) / count, sum(now for _, now in pairs) / count
     low, high = bootstrap_mean([now - was for was, now in pairs])
     return Change(digits(old), digits(new), digits(new - old), digits(low), digits(high), count)
+
+
+def unpaired(metric: str, after: Evaluated, before: Evaluated) -> Change | None:
+    """Return the change of a metric of which only value and interval are known, as if each had its
+    own questions.
+
+    The interval is wider than a paired one would be where both get the same questions right.
+    """
+    sides = [one for one in (before, after) if metric in one.metrics and metric in one.intervals]
+    if len(sides) < 2:
+        return None
+    old, new = (one.metrics[metric] for one in sides)
+    half = math.hypot(*((one.intervals[metric][1] - one.intervals[metric][0]) / 2 for one in sides))
+    count = min(one.counts[metric] for one in sides)
+    moved = new - old
+    return Change(digits(old), digits(new), digits(moved), digits(moved - half), digits(moved + half), count)
 
 
 def perplexity(texts: str, after: Evaluated, before: Evaluated) -> Change | None:
@@ -113,5 +133,9 @@ def score(metric: str, answer: Answer, prompt: str) -> float | None:
     raise ParamsError(
         f"'{metric}' cannot be compared question by question",
         where=PARAMS_FILE,
-        remedy="choose accuracy/…, refusal/…, unsure/…, reward or perplexity/…",
+        remedy="choose accuracy/…, refusal/…, unsure/…, reward, perplexity/… or lm_eval/…",
     )
+
+
+def _is_loss(metric: str) -> bool:
+    return metric.split("/")[2].endswith(LOSSES)

@@ -39,6 +39,7 @@ class Test:
     conversations: Path | None = None
     samples: Path | None = None
     reward: Path | None = None
+    tasks: Path | None = None
 
     def options(self) -> list[str]:
         """Return the options of `evaluate` for what there is."""

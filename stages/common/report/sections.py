@@ -17,7 +17,7 @@ from stages.common.text.rule_grader import Indicator
 
 Facts = dict[str, Any]
 
-JUDGES = ("rules", "reward")
+JUDGES = ("rules", "reward", "judge")
 BEHAVIOUR = {
     "refusal/due": "refused where due",
     "refusal/false": "refused where not due",
@@ -50,6 +50,7 @@ def page(candidates: Sequence[Evaluated], wins: Mapping[str, Mapping[str, Wins]]
         won=won(wins, colours),
         accuracy=accuracy(candidates, colours),
         shots=worked_examples(candidates, colours),
+        tasks=_names(candidates, "lm_eval/", depth=9),
         behaviour={key: label for key, label in BEHAVIOUR.items() if any(key in one.metrics for one in candidates)},
         examples=examples(candidates, per_group),
         **more,
@@ -57,7 +58,7 @@ def page(candidates: Sequence[Evaluated], wins: Mapping[str, Mapping[str, Wins]]
 
 
 def accuracy(evaluations: Sequence[Evaluated], colours: Mapping[str, str]) -> Facts:
-    """Return the groups, and their exact-match accuracy as a chart."""
+    """Return the groups, and their accuracy as a chart."""
     names = _names(evaluations, "accuracy/", depth=2)
     series = {one.candidate: _points(one, {name.partition("/")[2]: name for name in names}) for one in evaluations}
     groups = [name.removeprefix("accuracy/") for name in names]

@@ -1,6 +1,7 @@
 """Win rates and forgetting against numbers worked by hand."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from stages.common.evaluation import compare
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
+from stages.common.ranking.llm_judge import Judge, JudgeParams
+from tests.support import judge_server
 from tests.support.evaluations import evaluated as whole
 
 
@@ -45,6 +48,28 @@ def test_right_beats_ignorance_which_beats_wrong() -> None:
     assert (found["rules"].wins, found["rules"].ties, found["rules"].losses) == (1, 1, 1)
     assert found["rules"] == found["rules/iid"]
     assert "reward" not in found
+
+
+def test_a_judge_endpoint_is_asked_beside_the_rules_in_both_orders(tmp_path: Path) -> None:
+    texts = {"a": "good", "b": "bad", "c": "same", "d": "<think>good</think>bad"}
+    ours = evaluated({name: {"answer": text} for name, text in texts.items()})
+    theirs = evaluated(
+        {"a": {"answer": "bad"}, "b": {"answer": "good"}, "c": {"answer": "same"}, "d": {"answer": "bad"}}
+    )
+
+    def prefers_good(one: str, other: str) -> str:
+        return "TIE" if one == other else "A" if one == "good" else "B"
+
+    with judge_server.serving(prefers_good) as server:
+        settings = JudgeParams(url=server.url, model="judge-1")
+        with Judge(settings, tmp_path / "cache.sqlite", key="report.judge") as endpoint:
+            found = compare.win_rates(compare.compared(ours, theirs), endpoint)
+    assert (found["judge"].wins, found["judge"].ties, found["judge"].losses) == (1, 2, 1)
+    assert found["judge/iid"] == found["judge"]
+    shown = {body["messages"][-1]["content"].partition("Answer A:")[2] for body in server.seen}
+    assert len(shown) == 2  # good and bad in both orders; equal answers are not asked about
+    assert all("Who?" in body["messages"][-1]["content"] for body in server.seen)
+    assert found["rules"].ties == 4
 
 
 def test_rewards_decide_when_all_answers_have_one() -> None:
