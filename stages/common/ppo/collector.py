@@ -54,6 +54,7 @@ class Collector:
 
     settings: Settings
     schedule: Schedule
+    tokenizer: Any
     reward: Any
     reference: Any | None
     """None: the policy without its adapters."""
@@ -124,10 +125,11 @@ class Collector:
         return [one for (one,) in found]
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
-        """Read every answer as the reward model was trained to: with an end of turn, given
-        or not.
+        """Read what every answer says as the reward model was trained to: with an end of turn,
+        given or not.
         """
-        rows = [[*prompt, *one.tokens, self.end_of_turn] for prompt, one in zip(prompts, answers, strict=True)]
+        spoken = [scoring.said(self.tokenizer, one.tokens) for one in answers]
+        rows = [[*prompt, *answer, self.end_of_turn] for prompt, answer in zip(prompts, spoken, strict=True)]
         return scoring.score_rows(self.reward, rows, self.settings.rollout_batch_size)
 
     def _read(

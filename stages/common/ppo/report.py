@@ -109,7 +109,10 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
         for folder in folders
     ]
     end, judge = chat.end_of_turn(tokenizer), scoring.load(reward)
-    rows = [[[*prompt, *text, end] for prompt, text in zip(prompts, answers, strict=True)] for answers in written]
+    rows = [
+        [[*prompt, *scoring.said(tokenizer, text), end] for prompt, text in zip(prompts, answers, strict=True)]
+        for answers in written
+    ]
     return [scoring.score_rows(judge, some, settings.rollout_batch_size) for some in rows]
 
 

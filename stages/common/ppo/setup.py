@@ -70,6 +70,7 @@ def collector(
     return Collector(
         settings=settings,
         schedule=schedule,
+        tokenizer=tokenizer,
         reward=scorer,
         reference=reference,
         stops=chat.stops(tokenizer),

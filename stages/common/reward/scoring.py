@@ -205,6 +205,15 @@ def score(
     return score_rows(model, [prompt + answer for prompt, answer in encoded], batch_size)
 
 
+def said(tokenizer: "PreTrainedTokenizerBase", answer: Sequence[int]) -> list[int]:
+    """Return the tokens of an answer without its thoughts, which are scored; of one without any, as
+    they are.
+    """
+    text = str(tokenizer.decode(answer, skip_special_tokens=True))
+    spoken = without_thoughts(text)
+    return list(answer) if spoken == text else list(tokenizer(spoken, add_special_tokens=False)["input_ids"])
+
+
 def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64) -> list[float]:
     """Return the scores of whole token sequences, in the order given; rows of like length are read
     together.

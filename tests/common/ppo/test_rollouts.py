@@ -31,6 +31,7 @@ def collector(unit: tuple[float, float] = (0.0, 1.0), **settings: Any) -> Collec
     return Collector(
         settings=ppo.Params(training={}, **chosen),
         schedule=Schedule(rollout=5, rollouts=1, ppo_epochs=1, batch=5, accumulation=1, rank=0, world=1, seed=3),
+        tokenizer=tokenizer,
         reward=reward_model(),
         reference=make_model(tokenizer, seed=1).eval(),
         stops=[3, *range(100, 140)],

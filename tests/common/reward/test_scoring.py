@@ -11,7 +11,7 @@ from stages.common.pairs import preference_pairs
 from stages.common.reward import scoring
 from stages.common.runtime.errors import DataError, ParamsError
 from tests.support import architectures, bases
-from tests.support.tiny import CONFIG, make_model, make_tokenizer
+from tests.support.tiny import CONFIG, conversation, make_model, make_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -104,3 +104,15 @@ def test_scores_are_read_at_the_end_of_turn_whatever_the_base_pads_with(tmp_path
         together = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits
         alone = model(input_ids=torch.tensor([shorter])).logits
     assert torch.allclose(together[1:], alone, atol=1e-5)
+
+
+def test_a_score_is_of_what_is_said_in_tokens_as_in_text() -> None:
+    tokenizer, judge = make_tokenizer(), reward_model().eval()
+    asked = conversation(1)["messages"][:1]
+    plain, thinking, mute = scoring.score(
+        judge, tokenizer, [asked] * 3, ["town 7.", "<think>city?</think>town 7.", "<think>town 7."]
+    )
+    assert thinking == plain != mute
+    tokens = tokenizer("<think>city?</think>town 7.")["input_ids"]
+    assert scoring.said(tokenizer, tokens) == tokenizer("town 7.")["input_ids"]
+    assert scoring.said(tokenizer, [5, 300, 7]) == [5, 300, 7]
