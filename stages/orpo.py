@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import NonNegativeFloat
 
-from stages.common.core import chat, fused_head, left_out, models, params
+from stages.common.core import chat, fused_head, left_out, models, params, special_tokens
 from stages.common.finetuning import label_positions, lora
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
@@ -135,10 +135,11 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
     chat.end_with_turn(policy, tokenizer)
     train, validation = preference_pairs.both_splits(tokenizer, comparisons, settings)
+    adapters = lora.with_new_tokens(settings.adapters("orpo"), policy, special_tokens.untrained(tokenizer), "orpo.lora")
     return OddsRatioTrainer(
         odds_weight=settings.odds_weight,
         keep_checkpoints=settings.keep_checkpoints,
-        model=lora.wrap(fused_head.add(policy), lora.config(settings.lora, "orpo.lora")),
+        model=lora.wrap(fused_head.add(policy), adapters),
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common.core import chat, fused_head, models, params, records
+from stages.common.core import chat, fused_head, models, params, records, special_tokens
 from stages.common.finetuning import label_positions, lora
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError
@@ -120,7 +120,9 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
         train_dataset=tokenise(tokenizer, conversations / "train", settings.max_tokens),
         eval_dataset=tokenise(tokenizer, conversations / "validation", settings.max_tokens),
         processing_class=tokenizer,
-        peft_config=lora.config(settings.lora, "sft.lora"),
+        peft_config=lora.with_new_tokens(
+            settings.adapters("sft"), policy, special_tokens.untrained(tokenizer), "sft.lora"
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import model_validator
 
 from stages.common.core import chat, models, params, records, special_tokens, templates
 from stages.common.runtime import logs, process
@@ -19,7 +20,7 @@ from stages.common.tracking import session
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-KEEP = "keep"
+KEEP, CHATML = "keep", "chatml"
 MARKS = re.compile(r"<\|[^|<>\s]+\|>")
 """How the templates of stages/templates, and most others, write special tokens."""
 
@@ -39,6 +40,12 @@ class Params(params.StageParams):
     dependency of the stage.
     """
 
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> "Params":
+        if self.chat_template == KEEP and not self.base:
+            raise ValueError("a tokenizer that is trained has no chat template to keep: set base too, or chatml")
+        return self
+
 
 def main(
     documents: Annotated[Path, typer.Option(help="validated documents")],
@@ -52,8 +59,10 @@ def main(
         if settings.base:
             tokenizer = copied(settings.base, settings.chat_template)
         else:
+            template = settings.chat_template or CHATML
+            templates.read(template)  # before the training: it may not be there
             texts = (row["text"] for row in records.read(documents / "train"))
-            tokenizer = with_template(train(texts, settings.vocab_size), settings.chat_template or "chatml")
+            tokenizer = with_template(train(texts, settings.vocab_size), template)
         tokenizer.save_pretrained(out)
         figures, said = {"vocabulary": float(len(tokenizer))}, f"{len(tokenizer):,} tokens"
         if not settings.base or any(records.read(documents / "validation")):  # a base needs no documents
@@ -102,7 +111,7 @@ def copied(base: str, template: str | None) -> "PreTrainedTokenizerBase":
     """
     tokenizer = models.load_tokenizer(base)
     ends = [tokenizer.convert_ids_to_tokens(token) for token in ends_of(base) if token < len(tokenizer)]
-    return with_template(tokenizer, template or (KEEP if tokenizer.chat_template else "chatml"), ends)
+    return with_template(tokenizer, template or (KEEP if tokenizer.chat_template else CHATML), ends)
 
 
 def ends_of(base: str) -> list[int]:
@@ -114,7 +123,7 @@ def ends_of(base: str) -> list[int]:
     for kind in (GenerationConfig, AutoConfig):
         try:
             ends = getattr(kind.from_pretrained(base), "eos_token_id", None)
-        except OSError:  # a folder that holds a tokenizer alone
+        except (OSError, ValueError):  # a folder that holds a tokenizer alone
             continue
         if ends is not None:
             return list(ends) if isinstance(ends, list) else [ends]

@@ -140,6 +140,36 @@ def config(settings: dict[str, Any] | None, section: str, task: str = "CAUSAL_LM
     return params.library_config(LoraConfig, settings, section, task_type=task)
 
 
+def with_new_tokens(
+    adapters: "LoraConfig | None", model: "PreTrainedModel", new: list[int], section: str
+) -> "LoraConfig | None":
+    """Return adapters under which the rows of tokens that the model has never read are trained too,
+    whole.
+
+    Frozen, they would stay as they were drawn: all alike, and the model could not tell the end of a
+    turn from its beginning. Raises ParamsError when the params train some of these rows and not
+    all.
+    """
+    if adapters is None or not new:
+        return adapters
+    modules = {id(module): name for name, module in model.named_modules()}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    places = [modules[id(module)].rpartition(".")[2] for module in ends if module is not None]
+    chosen = adapters.trainable_token_indices
+    rows = chosen if isinstance(chosen, dict) else {places[0]: chosen or []}
+    whole = set(adapters.modules_to_save or [])
+    if not whole & set(places) and not chosen:
+        adapters.trainable_token_indices = {place: list(new) for place in places}
+        return adapters
+    tied = model.get_output_embeddings() is not None and ends[0].weight is ends[1].weight
+    for place in places[:1] if tied else places:
+        if place not in whole and not set(new) <= set(rows.get(place, [])):
+            what = f"'{section}' leaves new tokens of the chat template untrained in {place}: {new}"
+            remedy = f"add {place} to modules_to_save, or set neither that nor trainable_token_indices"
+            raise ParamsError(what, where=params.PARAMS_FILE, remedy=remedy)
+    return adapters
+
+
 def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrainedModel | PeftModel":
     """Return the model with fresh adapters in front of its frozen weights, or as it is."""
     if adapters is None:

@@ -56,7 +56,9 @@ def test_what_is_kept_answers_as_what_was_trained(work: Path, quantization: dict
     start = models.load(work / "model")
     trainer.train()
     learnt = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
-    assert learnt and all("lora_" in name for name in learnt)
+    rows = [name for name in learnt if "trainable_tokens" in name]
+    assert len(rows) == 1 and "embed_tokens" in rows[0], "those of the tokens that make turns; the head is tied"
+    assert len(learnt) > 1 and all("lora_" in name for name in set(learnt) - set(rows))
     assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
     trainer.save_model(str(work / "kept"))
     kept = models.load(work / "kept")
