@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from stages.common.core import params
 from stages.common.finetuning import lora
 from stages.common.memory import available, estimate, preflight
-from stages.common.memory.job import Job, reads
+from stages.common.memory.job import Job, blocks, reads
 from stages.common.runtime.errors import ParamsError
 
 TOKENIZER = Path("models/tokenizer")
@@ -102,6 +102,7 @@ def job(stage: str, document: Mapping[str, Any], base: Any, started: Launch, gpu
         scorer=stage == "reward",
         actor_critic=stage == "ppo",
         answers=int(section.get("rollout_batch_size", 64)) if stage == "ppo" else 0,
+        blocks=blocks(section),
         processes=started.processes,
         zero=started.zero,
     )

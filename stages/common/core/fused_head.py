@@ -19,8 +19,13 @@ BUDGET = 2**26
 
 def fits(model: Any, positions: int) -> bool:
     """Whether the logits of a model at so many positions may be held at once."""
+    return positions <= at_once(model)
+
+
+def at_once(model: Any) -> int:
+    """Return at how many positions the logits of a model may be held at once, at least at one."""
     config = getattr(model, "module", model).config.get_text_config(decoder=True)
-    return bool(positions * config.vocab_size <= BUDGET)
+    return max(1, BUDGET // int(config.vocab_size))
 
 
 def add(model: Any) -> Any:

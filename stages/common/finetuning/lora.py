@@ -238,8 +238,9 @@ def merged(model: Any, files: Path) -> Any:
     whole = sharing_weights(model)
     for number, layer in enumerate(one for one in whole.modules() if isinstance(one, BaseTunerLayer)):
         layer.merge(safe_merge=True)
-        weight = layer.get_base_layer().weight
-        weight.data = in_file(weight.data, files / f"{number}.bin")
+        weight = getattr(layer.get_base_layer(), "weight", None)
+        if weight is not None:  # experts' matrices have other names, and stay in memory
+            weight.data = in_file(weight.data, files / f"{number}.bin")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="All adapters are already merged")
         return whole.merge_and_unload()

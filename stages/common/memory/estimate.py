@@ -29,10 +29,13 @@ class Need(NamedTuple):
     held together.
     """
 
+    reading: int = 0
+    """What reading PPO's answers without gradients holds; not together with the others either."""
+
     @property
     def total(self) -> int:
         """Return the peak: a rollout has no gradients and no activations of an update."""
-        return self.parameters + self.optimiser + max(self.gradients + self.activations, self.cache)
+        return self.parameters + self.optimiser + max(self.gradients + self.activations, self.cache, self.reading)
 
     def shown(self) -> str:
         """Return the parts for people."""
@@ -62,6 +65,7 @@ def estimate(job: Job) -> Need:
             if parameter.requires_grad
         )
         peak = fake_step.step_peak(trained, job)
+        reading = fake_step.read_peak(trained[0], job) if job.actor_critic and job.answers else 0
     frozen, width = standing(trained, job), fake_step.dtype(job.dtype).itemsize
     parameters, gradients, optimiser = sum(sizes), learnt, int(learnt * STATES.get(job.optimiser, 2.0))
     activations = max(0, peak - gradients)
@@ -76,7 +80,7 @@ def estimate(job: Job) -> Need:
         if "optimizer" in job.offload:
             optimiser, gradients = 0, 0 if job.zero >= 2 else gradients
     answers = cache(job.config, job.answers, job.reads.tokens, width)
-    return Need(parameters + frozen, gradients, optimiser, activations, answers)
+    return Need(parameters + frozen, gradients, optimiser, activations, answers, reading)
 
 
 def standing(trained: list[Any], job: Job) -> int:

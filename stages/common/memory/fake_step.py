@@ -6,6 +6,7 @@ architecture, attention and checkpointing that transformers runs.
 """
 
 import copy
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
     from stages.common.memory.job import Job
+
+
+READ_ROWS = 64
+"""Answers that PPO reads at once without gradients."""
 
 
 @contextmanager
@@ -102,8 +107,28 @@ def step_peak(trained: "list[torch.nn.Module]", job: "Job") -> int:
         if job.bf16:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
         loss = sum(part_loss(one, ids, job) for one in trained)
+        if math.prod(job.blocks):
+            blocks = torch.zeros(job.blocks, dtype=torch.long)
+            loss += text_loss(trained[0], blocks, tiles=not fused_head.fits(trained[0], blocks.numel()))
         assert isinstance(loss, torch.Tensor)
         loss.backward()
+    return alive()
+
+
+def read_peak(policy: "torch.nn.Module", job: "Job") -> int:
+    """Return the most bytes alive while answers are read without gradients, READ_ROWS at once."""
+    import torch
+
+    inner: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    ids = torch.zeros(min(READ_ROWS, job.answers), job.reads.tokens, dtype=torch.long)
+    with ExitStack() as stack:
+        alive = stack.enter_context(alive_bytes())
+        stack.enter_context(torch.no_grad())
+        if job.bf16:
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
+        most = min(len(ids) * job.reads.scored, fused_head.at_once(inner))
+        mean_loss(inner.get_output_embeddings()(hidden[:most]))
     return alive()
 
 
@@ -124,12 +149,19 @@ def part_loss(model: Any, ids: "torch.Tensor", job: "Job") -> "torch.Tensor":
         return mean_loss(logits.flatten(0, 1))
     if job.actor_critic:
         hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, places].flatten(0, 1)
-        head, size = inner.get_output_embeddings(), max(1, fused_head.BUDGET // inner.config.vocab_size)
+        head, size = inner.get_output_embeddings(), fused_head.at_once(inner)
         parts = [
             checkpoint(lambda part: mean_loss(head(part)), part, use_reentrant=False) for part in hidden.split(size)
         ]
         return torch.stack(parts).mean()
-    with fused_head.added(inner):
+    return text_loss(model, ids, tiles=True)
+
+
+def text_loss(model: Any, ids: "torch.Tensor", tiles: bool) -> "torch.Tensor":
+    """Return the loss at every position of `ids` [B, T], the head in tiles or not."""
+    if not tiles:
+        return mean_loss(model(input_ids=ids, use_cache=False).logits.flatten(0, 1))
+    with fused_head.added(model.get_base_model() if hasattr(model, "get_base_model") else model):
         found: torch.Tensor = model(input_ids=ids, labels=ids, fused_lm_head=True).loss
     return found
 

@@ -53,11 +53,20 @@ class Job:
     """Whether it is PPO's: a scorer is trained beside the model, and a reference and a reward model
     are held.
     """
+    blocks: tuple[int, int] = (0, 0)
+    """Blocks of text beside a batch of PPO's, and the tokens of each."""
     answers: int = 0
     """Answers made at once."""
     processes: int = 1
     zero: int = 0
     """DeepSpeed's ZeRO stage; 0 with several processes is DDP."""
+
+
+def blocks(section: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the blocks of text that PPO reads beside a batch, and the tokens of each."""
+    if not section.get("ptx_weight"):
+        return 0, 0
+    return int(section.get("ptx_blocks", 4)), int(section.get("ptx_block_tokens", 256))
 
 
 def reads(stage: str, section: Mapping[str, Any], answers: int) -> Reads:

@@ -145,11 +145,22 @@ def policy_figures(
 
     if fused_head.fits(model, len(tokens)):
         return part(hidden, tokens)
-    size = max(1, fused_head.BUDGET // architecture.text(model.config).vocab_size)
+    size = fused_head.at_once(model)
     pieces = zip(hidden.split(size), tokens.split(size), strict=True)
     found = [checkpoint(part, *piece, use_reentrant=False) for piece in pieces]
     log_probs, entropies = (torch.cat(column) for column in zip(*found, strict=True))
     return log_probs, entropies
+
+
+def block_loss(model: Any, blocks: torch.Tensor) -> torch.Tensor:
+    """Return the mean negative log-likelihood of blocks of text [m, L]."""
+    inputs = {"input_ids": blocks, "labels": blocks, "use_cache": False}
+    if fused_head.fits(model, blocks.numel()):
+        found: torch.Tensor = model(**inputs).loss
+        return found
+    with fused_head.added(architecture.inner(model)):
+        found = model(**inputs, fused_lm_head=True).loss
+    return found
 
 
 def value_outputs(model: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -220,7 +231,7 @@ class ActorCritic(nn.Module):
         log_probs, entropy = policy_figures(self.policy, hidden, tokens, self.temperature)
         values = value_outputs(self.value, states(self.value, episodes, groups))
         read = Read(*(restored(column, groups, counts) for column in (log_probs, entropy, values)))
-        return read, None if blocks is None else self.policy(input_ids=blocks, labels=blocks, use_cache=False).loss
+        return read, None if blocks is None else block_loss(self.policy, blocks)
 
     @property
     def is_gradient_checkpointing(self) -> bool:

@@ -171,6 +171,14 @@ def test_logits_of_a_large_vocabulary_are_not_all_held(more: dict[str, Any]) -> 
     assert 2**28 < need.activations < 1.7 * logits  # the logits alone, their softmax and its gradient: 3 times
 
 
+def test_ppos_readings_and_blocks_of_text_are_counted() -> None:
+    few, many = (estimate.estimate(job(1, 64, actor_critic=True, answers=answers)) for answers in (8, 64))
+    assert many.reading > 4 * few.reading > 0 and few.activations == many.activations
+    with_text = estimate.estimate(job(1, 64, actor_critic=True, answers=8, blocks=(4, 64)))
+    assert with_text.activations > 3 * few.activations / 2
+    assert many._replace(gradients=0, activations=0, cache=0).total == many.parameters + many.optimiser + many.reading
+
+
 def test_keys_and_values_of_grouped_heads_are_counted() -> None:
     grouped = config(num_attention_heads=4, num_key_value_heads=2)
     assert estimate.cache(grouped, 128, 256) == 2 * 4 * 2 * 64 * 4 * 128 * 256  # k and v, layers, heads, width, fp32
