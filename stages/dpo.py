@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.common.core import left_out, models, params
-from stages.common.finetuning import lora
+from stages.common.finetuning import lora, merging
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
@@ -44,7 +44,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     """
     from trl import DPOConfig, DPOTrainer
 
-    class PreferenceTrainer(Resumable, lora.Merged, DPOTrainer):
+    class PreferenceTrainer(Resumable, merging.Merged, DPOTrainer):
         """DPOTrainer with atomic checkpoints, over pairs that our own template has rendered."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:

@@ -12,7 +12,7 @@ import typer
 from pydantic import NonNegativeFloat
 
 from stages.common.core import chat, fused_head, left_out, models, params, special_tokens
-from stages.common.finetuning import label_positions, lora
+from stages.common.finetuning import label_positions, lora, merging
 from stages.common.pairs import preference_pairs
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
@@ -118,7 +118,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     """Return a plain transformers Trainer with ORPO's loss over tokenised pairs."""
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class OddsRatioTrainer(Resumable, lora.Merged, PairLoss, Trainer):
+    class OddsRatioTrainer(Resumable, merging.Merged, PairLoss, Trainer):
         """Trainer with atomic checkpoints and ORPO's loss."""
 
     arguments = fit_params.config(

@@ -16,7 +16,7 @@ import typer
 from pydantic import NonNegativeFloat, PositiveInt
 
 from stages.common.core import left_out, models, params
-from stages.common.finetuning import lora
+from stages.common.finetuning import lora, merging
 from stages.common.generation import architecture
 from stages.common.pairs import losses, preference_pairs
 from stages.common.reward import calibration, dataset, scoring, shared_prompt
@@ -127,7 +127,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments, set_seed
 
-    class RewardTrainer(Resumable, lora.Merged, KwiseLoss, Trainer):
+    class RewardTrainer(Resumable, merging.Merged, KwiseLoss, Trainer):
         """Trainer with atomic checkpoints and the K-wise loss."""
 
     arguments = fit_params.config(

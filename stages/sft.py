@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.common.core import chat, fused_head, models, params, records, special_tokens
-from stages.common.finetuning import label_positions, lora
+from stages.common.finetuning import label_positions, lora, merging
 from stages.common.runtime import process
 from stages.common.runtime.errors import DataError
 from stages.common.training import fit, fit_params, kept_models
@@ -102,7 +102,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    class AssistantTrainer(Resumable, lora.Merged, AssistantLoss, SFTTrainer):
+    class AssistantTrainer(Resumable, merging.Merged, AssistantLoss, SFTTrainer):
         """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
 
     arguments = fit_params.config(

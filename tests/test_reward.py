@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from stages import reward
 from stages.common.core import chat, checkpoints, models, records
-from stages.common.finetuning import lora
+from stages.common.finetuning import merging
 from stages.common.memory import estimate, preflight
 from stages.common.pairs import preference_pairs
 from stages.common.reward import calibration, dataset, scoring
@@ -164,7 +164,7 @@ def test_adapters_and_the_head_alone_learn_and_what_is_kept_scores_as_what_was_t
     *_, kept = fit.fit(trainer, settings, Run(None), "reward")
     assert trainer.evaluate()["eval_loss"] < 0.6  # log 2 where nothing was learnt
     rows = [tokens for row in trainer.eval_dataset for tokens in row["rows"]]
-    trained = scoring.score_rows(lora.merged(trainer.model, work).eval(), rows)
+    trained = scoring.score_rows(merging.merged(trainer.model, work).eval(), rows)
     assert scoring.score_rows(scoring.load(kept), rows) == pytest.approx(trained, abs=1e-5)
     assert {file.name for file in (kept / "adapter").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
     whole = load_file(kept / "model.safetensors")

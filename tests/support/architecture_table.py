@@ -141,6 +141,7 @@ def lora(name: str, work: Path) -> str:
 
     from stages.common.core import chat, models
     from stages.common.finetuning import lora as adapters
+    from stages.common.finetuning import merging
     from stages.common.generation import generator
     from tests.support.tiny import conversation, make_tokenizer
 
@@ -161,7 +162,7 @@ def lora(name: str, work: Path) -> str:
             model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
         learnt.step()
         learnt.zero_grad()
-    adapters.save(model.eval(), work / "lora")
+    merging.save(model.eval(), work / "lora")
     stops = chat.stops(tokenizer)
     answers = generator.decode(models.load(work / "lora"), prompts, max_new_tokens=12, stop=stops)
     assert [tokenizer.decode(one.tokens) for (one,) in answers] == ["town."] * 2

@@ -109,11 +109,11 @@ def classifier(name: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from stages.common.reward import scoring
+    from stages.common.reward import score_head
 
     model_type, settings = MADE[name]
     config = AutoConfig.for_model(model_type, **({"vocab_size": 320, "num_labels": 1} | settings | {"pad_token_id": 9}))
-    scoring.register(config)
+    score_head.register(config)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     for weight in model.parameters():

@@ -44,12 +44,8 @@ def run(report: Report, candidate: Candidate, tasks: Sequence[str], folder: Path
         if not known.match_tasks([task]):
             what = f"'evaluate.lm_eval': no task '{task}'"
             raise ParamsError(what, where=PARAMS_FILE, remedy="see `lm-eval ls tasks`, or add its file to data/tasks")
-    model = HFLM(
-        pretrained=candidate.policy,
-        tokenizer=candidate.tokenizer,
-        backend="causal",
-        batch_size=candidate.batch_size,
-    )
+    given = {"pretrained": candidate.policy, "tokenizer": candidate.tokenizer, "batch_size": candidate.batch_size}
+    model = HFLM(backend="causal", **given)
     try:
         found = lm_eval.simple_evaluate(
             model=model,

@@ -5,11 +5,8 @@ LoRA is Hu et al. 2021; over a base model whose matrices are held in 4 bits it i
 al. 2023).
 """
 
-import copy
 import importlib.util
 import inspect
-import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +15,11 @@ from pydantic import model_validator
 from stages.common.core import models, params, precision
 from stages.common.runtime.errors import ParamsError
 from stages.common.training import fit_params
-from stages.common.training.resumable import TrainerBase
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
-
-ADAPTER = "adapter"
-"""Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has
-them merged.
-"""
-MERGING = ".merging"
 
 
 class LoraParams(fit_params.FitParams):
@@ -177,97 +167,3 @@ def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrained
     from peft import get_peft_model
 
     return get_peft_model(model, adapters)
-
-
-class Merged(TrainerBase):
-    """Mixin before a `transformers.Trainer`: a kept model is whole, its adapters merged; a
-    checkpoint keeps them apart.
-
-    What is merged is not what is trained: taking adapters out again would not give back the same
-    bits to go on with.
-    """
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        if is_quantized(self.model):  # TRL rounds adapters to bf16, in which small steps are lost
-            for weight in self.model.parameters():
-                if weight.requires_grad:
-                    weight.data = weight.data.float()
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the checkpoint's part (internal call) as the library does, else the whole model and
-        its tokenizer.
-        """
-        if _internal_call or not hasattr(self.model, "merge_and_unload"):
-            super().save_model(output_dir, _internal_call)
-        elif self.args.should_save:
-            save(self.model, Path(output_dir or self.args.output_dir))
-            self.processing_class.save_pretrained(output_dir)
-
-
-def is_quantized(model: Any) -> bool:
-    """Whether adapters stand before matrices of few bits."""
-    return hasattr(model, "merge_and_unload") and bool(getattr(model.base_model.model, "is_quantized", False))
-
-
-def save(model: Any, folder: Path) -> None:
-    """Write the whole model, and in `ADAPTER` its adapters alone, if it has any."""
-    if not hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder)
-        return
-    files = folder / MERGING
-    files.mkdir(parents=True)
-    merged(model, files).save_pretrained(folder)
-    shutil.rmtree(files)
-    model.save_pretrained(folder / ADAPTER)
-    (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's card of nothing
-
-
-def merged(model: Any, files: Path) -> Any:
-    """Return a model with the adapters merged into the weights; `model` stays as it is, to be
-    trained on.
-
-    No second model is held: each merged matrix lies in one of `files`, all else is shared. Weights
-    of few bits are merged as the numbers they stand for, in fp32: rounded anew, they would answer
-    otherwise than what was trained.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if is_quantized(model):
-        return _merged_from_few_bits(model)
-    whole = sharing_weights(model)
-    for number, layer in enumerate(one for one in whole.modules() if isinstance(one, BaseTunerLayer)):
-        layer.merge(safe_merge=True)
-        weight = getattr(layer.get_base_layer(), "weight", None)
-        if weight is not None:  # experts' matrices have other names, and stay in memory
-            weight.data = in_file(weight.data, files / f"{number}.bin")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="All adapters are already merged")
-        return whole.merge_and_unload()
-
-
-def sharing_weights(model: Any) -> Any:
-    """Return a copy of a model that has the same memory for weights, as parameters of its own."""
-    import torch
-
-    shared: dict[int, Any] = {
-        id(one): torch.nn.Parameter(one.detach(), requires_grad=one.requires_grad) for one in model.parameters()
-    }
-    shared |= {id(one): one for one in model.buffers()}
-    return copy.deepcopy(model, shared)
-
-
-def in_file(value: "torch.Tensor", file: Path) -> "torch.Tensor":
-    """Return a tensor's copy whose memory is a file, which the system may take back."""
-    import torch
-
-    held = torch.from_file(str(file), shared=True, size=value.numel(), dtype=value.dtype).view(value.shape)
-    return held.copy_(value)
-
-
-def _merged_from_few_bits(model: Any) -> Any:
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-
-    whole = get_peft_model(copy.deepcopy(model).unload().dequantize(), model.peft_config["default"])
-    set_peft_model_state_dict(whole, get_peft_model_state_dict(model))
-    return whole.merge_and_unload()

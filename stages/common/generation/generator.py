@@ -104,6 +104,15 @@ def beam(
     def stopped(tokens: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         return torch.full((len(tokens),), bool(is_stopped and is_stopped()), device=tokens.device)
 
+    how = {
+        "num_beams": beams,
+        "do_sample": False,
+        "use_cache": True,
+        "repetition_penalty": repetition_penalty,
+        "eos_token_id": list(stop),
+        "stopping_criteria": StoppingCriteriaList([stopped]),
+        "pad_token_id": stop[0] if stop else 0,  # stands behind the end of an answer, where `until` cuts
+    }
     room = check(model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -112,19 +121,10 @@ def beam(
         for start in range(0, len(indices), batch_size):
             chosen = indices[start : start + batch_size]
             batch = torch.tensor([list(prompts[index]) for index in chosen], device=model.device)
+            longest = min(max_new_tokens, room - length) if room else max_new_tokens
             with torch.inference_mode(), evaluating(model):
-                output = model.generate(
-                    input_ids=batch,
-                    attention_mask=torch.ones_like(batch),
-                    max_new_tokens=min(max_new_tokens, room - length) if room else max_new_tokens,
-                    num_beams=beams,
-                    do_sample=False,
-                    use_cache=True,
-                    repetition_penalty=repetition_penalty,
-                    eos_token_id=list(stop),
-                    stopping_criteria=StoppingCriteriaList([stopped]),
-                    pad_token_id=stop[0] if stop else 0,  # stands behind the end of an answer, where `until` cuts
-                )
+                mask = torch.ones_like(batch)
+                output = model.generate(input_ids=batch, attention_mask=mask, max_new_tokens=longest, **how)
             for index, row in zip(chosen, output[:, length:].tolist(), strict=True):
                 answers[index] = until(row, set(stop))
     return answers

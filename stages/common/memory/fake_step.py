@@ -119,7 +119,8 @@ def read_peak(policy: "torch.nn.Module", job: "Job") -> int:
     """Return the most bytes alive while answers are read without gradients, READ_ROWS at once."""
     import torch
 
-    inner: Any = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    whole: Any = policy
+    inner: Any = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
     ids = torch.zeros(min(READ_ROWS, job.answers), job.reads.tokens, dtype=torch.long)
     with ExitStack() as stack:
         alive = stack.enter_context(alive_bytes())

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from stages.common.core import fused_head
 from stages.common.generation import architecture, packed_forward
 from stages.common.ppo import losses as ppo_core
-from stages.common.reward import scoring
+from stages.common.reward import score_head
 from stages.common.runtime.errors import DataError, ParamsError
 
 READ_ROWS = 64
@@ -165,7 +165,7 @@ def block_loss(model: Any, blocks: torch.Tensor) -> torch.Tensor:
 
 def value_outputs(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return the values [n] of hidden states [n, d], on the reward model's centred scale."""
-    found = scoring.head_outputs(architecture.inner(model).score, hidden)
+    found = score_head.head_outputs(architecture.inner(model).score, hidden)
     return found - float(getattr(model.config, "reward_offset", 0.0))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import models
-from stages.common.finetuning import lora
+from stages.common.finetuning import merging
 from stages.common.ppo.setup import Setup
 from stages.common.runtime.errors import ParamsError
 from stages.common.training import optimizer_state
@@ -103,7 +103,7 @@ class Saved(Resumable):
             weights = {name.removeprefix(POLICY): value for name, value in whole.items() if name.startswith(POLICY)}
             policy.save_pretrained(folder, state_dict=models.tied_once(policy, weights))
         else:
-            lora.save(policy, folder)
+            merging.save(policy, folder)
         if self.average is not None:
             self.average.swap()
         self.processing_class.save_pretrained(folder)

@@ -13,14 +13,14 @@ from stages.common.core import models, precision, special_tokens
 from stages.common.core.records import Record
 from stages.common.generation import generator
 from stages.common.pairs import preference_pairs
-from stages.common.reward import dataset
+from stages.common.reward import dataset, score_head
 from stages.common.reward.dataset import Row
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.text.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHECKED, TOLERANCE = 4, 1e-4
 
@@ -33,10 +33,12 @@ def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
 
     precision.fast_products()
     config = models.load_config(folder)
-    register(config)
+    score_head.register(config)
     kind = AutoModelForSequenceClassification._model_mapping[type(config)]
     kind._keep_in_fp32_modules_strict = {*(kind._keep_in_fp32_modules_strict or ()), "score"}
-    model = whole_head(models.read(AutoModelForSequenceClassification, folder, dtype=dtype or precision.frozen(folder)))
+    model = score_head.whole_head(
+        models.read(AutoModelForSequenceClassification, folder, dtype=dtype or precision.frozen(folder))
+    )
     if model.config.num_labels != 1:
         what = f"a reward model gives one number, this one {model.config.num_labels}"
         raise DataError(what, where=folder, remedy="run `dvc repro reward`")
@@ -56,9 +58,9 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
 
     special_tokens.set_padding(tokenizer)
     config = models.load_config(folder)
-    register(config)
+    score_head.register(config)
     with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
-        heads = {"new": ("score.",), "unused": (f"{names(config)[1]}.",)}
+        heads = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.",)}
         model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads, **options)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
@@ -66,68 +68,7 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
         part.pad_token_id = tokenizer.pad_token_id
     head = model.get_submodule("score").weight
     torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)
-    return whole_head(model)
-
-
-def whole_head(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Return the model with its score head in fp32, whatever the layers below are in."""
-    head = model.get_submodule("score").float()
-    head.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype), *given[1:]))
-    return model
-
-
-def register(config: "PretrainedConfig") -> None:
-    """Make transformers know a classifier of this kind of model where it has none: a head over the
-    base model.
-
-    Raises DataError for a model that is no language model of transformers.
-    """
-    from transformers import AutoModelForSequenceClassification, PreTrainedModel
-    from transformers.modeling_layers import GenericForSequenceClassification
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-        MODEL_MAPPING,
-    )
-
-    kind = type(config)
-    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        return
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or kind not in MODEL_MAPPING:
-        what = f"a {config.model_type} model has no base model to put a score head on"
-        raise DataError(what, remedy="use another base model, or the stages dpo or orpo")
-    family = next(one for one in MODEL_MAPPING[kind].__mro__[1:] if issubclass(one, PreTrainedModel))
-    made = {"config_class": kind, "config": kind, "base_model_prefix": names(config)[0]}
-    name = MODEL_FOR_CAUSAL_LM_MAPPING[kind].__name__.replace("ForCausalLM", "") + "ForSequenceClassification"
-    AutoModelForSequenceClassification.register(kind, type(name, (GenericForSequenceClassification, family), made))
-
-
-def names(config: "PretrainedConfig") -> tuple[str, str]:
-    """Return under which names a language model of this config holds its base model and its
-    head.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from stages.common.generation import architecture
-
-    with torch.device("meta"), models.unsplit():
-        model = AutoModelForCausalLM.from_config(config)
-    parts = {id(module): name for name, module in model.named_modules()}
-    return parts[id(architecture.body(model))], parts[id(model.get_output_embeddings())]
-
-
-def head_outputs(head: Any, hidden: "torch.Tensor") -> "torch.Tensor":
-    """Return a head's only output [n] for hidden states [n, d], in fp32.
-
-    The head has its own precision whatever autocast says: bf16 has eight bits, scores differ by
-    less.
-    """
-    import torch
-
-    with torch.autocast(hidden.device.type, enabled=False):
-        found: torch.Tensor = head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
-    return found
+    return score_head.whole_head(model)
 
 
 def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "torch.Tensor":
@@ -138,7 +79,7 @@ def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "to
 
     ends = inputs["attention_mask"].sum(1) - 1
     output = model(input_ids=inputs["input_ids"], output_hidden_states=True, use_cache=False)
-    return head_outputs(head, output.hidden_states[-1][torch.arange(len(ends), device=ends.device), ends])
+    return score_head.head_outputs(head, output.hidden_states[-1][torch.arange(len(ends), device=ends.device), ends])
 
 
 def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
@@ -249,7 +190,7 @@ def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> lis
         start += width * len(group)
     with torch.inference_mode():
         hidden = packed_forward.read(model, rows, groups, ends)
-        found = head_outputs(model.get_submodule("score"), hidden)
+        found = score_head.head_outputs(model.get_submodule("score"), hidden)
         values = torch.empty_like(found)
         values[order] = found
     if not bool(torch.isfinite(values).all()):

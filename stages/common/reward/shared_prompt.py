@@ -9,7 +9,7 @@ its score is what it gets when read alone, up to rounding. The model's attention
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.common.reward import dataset, scoring
+from stages.common.reward import dataset, score_head, scoring
 from stages.common.reward.dataset import Row
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.T
         output_hidden_states=True,
         use_cache=False,
     )
-    return scoring.head_outputs(head, output.hidden_states[-1].flatten(0, 1)[inputs["ends"]])
+    return score_head.head_outputs(head, output.hidden_states[-1].flatten(0, 1)[inputs["ends"]])
 
 
 def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:

@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from stages import sft
 from stages.common.core import checkpoints, models, params, precision
-from stages.common.finetuning import lora
+from stages.common.finetuning import lora, merging
 from stages.common.memory import estimate
 from stages.common.runtime.errors import ParamsError
 from stages.common.text.parquet_writer import write as write_records
@@ -88,7 +88,7 @@ def test_merging_holds_no_second_model_and_changes_nothing_of_the_first(work: Pa
     model, before = trainer.model, {name: one.clone() for name, one in trainer.model.named_parameters()}
     expected = copy.deepcopy(model).merge_and_unload().state_dict()
     (work / "files").mkdir()
-    whole = lora.merged(model, work / "files")
+    whole = merging.merged(model, work / "files")
     assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
     assert whole.state_dict().keys() == expected.keys()
     own = {one.data_ptr() for one in model.parameters()}
@@ -97,7 +97,7 @@ def test_merging_holds_no_second_model_and_changes_nothing_of_the_first(work: Pa
         assert in_file == ("_proj" in name) and (in_file or one.data_ptr() in own), name
     assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
     trainer.save_model(str(work / "kept"))
-    assert not (work / "kept" / lora.MERGING).exists()
+    assert not (work / "kept" / merging.MERGING).exists()
 
 
 def test_a_base_below_adapters_is_held_in_16_bits_and_adapters_in_fp32(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.common.finetuning import lora
+from stages.common.finetuning import lora, merging
 from stages.common.generation import batch, generator, kv_cache
 from tests.support import decoders
 
@@ -76,6 +76,6 @@ def test_adapters_in_front_of_a_padded_model_answer_as_the_merged_model(tmp_path
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
-    merged, prompts = lora.merged(model, tmp_path), decoders.prompts(5)
+    merged, prompts = merging.merged(model, tmp_path), decoders.prompts(5)
     expected = [decoders.alone(merged, prompt, [66]) for prompt in prompts]
     assert generator.generate(model, prompts, max_new_tokens=12, stop=[66], batch_size=2) == expected

@@ -1,0 +1,71 @@
+"""The score head over any language model: where it sits, and that it stays in fp32."""
+
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import models
+from stages.common.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def whole_head(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Return the model with its score head in fp32, whatever the layers below are in."""
+    head = model.get_submodule("score").float()
+    head.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype), *given[1:]))
+    return model
+
+
+def register(config: "PretrainedConfig") -> None:
+    """Make transformers know a classifier of this kind of model where it has none: a head over the
+    base model.
+
+    Raises DataError for a model that is no language model of transformers.
+    """
+    from transformers import AutoModelForSequenceClassification, PreTrainedModel
+    from transformers.modeling_layers import GenericForSequenceClassification
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        MODEL_MAPPING,
+    )
+
+    kind = type(config)
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or kind not in MODEL_MAPPING:
+        what = f"a {config.model_type} model has no base model to put a score head on"
+        raise DataError(what, remedy="use another base model, or the stages dpo or orpo")
+    family = next(one for one in MODEL_MAPPING[kind].__mro__[1:] if issubclass(one, PreTrainedModel))
+    made = {"config_class": kind, "config": kind, "base_model_prefix": names(config)[0]}
+    name = MODEL_FOR_CAUSAL_LM_MAPPING[kind].__name__.replace("ForCausalLM", "") + "ForSequenceClassification"
+    AutoModelForSequenceClassification.register(kind, type(name, (GenericForSequenceClassification, family), made))
+
+
+def names(config: "PretrainedConfig") -> tuple[str, str]:
+    """Return under which names a language model of this config holds its base model and its
+    head.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from stages.common.generation import architecture
+
+    with torch.device("meta"), models.unsplit():
+        model = AutoModelForCausalLM.from_config(config)
+    parts = {id(module): name for name, module in model.named_modules()}
+    return parts[id(architecture.body(model))], parts[id(model.get_output_embeddings())]
+
+
+def head_outputs(head: Any, hidden: "torch.Tensor") -> "torch.Tensor":
+    """Return a head's only output [n] for hidden states [n, d], in fp32.
+
+    The head has its own precision whatever autocast says: bf16 has eight bits, scores differ by
+    less.
+    """
+    import torch
+
+    with torch.autocast(hidden.device.type, enabled=False):
+        found: torch.Tensor = head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
+    return found
