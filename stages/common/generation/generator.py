@@ -81,6 +81,27 @@ def _in_a_batch(batch: Batch) -> dict[int, Continuation]:
     return batch.answers
 
 
+def _search(
+    beams: int, stop: Sequence[int], repetition_penalty: float, is_stopped: Callable[[], bool] | None
+) -> dict[str, Any]:
+    """Return how transformers is to search."""
+    import torch
+    from transformers import StoppingCriteriaList
+
+    def stopped(tokens: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((len(tokens),), bool(is_stopped and is_stopped()), device=tokens.device)
+
+    return {
+        "num_beams": beams,
+        "do_sample": False,
+        "use_cache": True,
+        "repetition_penalty": repetition_penalty,
+        "eos_token_id": list(stop),
+        "stopping_criteria": StoppingCriteriaList([stopped]),
+        "pad_token_id": stop[0] if stop else 0,  # stands behind the end of an answer, where `until` cuts
+    }
+
+
 def beam(
     model: "PreTrainedModel",
     prompts: Sequence[Sequence[int]],
@@ -99,20 +120,8 @@ def beam(
     be penalised. A search ends early, with what it has, when `is_stopped` says so.
     """
     import torch
-    from transformers import StoppingCriteriaList
 
-    def stopped(tokens: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.full((len(tokens),), bool(is_stopped and is_stopped()), device=tokens.device)
-
-    how = {
-        "num_beams": beams,
-        "do_sample": False,
-        "use_cache": True,
-        "repetition_penalty": repetition_penalty,
-        "eos_token_id": list(stop),
-        "stopping_criteria": StoppingCriteriaList([stopped]),
-        "pad_token_id": stop[0] if stop else 0,  # stands behind the end of an answer, where `until` cuts
-    }
+    how = _search(beams, stop, repetition_penalty, is_stopped)
     room = check(model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
