@@ -161,9 +161,15 @@ def with_new_tokens(
 
 
 def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrainedModel | PeftModel":
-    """Return the model with fresh adapters in front of its frozen weights, or as it is."""
+    """Return the model with fresh adapters in front of its frozen weights, or as it is.
+
+    Raises ParamsError for matrices that peft does not adapt.
+    """
     if adapters is None:
         return model
     from peft import get_peft_model
 
-    return get_peft_model(model, adapters)
+    try:
+        return get_peft_model(model, adapters)
+    except ValueError as error:
+        raise ParamsError(f"peft refuses: {error}", where="lora.target_modules") from error

@@ -193,8 +193,8 @@ def check_positions(config: Any, max_tokens: int, key: str) -> None:
     """
     limit = architecture.rope_limit(config)
     if max_tokens > limit:
-        what = f"'{key}' is {max_tokens}, but beyond {limit:.0f} this model's RoPE depends on how long a row becomes"
-        raise ParamsError(what, where="params.yaml", remedy=f"set it to at most {limit:.0f}")
+        what = f"it is {max_tokens}, but beyond {limit:.0f} this model's RoPE depends on how long a row becomes"
+        raise ParamsError(what, where=key, remedy=f"set it to at most {limit:.0f}")
 
 
 class ActorCritic(nn.Module):

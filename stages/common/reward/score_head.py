@@ -38,9 +38,13 @@ def register(config: "PretrainedConfig") -> None:
         what = f"a {config.model_type} model has no base model to put a score head on"
         raise DataError(what, remedy="use another base model, or the stages dpo or orpo")
     family = next(one for one in MODEL_MAPPING[kind].__mro__[1:] if issubclass(one, PreTrainedModel))
-    made = {"config_class": kind, "config": kind, "base_model_prefix": names(config)[0]}
+    made: dict[str, Any] = {"config_class": kind, "config": kind, "base_model_prefix": names(config)[0]}
+    # All its parts are transformers' own: those that make buffers anew after loading must do so.
+    made["is_custom_code"] = classmethod(lambda cls: False)
     name = MODEL_FOR_CAUSAL_LM_MAPPING[kind].__name__.replace("ForCausalLM", "") + "ForSequenceClassification"
-    AutoModelForSequenceClassification.register(kind, type(name, (GenericForSequenceClassification, family), made))
+    made_class = type(name, (GenericForSequenceClassification, family), made)
+    # Without exist_ok it passes over a config class of its own without a word.
+    AutoModelForSequenceClassification.register(kind, made_class, exist_ok=True)
 
 
 def names(config: "PretrainedConfig") -> tuple[str, str]:

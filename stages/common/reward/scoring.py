@@ -60,7 +60,8 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
     config = models.load_config(folder)
     score_head.register(config)
     with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
-        heads = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.",)}
+        # GPT-NeoX calls its head otherwise in its file.
+        heads = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.", "embed_out.")}
         model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads, **options)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))

@@ -92,5 +92,5 @@ def test_a_model_that_does_more_behind_its_head_is_refused() -> None:
 def test_rows_that_rope_turns_by_their_length_are_refused() -> None:
     config = architectures.build("phi3, LongRoPE").config
     actor_critic.check_positions(config, 16, "ppo.max_tokens")
-    with pytest.raises(ParamsError, match=r"'ppo\.max_tokens' is 17, but beyond 16 .*set it to at most 16"):
+    with pytest.raises(ParamsError, match=r"ppo\.max_tokens: it is 17, but beyond 16 .*set it to at most 16"):
         actor_critic.check_positions(config, 17, "ppo.max_tokens")

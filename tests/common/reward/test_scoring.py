@@ -69,7 +69,7 @@ def test_only_a_model_of_one_label_is_loaded(tmp_path: Path) -> None:
         scoring.load(tmp_path / "policy")
 
 
-@pytest.mark.parametrize("name", ["granite", "gpt_neox", "gemma3, with a vision model"])
+@pytest.mark.parametrize("name", ["granite", "gpt_neox", "falcon_h1", "gemma3, with a vision model"])
 def test_any_language_model_gets_a_head(name: str, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     models.save(architectures.build(name), tokenizer, tmp_path / "model")
