@@ -112,7 +112,8 @@ def test_a_score_is_of_what_is_said_in_tokens_as_in_text() -> None:
     plain, thinking, mute = scoring.score(
         judge, tokenizer, [asked] * 3, ["town 7.", "<think>city?</think>town 7.", "<think>town 7."]
     )
-    assert thinking == plain != mute
+    assert thinking == pytest.approx(plain, abs=1e-6)  # a row of a batch adds up in another order
+    assert abs(mute - plain) > 1e-4
     tokens = tokenizer("<think>city?</think>town 7.")["input_ids"]
     assert scoring.said(tokenizer, tokens) == tokenizer("town 7.")["input_ids"]
     assert scoring.said(tokenizer, [5, 300, 7]) == [5, 300, 7]
