@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.common.core import models
+from stages.common.core import fused_head, models
 from stages.common.memory import estimate
 from stages.common.memory.job import Job, Reads
 from tests.support.trainers import STAGES, write_world
@@ -65,7 +65,7 @@ def test_every_trainer_takes_the_same_steps_as_on_a_cpu(tmp_path: Path) -> None:
 
 def test_pretraining_of_half_a_billion_weights_prints_its_share_of_the_peak() -> None:
     name = torch.cuda.get_device_name()
-    model = models.build(QWEN, VOCABULARY, "test").cuda().train()
+    model = fused_head.add(models.build(QWEN, VOCABULARY, "test").cuda().train())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids = torch.randint(VOCABULARY, (BATCH, TOKENS), device="cuda")
     torch.cuda.reset_peak_memory_stats()
@@ -74,7 +74,7 @@ def test_pretraining_of_half_a_billion_weights_prints_its_share_of_the_peak() ->
             torch.cuda.synchronize()
             start = time.monotonic()
         with torch.autocast("cuda", torch.bfloat16):
-            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss = model(input_ids=ids, labels=ids, fused_lm_head=True).loss  # as the stage does
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

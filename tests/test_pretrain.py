@@ -73,7 +73,7 @@ def test_embeddings_grow_with_the_tokenizer_and_two_runs_write_the_same(work: Pa
     given, section = load_file(work / "base/model.safetensors"), "{base: base, skip: true, training: {}}"
     one, two = run(work, section), run(work, section)
     (name,) = [name for name in given if "embed_tokens" in name]
-    assert len(one[name]) == len(grown) == len(given[name]) + 1
+    assert len(one[name]) % 64 == 0 and len(one[name]) >= len(grown) > len(given[name])
     assert torch.equal(one[name][: len(given[name])], given[name]) and torch.equal(one[name], two[name])
 
 

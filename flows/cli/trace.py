@@ -161,7 +161,7 @@ def champion_answer(turns: list[records.Record], tools: str | None, promotion: P
     if not promotion.exists():
         raise DataError("no promotion yet", where=promotion, remedy="run `dvc repro promote`")
     folder = Path(json.loads(promotion.read_text(encoding="utf-8"))["model"])
-    tokenizer, model = models.load_tokenizer(folder), models.load(folder)
+    tokenizer, model = models.load_tokenizer(folder), models.load_frozen(folder)
     prompt = chat.encode_prompt(tokenizer, turns, tools)
     tokens = generate(model, [prompt], max_new_tokens=MAX_NEW_TOKENS, stop=chat.stops(tokenizer))[0]
     return str(tokenizer.decode(tokens))

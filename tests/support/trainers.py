@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import dpo, orpo, ppo, pretrain, reward, sft
-from stages.common.core import checkpoints, models
+from stages.common.core import checkpoints, models, precision
 from stages.common.runtime import process
 from stages.common.tracking.run import Run
 from stages.common.training import fit
@@ -91,6 +91,8 @@ def main(world: Path, out: Path, stages: list[str]) -> None:
     was kept.
     """
     checkpoints.ROOT = out / "checkpoints"
+    if os.environ.get("LATHE_TEST_FP32"):
+        precision.fast_products = lambda: None  # TF32 has ten bits
     for stage in stages:
         settings, made = trainer(stage, world)
         kept = fit.fit(made, settings, Run(None), stage)

@@ -164,11 +164,11 @@ def test_frozen_models_and_trained_weights_count_in_their_dtypes() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"actor_critic": True}, {"fused": True}], ids=["sft", "ppo", "dpo"])
 def test_logits_of_a_large_vocabulary_are_not_all_held(more: dict[str, Any]) -> None:
-    rows, tokens, vocabulary = 8, 512, 151_936
+    rows, tokens, vocabulary = 8, 2048, 151_936
     small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
     need = estimate.estimate(job(rows, tokens, vocabulary, config=small, **more))
     logits = 4 * rows * tokens * vocabulary
-    assert 2**28 < need.activations < 1.7 * logits  # the logits alone, their softmax and its gradient: 3 times
+    assert 2**28 < need.activations < logits / 2  # with their softmax and its gradient: 3 times
 
 
 def test_ppos_readings_and_blocks_of_text_are_counted() -> None:
