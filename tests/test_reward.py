@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from stages import reward
-from stages.common.core import chat, checkpoints, models, records
+from stages.common.core import chat, checkpoints, models, records, special_tokens
 from stages.common.finetuning import merging
 from stages.common.memory import estimate, preflight
 from stages.common.pairs import preference_pairs
@@ -209,8 +209,10 @@ def test_a_model_that_scores_nan_is_no_report(work: Path) -> None:
     assert not (work / "r1.json").exists()
 
 
-def test_padding_must_not_be_the_end_of_turn(work: Path) -> None:
+def test_padding_is_never_the_end_of_turn(work: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.pad_token = chat.END_OF_TURN
-    with pytest.raises(DataError, match=r"padding is <\|im_end\|>"):
-        scoring.begin(work / "model", tokenizer)
+    model = scoring.begin(work / "model", tokenizer)
+    assert tokenizer.pad_token == special_tokens.NEW_PADDING
+    assert model.config.pad_token_id == tokenizer.pad_token_id == len(tokenizer) - 1
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)

@@ -3,6 +3,7 @@ their results read.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -16,8 +17,11 @@ from stages.common.serving.engine.requests import Piece
 from stages.common.serving.engine.text import overlap
 
 OPEN = "<tool_call>"
-CALL = re.compile(r"<tool_call>\s*([\w.-]{1,64})\s+(\{.*?\})\s*</tool_call>", re.DOTALL)
-"""As the chat template writes them."""
+CALL = re.compile(r"<tool_call>\s*(?:([\w.-]{1,64})\s+)?(\{.*?\})\s*</tool_call>", re.DOTALL)
+"""As the project's ChatML writes them, name and arguments, or as Qwen's and Hermes' templates do:
+one object of both.
+"""
+NAME = re.compile(r"[\w.-]{1,64}")
 CALLS_AT_MOST = 4
 
 
@@ -155,4 +159,19 @@ class Said:
 
     def calls(self) -> tuple[Call, ...]:
         """Return the whole calls that were said."""
-        return tuple(Call(*found) for found in CALL.findall(self.held))[:CALLS_AT_MOST]
+        found = (_call(name, given) for name, given in CALL.findall(self.held))
+        return tuple(call for call in found if call)[:CALLS_AT_MOST]
+
+
+def _call(name: str, given: str) -> Call | None:
+    """Return the call of `name`, or without one the call that the object `given` names itself."""
+    if name:
+        return Call(name, given)
+    try:
+        whole = json.loads(given)
+    except (ValueError, RecursionError):
+        return None
+    named, arguments = whole.get("name"), whole.get("arguments", {})
+    if not (isinstance(named, str) and NAME.fullmatch(named) and isinstance(arguments, dict)):
+        return None
+    return Call(named, json.dumps(arguments, ensure_ascii=False))

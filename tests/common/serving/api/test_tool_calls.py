@@ -198,3 +198,22 @@ def test_a_call_is_held_back_however_its_text_comes(size: int) -> None:
     assert shown == said.shown == "a < b " and said.calls() == (("f", "{}"),)
     almost = Said()
     assert almost.push("<tool_ca") == "" and almost.push("t>") == "<tool_cat>" and almost.held == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "calls"),
+    [
+        (
+            '<tool_call>\n{"name": "f", "arguments": {"a": {"b": "北京"}}}\n</tool_call>',
+            (("f", '{"a": {"b": "北京"}}'),),
+        ),
+        ('<tool_call>{"name": "f"}</tool_call>\n<tool_call>g {"b": 1}</tool_call>', (("f", "{}"), ("g", '{"b": 1}'))),
+        ('<tool_call>{"name": "f", "arguments": {}</tool_call>', ()),
+        ('<tool_call>{"name": "no name", "arguments": {}}</tool_call>', ()),
+        ('<tool_call>{"name": "f", "arguments": "text"}</tool_call>', ()),
+    ],
+)
+def test_a_call_is_found_as_models_own_templates_write_it_too(written: str, calls: tuple[Any, ...]) -> None:
+    said = Said()
+    assert said.push(written) == ""
+    assert said.calls() == calls
