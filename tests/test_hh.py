@@ -20,7 +20,7 @@ from stages import tokenizer as tokenizer_stage
 from stages.common.core import models, records
 from stages.common.runtime import logs
 from stages.common.text.parquet_writer import write as write_records
-from stages.common.tracking import mlflow_sender
+from stages.common.tracking import session
 from stages.common.tracking.run import Run
 from tests.support.real_data import REAL
 
@@ -74,7 +74,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(PARAMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(mlflow_sender, "start", lambda *_, **__: nullcontext(Run(None)))
+        patch.setattr(session, "start", lambda *_, **__: nullcontext(Run(None)))
         raw, ingested, curated, validated = (Path("data", name) for name in ("raw", "ingested", "curated", "validated"))
         reports = Path("reports")
         ingest.main(raw, ingested, Path("data/quarantine"), reports / "ingest.json")
