@@ -1,4 +1,4 @@
-"""Tokens a second of generation.decode against transformers' own `generate`, on the same prompts,
+"""Tokens a second of generator.decode against transformers' own `generate`, on the same prompts,
 in turns.
 
 512 prompts of 8 to 64 tokens, answers of at most 48, which end at any of a sixteenth of the

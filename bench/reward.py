@@ -52,7 +52,7 @@ def write_model(folder: Path) -> None:
 
 
 def ranked(prompts: int) -> list[dataset.Row]:
-    """Return rows as `ranked_answers.tokenise` does, of random tokens, all answers of different
+    """Return rows as `dataset.tokenise` does, of random tokens, all answers of different
     rank.
     """
     rng = random.Random(1)

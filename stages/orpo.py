@@ -81,8 +81,8 @@ def answer_log_probabilities(logits: "torch.Tensor", targets: "torch.Tensor") ->
 
 
 def pair_loss(model: Any, batch: dict[str, "torch.Tensor"], odds_weight: float) -> "torch.Tensor":
-    """Return ORPO's loss of a batch of `preferences.collate`: one forward, scored where some row
-    has an answer.
+    """Return ORPO's loss of a batch of `preference_pairs.collate`: one forward, scored where some
+    row has an answer.
     """
     keep, targets = label_positions.labelled_positions(batch["answers"])
     features = {key: value for key, value in batch.items() if key != "answers"}
@@ -96,7 +96,7 @@ def pair_loss(model: Any, batch: dict[str, "torch.Tensor"], odds_weight: float) 
 
 
 class PairLoss(TrainerBase):
-    """Mixin before a `transformers.Trainer` over batches of `preferences.collate`."""
+    """Mixin before a `transformers.Trainer` over batches of `preference_pairs.collate`."""
 
     def __init__(self, *given: Any, odds_weight: float, **named: Any) -> None:
         super().__init__(*given, **named)

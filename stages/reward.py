@@ -84,7 +84,7 @@ def main(
 
 
 class KwiseLoss(TrainerBase):
-    """Mixin before a `transformers.Trainer` over batches of `ranked_answers.Collator`, or of
+    """Mixin before a `transformers.Trainer` over batches of `dataset.Collator`, or of
     `shared_prompt`'s.
     """
 

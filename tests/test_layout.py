@@ -3,6 +3,7 @@ a sitting.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -93,3 +94,16 @@ def test_a_folder_of_code_holds_no_crowd() -> None:
         if path.name != "__init__.py" and path.parent != ROOT / "stages":
             counts[path.parent.relative_to(ROOT)] += 1
     assert {str(folder): count for folder, count in counts.items() if count > 12} == {}
+
+
+def test_every_file_of_code_that_a_text_names_is_there() -> None:
+    code = [path for top in ("stages", "flows", "bench") for path in (ROOT / top).rglob("*.py")]
+    there = ["/" + path.relative_to(ROOT).as_posix() for path in [*code, *(ROOT / "tests").rglob("*.py")]]
+    named = [
+        (text.relative_to(ROOT).as_posix(), name)
+        for text in [*code, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for name in re.findall(r"`([a-z_/]+\.py)`", text.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 20
+    wrong = [one for one in named if one[1] != "stages/x.py" and not any(file.endswith("/" + one[1]) for file in there)]
+    assert wrong == []

@@ -1,4 +1,4 @@
-"""A round more: two lines in dvc.yaml and no other; what it runs is in tests/test_rounds.py."""
+"""A round more: two lines in dvc.yaml and no other, and its stages stand behind the old ones."""
 
 from pathlib import Path
 from typing import Any

@@ -38,7 +38,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: see `generation.decode`. `context` is the most tokens a prompt and its
+    """What is asked for: see `generator.decode`. `context` is the most tokens a prompt and its
     answer may have.
     """
 

@@ -87,7 +87,7 @@ def encode(
 
 
 def held_out(folders: Sequence[Path]) -> set[bytes]:
-    """Return the first user turns (as `content.split_digest`) of all held-out comparisons."""
+    """Return the first user turns (as `content_hash.split_digest`) of all held-out comparisons."""
     rows = (record for folder in folders for record in records.read(folder / "validation"))
     return {content_hash.split_digest("comparisons", record) for record in rows}
 

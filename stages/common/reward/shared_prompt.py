@@ -21,7 +21,7 @@ REMEDY = "set it to false: the prompt is then read with each answer"
 
 
 def opening(row: Row) -> int:
-    """Return how many tokens all answers of a row of `ranked_answers.tokenise` have before the
+    """Return how many tokens all answers of a row of `dataset.tokenise` have before the
     first one begins.
     """
     return min(len(tokens) - length for tokens, length in zip(row["rows"], row["lengths"], strict=True))
@@ -42,7 +42,7 @@ class Collator:
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         """Return input_ids, attention_mask, position_ids and segments [B, T], ends [N], and
-        `ranked_answers.ordered`.
+        `dataset.ordered`.
 
         `segments` is 0 in the prompt, k in answer k, -1 in the padding; `ends` are the places of
         the answers' last tokens in the batch flattened to [B x T].

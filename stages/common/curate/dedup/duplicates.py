@@ -1,8 +1,8 @@
 """Exact and near duplicates within a shape, across tasks and sources: keys, pairs, and which record
 of a pair goes.
 
-1. `writer`: every task writes its records' keys (`keys.py`), one by content and, for a text that is
-   long enough, one for each band of its MinHash signature.
+1. `writer`: every task writes its records' keys (`dedup_keys.py`), one by content and, for a text
+   that is long enough, one for each band of its MinHash signature.
 2. `pairs`: each part of the key space is sorted; records that share a key are candidates, and those
    whose similarity, taken from their sketches, reaches the threshold are a pair. The number of
    parts grows with the data, so memory does not.
