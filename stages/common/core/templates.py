@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core.records import Record
 from stages.common.runtime.errors import DataError
+from stages.common.runtime.logs import log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,11 +94,13 @@ def with_marks(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     own = tokenizer.chat_template["default"] if isinstance(tokenizer.chat_template, dict) else tokenizer.chat_template
     if re.search(r"\{%-?\s*generation\s*-?%\}", own):
         return [own]
+    from jinja2 import TemplateError
     from trl.chat_template_utils import get_training_chat_template
 
     try:
         found = get_training_chat_template(tokenizer)
-    except Exception:  # TRL knows no such template, or trips over what it tries the template with
+    except (TemplateError, TypeError, ValueError) as error:  # unknown to TRL, or it refuses what TRL tries it with
+        log.debug("no marks from TRL for this chat template, its turns are told apart by what each adds: %s", error)
         return []
     return [found] if found else []
 
