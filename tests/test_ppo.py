@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stages.common.core import checkpoints, models
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo import report as ppo_report
 from stages.common.ppo.collector import Collector
 from stages.common.ppo.rollouts import Rollout
@@ -152,9 +152,9 @@ def test_one_step_is_the_gradient_of_the_losses_worked_apart(work: Path) -> None
         hidden = trainer.model.value.base_model(ids).last_hidden_state[0, here]
         values = trainer.model.value.score(hidden)[:, 0]
         old, advantages, old_values, returns = rollout.tokens([row], "log_probs", "advantages", "values", "returns")
-        log_probs = ppo_core.token_log_probs(logits, torch.tensor(answer))
-        policy, _ = ppo_core.policy_loss(log_probs, old, advantages, 0.2)
-        value, _ = ppo_core.value_loss(values, old_values, returns, 0.2)
+        log_probs = ppo_losses.token_log_probs(logits, torch.tensor(answer))
+        policy, _ = ppo_losses.policy_loss(log_probs, old, advantages, 0.2)
+        value, _ = ppo_losses.value_loss(values, old_values, returns, 0.2)
         part = len(answer) / count * (policy + 0.5 * value)
         part.backward()
         losses += part.detach()

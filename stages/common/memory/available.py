@@ -22,13 +22,6 @@ def free(device: "torch.device", held: int, processes: int) -> int:
     return system_free() // processes + held
 
 
-def system_total() -> int:
-    """Return the bytes of memory a process on the CPU may use at most."""
-    import psutil
-
-    return int(min(psutil.virtual_memory().total, limit() or float("inf")))
-
-
 def system_free() -> int:
     """Return the bytes of memory that can be taken now without swapping or hitting the container's
     limit.

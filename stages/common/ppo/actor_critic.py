@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stages.common.core import fused_head
 from stages.common.generation import architecture, packed_forward
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import losses as ppo_losses
 from stages.common.reward import score_head
 from stages.common.runtime.errors import DataError, ParamsError
 
@@ -104,7 +104,7 @@ def policy_outputs(
     """
     found = logits(model, hidden)
     with torch.autocast(hidden.device.type, enabled=False):
-        return ppo_core.token_log_probs(found, tokens, temperature), found
+        return ppo_losses.token_log_probs(found, tokens, temperature), found
 
 
 def logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def policy_figures(
         if not torch.is_grad_enabled():  # what only reads asks for no entropy
             return log_probs, log_probs
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
-            return log_probs, ppo_core.entropy(logits, temperature)
+            return log_probs, ppo_losses.entropy(logits, temperature)
 
     if fused_head.fits(model, len(tokens)):
         return part(hidden, tokens)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from stages.common.ppo import kl as ppo_kl
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.actor_critic import Episodes
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -102,11 +102,11 @@ def mismatch(log_probs: torch.Tensor, sampled: torch.Tensor) -> dict[str, float]
     """Return how far the decoder's log-probabilities [N] are from those that are trained on, in
     nats a token.
     """
-    weights = ppo_core.importance(log_probs, sampled)
+    weights = ppo_losses.importance(log_probs, sampled)
     return {
         "mismatch_kl": float(ppo_kl.kl_k3(sampled, log_probs).mean()),
         "mismatch_most": float((sampled - log_probs).abs().max()),
-        "mismatch_truncated": float((weights >= ppo_core.MOST_IMPORTANT).float().mean()),
+        "mismatch_truncated": float((weights >= ppo_losses.MOST_IMPORTANT).float().mean()),
     }
 
 

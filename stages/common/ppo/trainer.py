@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages.common.ppo import checkpointing
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.kl import kl_k3
 from stages.common.ppo.schedule import places, turns
 from stages.common.ppo.setup import Setup
@@ -87,9 +87,9 @@ class Updates(checkpointing.Saved):
         read, ptx = model(*episodes, self._blocks(count))
         weights = None
         if "sampled" in rollout.columns:
-            weights = ppo_core.importance(old, rollout.tokens(rows, "sampled")[0].to(old.device))
-        policy, clipped = ppo_core.policy_loss(read.log_probs, old, advantages, settings.clip, weights)
-        value, value_clipped = ppo_core.value_loss(read.values, old_values, returns, settings.value_clip or math.inf)
+            weights = ppo_losses.importance(old, rollout.tokens(rows, "sampled")[0].to(old.device))
+        policy, clipped = ppo_losses.policy_loss(read.log_probs, old, advantages, settings.clip, weights)
+        value, value_clipped = ppo_losses.value_loss(read.values, old_values, returns, settings.value_clip or math.inf)
         # A token weighs the same in every share of an optimiser step, however many tokens the
         # shares have.
         share = len(old) / int(rollout.lengths()[together].sum()) * schedule.world * schedule.accumulation

@@ -186,12 +186,7 @@ def _plain(text: str) -> str:
     r"""Return a text with narrow digits and signs; LaTeX's `{,}` and `\,` between digits are no
     separators.
     """
-    narrow = "".join(
-        one
-        if one == "，" or unicodedata.category(one) == "No"
-        else unicodedata.normalize("NFKC", one)  # 10² is not 102
-        for one in text
-    )
+    narrow = "".join(one if _stays(one) else unicodedata.normalize("NFKC", one) for one in text)
     for written, meant in (("\u2212", "-"), ("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\$", "$"), ("\\%", "%")):
         narrow = narrow.replace(written, meant)
     return narrow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stages.common.ppo import advantages as ppo_advantages
 from stages.common.ppo import kl as ppo_kl
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.kl import AdaptiveKL
 
 SEEDS = st.integers(0, 2**31)
@@ -120,7 +120,7 @@ def test_there_is_no_gradient_where_the_ratio_has_gone_too_far(seed: int, clip: 
     dice = torch.Generator().manual_seed(seed)
     old, change, gains = torch.randn(3, 40, generator=dice, dtype=torch.float64)
     log_probs = (old + change).requires_grad_()
-    loss, share = ppo_core.policy_loss(log_probs, old, gains, clip)
+    loss, share = ppo_losses.policy_loss(log_probs, old, gains, clip)
     loss.backward()
     ratio = change.exp()
     too_far = torch.where(gains > 0, ratio > 1 + clip, ratio < 1 - clip)
@@ -134,10 +134,10 @@ def test_there_is_no_gradient_where_the_ratio_has_gone_too_far(seed: int, clip: 
 def test_an_infinite_clip_is_the_plain_loss(seed: int) -> None:
     dice = torch.Generator().manual_seed(seed)
     new, old, target = torch.randn(3, 20, generator=dice, dtype=torch.float64)
-    loss, share = ppo_core.policy_loss(new, old, target, math.inf)
+    loss, share = ppo_losses.policy_loss(new, old, target, math.inf)
     assert loss.item() == pytest.approx(-(target * (new - old).exp()).mean().item(), abs=1e-12)
     assert share.item() == 0
-    loss, share = ppo_core.value_loss(new, old, target, math.inf)
+    loss, share = ppo_losses.value_loss(new, old, target, math.inf)
     assert loss.item() == pytest.approx(torch.nn.functional.mse_loss(new, target).item() / 2, abs=1e-12)
     assert share.item() == 0
 
@@ -145,8 +145,8 @@ def test_an_infinite_clip_is_the_plain_loss(seed: int) -> None:
 @given(SEEDS, st.floats(0.1, 10))
 def test_entropy_is_the_expected_surprise(seed: int, temperature: float) -> None:
     logits = torch.randn(1, 9, generator=torch.Generator().manual_seed(seed)).expand(9, 9)
-    surprise = -ppo_core.token_log_probs(logits, torch.arange(9), temperature)
-    found = ppo_core.entropy(logits, temperature)
+    surprise = -ppo_losses.token_log_probs(logits, torch.arange(9), temperature)
+    found = ppo_losses.entropy(logits, temperature)
     assert found[0].item() == pytest.approx((surprise * (-surprise).exp()).sum().item(), abs=1e-5)
     assert 0 <= found[0].item() <= math.log(9) + 1e-6
 
@@ -172,7 +172,7 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient(seed: int) -> Non
     # gain rises.
     surrogate = torch.stack(
         [
-            ppo_core.policy_loss(logits.log_softmax(-1)[[arm]], shares.log()[[arm]].detach(), gains[[arm]], 0.2)[0]
+            ppo_losses.policy_loss(logits.log_softmax(-1)[[arm]], shares.log()[[arm]].detach(), gains[[arm]], 0.2)[0]
             for arm in range(5)
         ]
     )

@@ -21,7 +21,7 @@ from stages.common.ppo import actor_critic
 from stages.common.ppo import advantages as ppo_advantages
 from stages.common.ppo import collector as ppo_collector
 from stages.common.ppo import kl as ppo_kl
-from stages.common.ppo import losses as ppo_core
+from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.actor_critic import ActorCritic, Episodes
 from stages.common.ppo.collector import Collector
 from tests.support.small_ppo import build, fit
@@ -121,9 +121,9 @@ def test_losses_before_and_after_updates(name: str) -> None:
     for epoch in range(SETTINGS["ppo_epochs"]):
         read, _ = module(case["prompts"], longer)
         log_probs = read.log_probs[spoken]
-        loss, clipped = ppo_core.policy_loss(log_probs, flat(case, "log_probs"), whitened(case), SETTINGS["clip"])
+        loss, clipped = ppo_losses.policy_loss(log_probs, flat(case, "log_probs"), whitened(case), SETTINGS["clip"])
         old, returns = flat(case, "values"), flat(case, "returns")
-        value_loss, value_clipped = ppo_core.value_loss(read.values, old, returns, SETTINGS["value_clip"])
+        value_loss, value_clipped = ppo_losses.value_loss(read.values, old, returns, SETTINGS["value_clip"])
         found = {
             "policy_loss": loss,
             "clip_fraction": clipped,

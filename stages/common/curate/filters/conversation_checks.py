@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from stages.common.core.params import StageParams
 from stages.common.core.records import TURNS, Record, Shape
 from stages.common.curate.filters.language import UNDECIDED, detect, sample, script_weights
-from stages.common.text import content_hash, normalisation
+from stages.common.text import normalisation
 from stages.common.text.refusals import refuses
 
 SHORTEST_RESPONSE = 20
@@ -81,22 +81,6 @@ def fault(shape: Shape, record: Record, rules: TalkRules) -> str:
     if rules.language_mismatch and languages_differ(shape, record, rules.language_letters):
         return "language_mismatch"
     return "refusal_mislabelled" if rules.refusals and shape == "comparisons" and mislabelled(record) else ""
-
-
-def prompt_key(shape: Shape, record: Record) -> bytes:
-    """Return the digest of what is asked before the first answer: equal for records of all shapes
-    that ask the same.
-
-    Of a comparison it is the whole prompt; a document has none, and is its own.
-    """
-    if shape not in TURNS:
-        return content_hash.digest(normalisation.key(record["text"]))
-    asked = []
-    for turn in record[TURNS[shape]]:
-        if shape == "conversations" and turn["role"] == "assistant":
-            break
-        asked.append([turn["role"], normalisation.key(turn["content"])])
-    return content_hash.digest(asked)
 
 
 def same(responses: list[str]) -> bool:

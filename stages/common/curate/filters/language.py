@@ -57,13 +57,6 @@ def detect(text: str) -> str:
     return str(found[0]["lang"]) if found and found[0]["score"] >= sure else UNDECIDED
 
 
-def script_of(text: str) -> str:
-    """Return the script most of the text is in (`Han`, `Kana`, `Hangul`, `Latin`, `Cyrillic`, …),
-    or nothing.
-    """
-    return _main(script_weights(sample(text)))
-
-
 def script_weights(text: str) -> dict[str, int]:
     """Return the number of letters in each script; a syllable counts as three, about what it is
     worth in letters.

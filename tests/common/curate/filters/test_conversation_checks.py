@@ -15,7 +15,6 @@ from stages.common.curate.filters.conversation_checks import (
     fault,
     languages_differ,
     length_ratio,
-    prompt_key,
     same,
 )
 from stages.common.demo import world
@@ -169,21 +168,6 @@ def test_refusals_against_the_categories(category: str, best: str, other: str, r
 def test_other_shapes_are_not_asked() -> None:
     assert fault("documents", {"text": "cut,"}, RULES) == ""
     assert fault("prompts", {"messages": [message("user", "cut,")]}, RULES) == ""
-
-
-def test_the_same_prompt_has_the_same_key_in_every_shape() -> None:
-    asked = [message("user", "What  is it?")]
-    keys = {
-        prompt_key("conversations", talk("what is it?", "Iron.")),
-        prompt_key("conversations", talk("What is it?", "Gold.", "Sure?", "Yes.")),
-        prompt_key("comparisons", comparison("What is it? ", "a", "b")),
-        prompt_key("prompts", {"messages": asked}),
-        prompt_key("questions", {"messages": asked}),
-    }
-    assert len(keys) == 1
-    assert prompt_key("prompts", {"messages": [message("system", "Be brief."), *asked]}) not in keys
-    assert prompt_key("conversations", talk("What was it?", "Iron.")) not in keys
-    assert prompt_key("documents", {"text": "a"}) == prompt_key("documents", {"text": "A "})
 
 
 def demo_talk(seed: int) -> Iterator[tuple[Shape, Record]]:

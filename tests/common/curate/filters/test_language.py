@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.curate.filters import language
-from stages.common.curate.filters.language import detect, sample, script_of
+from stages.common.curate.filters.language import detect, sample
 from tests.support import demo_world
 from tests.support.real_data import REAL, needs_real_data
 
@@ -41,23 +41,6 @@ def test_by_hand(text: str, expected: str) -> None:
 
 def test_a_chinese_text_that_quotes_a_japanese_word_stays_chinese() -> None:
     assert detect("日语里的“の”相当于汉语的“的”，这个字在中文广告里也很常见，很多人都认识它。") == "zh"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("北京", "Han"),
-        ("Hi", "Latin"),
-        ("ひらがな", "Kana"),
-        ("안녕", "Hangul"),
-        ("Да", "Cyrillic"),
-        ("42!", ""),
-        ("用 Python 写一个排序函数", "Han"),
-        ("The word 中国 means China.", "Latin"),
-    ],
-)
-def test_the_script_of_a_short_text(text: str, expected: str) -> None:
-    assert script_of(text) == expected
 
 
 def test_a_long_text_is_judged_by_three_places() -> None:
