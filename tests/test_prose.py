@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CHARACTERS = 100
-FILES = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ONE_LINK = re.compile(r"(?:[-*] )?(?:\[[^\]]*\](?:\([^)]*\)|: ?\S+)|<?https?://\S+>?)[.,;]?")
 
 
