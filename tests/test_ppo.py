@@ -2,7 +2,6 @@
 average, processes.
 """
 
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from stages.common.reward import calibration
 from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested
 from stages.common.training import packed_blocks
+from tests.support import held_models
 from tests.support.small_ppo import fit, trainer_in, write_ppo
 
 
@@ -101,17 +101,9 @@ def test_what_the_decoder_rounds_otherwise_is_logged_and_weighted(work: Path) ->
 def test_the_report_holds_one_model_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_in(work)
     kept = fit(trainer)
-    alive = [weakref.ref(one) for one in (trainer.model.policy, trainer.model.value, trainer.setup.collector.reward)]
-    alive.append(weakref.ref(trainer.setup.collector.reference))
-    counts, read = [], models.read
-
-    def counting(*given: Any, **named: Any) -> Any:
-        counts.append(sum(one() is not None for one in alive))
-        made = read(*given, **named)
-        alive.append(weakref.ref(made))
-        return made
-
-    monkeypatch.setattr(models, "read", counting)
+    actor, setup = trainer.model, trainer.setup.collector
+    counts = held_models.counted(monkeypatch, actor.policy, actor.value, setup.reward, setup.reference)
+    del actor, setup
     paths = {"out": work / "out", "curve": work / "c.csv", "report": work / "r.json"}
     ppo_report.publish(trainer, kept, start=work / "model", reward=work / "reward", **paths)
     assert counts == [0, 0, 0]

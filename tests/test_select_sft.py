@@ -1,10 +1,8 @@
 """SFT's checkpoint by reward: which is picked, what is copied and what is written."""
 
 import json
-import weakref
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +14,7 @@ from stages.common.text.parquet_writer import write as write_records
 from stages.common.tracking import session
 from stages.common.tracking.run import Run
 from tests.common.reward.test_scoring import reward_model
+from tests.support import held_models
 from tests.support.tiny import conversation, make_model, make_tokenizer
 
 PARAMS = "run: {name: test}\nselect_sft: {max_new_tokens: 4, batch_size: 2}\n"
@@ -75,20 +74,11 @@ def test_a_reward_that_is_no_number_picks_nothing(tmp_path: Path) -> None:
 
 
 def test_one_model_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer, read = make_tokenizer(), models.read
+    tokenizer = make_tokenizer()
     for seed in (1, 2, 3):
         models.save(make_model(tokenizer, seed), tokenizer, tmp_path / f"sft/epoch-{seed}")
     models.save(reward_model(), tokenizer, tmp_path / "reward")
-    alive: list[weakref.ref[Any]] = []
-    counts = []
-
-    def counting(*given: Any, **named: Any) -> Any:
-        counts.append(sum(one() is not None for one in alive))
-        made = read(*given, **named)
-        alive.append(weakref.ref(made))
-        return made
-
-    monkeypatch.setattr(models, "read", counting)
+    counts = held_models.counted(monkeypatch)
     asked = [conversation(number)["messages"][:1] for number in range(3)]
     settings = select_sft.Params(max_new_tokens=4)
     select_sft.rewards(select_sft.epochs(tmp_path / "sft"), tmp_path / "reward", asked, settings)
