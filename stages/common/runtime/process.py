@@ -31,6 +31,7 @@ _grace = GRACE_SECONDS
 _watchdog: threading.Timer | None = None
 _restarts = 0
 _graceful = False
+_owner = 0
 continuation: list[str] = []
 
 
@@ -170,9 +171,7 @@ def grace_seconds(file: Path = PARAMS_FILE) -> float:
 
 
 def longest_stop_seconds() -> float:
-    """Return after how many seconds a stage that was asked to stop has left, or hangs and may be
-    killed.
-    """
+    """Return in how many seconds a stage that was asked to stop has left; later it may be killed."""
     try:
         return (1 + RESTARTS) * grace_seconds() + 5
     except errors.ParamsError:  # edited meanwhile; who is to end others must not fail here
@@ -201,14 +200,18 @@ def _arm() -> None:
 
 
 def install_signal_handlers() -> None:
-    """SIGTERM and SIGINT mean: save and leave within `run.grace_seconds`, which a save
-    starts anew.
-    """
+    """SIGTERM and SIGINT mean: save and leave within `run.grace_seconds`; a save starts it anew."""
+    global _owner
+    _owner = os.getpid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
 
 
 def _on_signal(number: int, frame: Any) -> None:
+    if os.getpid() != _owner:  # a forked worker: it has nothing to save, and an exception while it forks is lost
+        if number == signal.SIGTERM or not _graceful:
+            os._exit(errors.EXIT_STOPPED)
+        return  # Ctrl-C reaches a trainer's workers too, and it needs them to end its step
     if _stop.is_set():
         return
     _stop.set()

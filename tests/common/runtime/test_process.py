@@ -83,3 +83,25 @@ def test_whoever_kills_waits_for_all_that_a_save_may_take(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("run: {grace_seconds: 600}\n")
     assert process.longest_stop_seconds() > (1 + process.RESTARTS) * 600
+
+
+FORKS = """
+import multiprocessing, os, signal, time
+from stages.common.runtime import process
+
+def main() -> None:
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGINT))
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
+    os.kill(os.getpid(), signal.SIGINT)
+
+process.run("upper", main)
+"""
+
+
+def test_a_worker_that_is_asked_while_it_forks_ends_too(tmp_path: Path) -> None:
+    """An exception in a hook after a fork is lost: the worker would work on, its stage wait."""
+    (tmp_path / "params.yaml").write_text("run: {name: test, grace_seconds: 300}\n")
+    (tmp_path / "upper.py").write_text(FORKS)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "upper.py"], cwd=tmp_path, env=environment, check=False, timeout=60)
+    assert done.returncode == errors.EXIT_STOPPED
