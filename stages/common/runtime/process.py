@@ -171,7 +171,7 @@ def grace_seconds(file: Path = PARAMS_FILE) -> float:
 
 
 def longest_stop_seconds() -> float:
-    """Return in how many seconds a stage that was asked to stop has left; later it may be killed."""
+    """Return in how many seconds a stage that was asked to stop has left; then it may be killed."""
     try:
         return (1 + RESTARTS) * grace_seconds() + 5
     except errors.ParamsError:  # edited meanwhile; who is to end others must not fail here
