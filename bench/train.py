@@ -39,6 +39,7 @@ TARGETS = {"pretrain": 0.95, "SFT": 1.8}
 
 def write_inputs(folder: Path, steps: int) -> list[dict[str, list[int]]]:
     """Write model and blocks; return conversations as {input_ids, labels}."""
+    import numpy
     from transformers import set_seed
 
     set_seed(1)
@@ -49,9 +50,9 @@ def write_inputs(folder: Path, steps: int) -> list[dict[str, list[int]]]:
     def drawn(low: int, high: int) -> list[int]:
         return dice.choices(range(300, VOCABULARY), k=dice.randint(low, high))
 
-    packed_blocks.write(
-        [drawn(BLOCK, BLOCK) for _ in range(steps * BLOCK_BATCH)], folder / "blocks.bin", BLOCK, where=folder
-    )
+    with (folder / "blocks.bin").open("wb") as handle:
+        for _ in range(steps * BLOCK_BATCH):
+            numpy.asarray(drawn(BLOCK, BLOCK), dtype=numpy.uint32).tofile(handle)
     talks = []
     for number in range(steps * TALK_BATCH):
         row: dict[str, list[int]] = {"input_ids": [], "labels": []}

@@ -167,7 +167,7 @@ def build_trainer(
         controller=ppo_kl.controller(settings.kl_coefficient, settings.kl_target, settings.kl_horizon),
         prompts=prompts["train"],
         held_out=prompts["validation"],
-        blocks=blocks(settings, tokenizer, documents, Path(arguments.output_dir)) if settings.ptx_weight else None,
+        blocks=blocks(settings, tokenizer, documents) if settings.ptx_weight else None,
         run=run,
     )
     return PPOTrainer(setup, model=trained, args=arguments, processing_class=tokenizer)
@@ -187,9 +187,9 @@ def scheduled(settings: Params, arguments: Any, prompts: int) -> Schedule:
     )
 
 
-def blocks(settings: Params, tokenizer: Any, documents: Path, folder: Path) -> packed_blocks.Blocks:
+def blocks(settings: Params, tokenizer: Any, documents: Path) -> packed_blocks.Blocks:
     """Return the documents as blocks for the language-model loss."""
-    return packed_blocks.documents(tokenizer, documents / "train", settings.ptx_block_tokens, folder)
+    return packed_blocks.documents(tokenizer, documents / "train", settings.ptx_block_tokens)
 
 
 if __name__ == "__main__":

@@ -110,13 +110,11 @@ def build_trainer(settings: Params, tokenizer: "PreTrainedTokenizerBase", docume
             return super().compute_loss(model, inputs if few else inputs | {"fused_lm_head": True}, *rest, **named)
 
     arguments = fit_params.config(TrainingArguments, settings, "pretrain", fingerprint)
-    folder = Path(arguments.output_dir)
     set_seed(arguments.seed)
     dtype = settings.held_dtype(settings.base or "")
     model = base_model(settings, tokenizer, dtype)  # before the documents are read: it may be refused
     blocks = {
-        split: packed_blocks.documents(tokenizer, documents / split, settings.block_tokens, folder)
-        for split in records.SPLITS
+        split: packed_blocks.documents(tokenizer, documents / split, settings.block_tokens) for split in records.SPLITS
     }
     return PretrainTrainer(
         keep_checkpoints=settings.keep_checkpoints,

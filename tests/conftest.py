@@ -1,11 +1,20 @@
 """The order of the test files: the two whose one fixture takes minutes first, so that no worker
 ends long after.
+
+What tests tokenise lies in a folder of its own, not among the checkpoints of whoever runs them.
 """
 
 import pytest
+
+from stages.common.training import token_cache
 
 LONG = ("test_own_text.py", "test_spine.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tokens_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    token_cache.FOLDER = str(tmp_path_factory.mktemp("tokens"))

@@ -199,7 +199,7 @@ def test_ptx_holds_the_loss_on_documents(work: Path) -> None:
         checkpoints.ROOT = work / f"checkpoints-{weight}"
         trainer = trainer_in(work, ptx_weight=weight, ptx_block_tokens=32, ptx_blocks=4)
         fit(trainer)
-        blocks = packed_blocks.documents(trainer.processing_class, work / "documents/train", 32, work)
+        blocks = packed_blocks.documents(trainer.processing_class, work / "documents/train", 32)
         batch = torch.stack([blocks[index]["input_ids"] for index in range(len(blocks))])
         with torch.no_grad():
             losses[weight] = trainer.model.policy(input_ids=batch, labels=batch).loss.item()

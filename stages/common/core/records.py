@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,13 +66,26 @@ def read(folder: Path) -> Iterator[Record]:
         yield from read_file(file)
 
 
-def read_file(file: Path) -> Iterator[Record]:
-    """Yield the records of one Parquet file, a few thousand in memory at a time. Raises
-    DataError.
+def read_file(file: Path, groups: list[int] | None = None) -> Iterator[Record]:
+    """Yield the records of one Parquet file, or of some of its row groups, a few thousand in memory
+    at a time. Raises DataError.
     """
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=2_000):
+    with _readable(file):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=2_000, row_groups=groups):
             yield from batch.to_pylist()
+
+
+def group_bytes(file: Path) -> list[int]:
+    """Return the size in memory of each row group of a Parquet file. Raises DataError."""
+    with _readable(file):
+        metadata = pq.read_metadata(file)
+    return [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"not a readable Parquet file: {error}", where=file, remedy="run `dvc checkout`") from error
 

@@ -1,18 +1,19 @@
 """Text as equal blocks of tokens on disk: memory stays flat however long the corpus is."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, records
-from stages.common.runtime import locks, process
 from stages.common.runtime.errors import DataError
+from stages.common.training import token_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-T = TypeVar("T")
 log = logging.getLogger("lathe")
 
 
@@ -39,54 +40,26 @@ class Blocks:
         return {"input_ids": ids, "labels": ids.clone()}
 
 
-def write(sequences: Iterable[list[int]], path: Path, block_tokens: int, *, where: Path) -> Blocks:
-    """Write token sequences end to end and return them as blocks; the rest shorter than a block is
-    left out.
-
-    Every rank maps one file: rank 0 writes it aside and renames it, the others wait. Raises
-    DataError when there is less than one block, naming `where` the text came from.
+def documents(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int) -> Blocks:
+    """Return the documents of a split, each with its end, as blocks; the rest shorter than a block
+    is left out. Raises DataError when there is less than one block.
     """
-    import numpy
-    from accelerate import PartialState
-
-    with PartialState().main_process_first():
-        if process.is_main_process():
-            temporary = path.with_suffix(".writing")
-            with locks.exclusive(path.with_suffix(".lock")), temporary.open("wb") as handle:
-                for sequence in sequences:
-                    numpy.asarray(sequence, dtype=numpy.uint32).tofile(handle)
-                handle.flush()
-                temporary.rename(path)
-    size = path.stat().st_size // 4
+    file = token_cache.tokens(partial(token_ids, tokenizer), [split])
+    size = file.stat().st_size // 4
     if size < block_tokens:
         what = f"only {size} tokens, less than one block of {block_tokens}"
-        raise DataError(what, where=where, remedy="add text to data/raw or lower pretrain.block_tokens")
-    return Blocks(path, block_tokens)
-
-
-def documents(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int, folder: Path) -> Blocks:
-    """Return the documents of a split, each with its end, as blocks in a file of `folder` named
-    after the split.
-    """
-    end = chat.end_of_document(tokenizer)
-
-    def tokens() -> Iterator[list[int]]:
-        for batch in batched((row["text"] for row in records.read(split)), 1_000):
-            for ids in chat.encode_texts(tokenizer, batch):
-                yield [*ids, end]
-
-    blocks = write(tokens(), folder / f"{split.name}.bin", block_tokens, where=split)
+        raise DataError(what, where=split, remedy="add text to data/raw or lower pretrain.block_tokens")
+    blocks = Blocks(file, block_tokens)
     log.info("%s: %s blocks of %d tokens", split.name, f"{len(blocks):,}", block_tokens)
     return blocks
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of up to `size` items."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def token_ids(
+    tokenizer: "PreTrainedTokenizerBase", rows: Iterable[records.Record], counts: Counter[str]
+) -> Iterator[list[int]]:
+    """Yield the tokens of documents, each with its end; count the documents."""
+    end = chat.end_of_document(tokenizer)
+    for batch in token_cache.batched((row["text"] for row in rows), 1_000):
+        counts["documents"] += len(batch)
+        for ids in chat.encode_texts(tokenizer, batch):
+            yield [*ids, end]
