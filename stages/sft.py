@@ -4,33 +4,29 @@ Reads models/pretrain and data/validated/conversations. Writes models/sft (a fol
 `last`) and its loss curve. Run: dvc repro sft
 """
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.common.core import chat, fused_head, models, params, records, special_tokens
-from stages.common.finetuning import label_positions, lora, merging
+from stages.common.core import chat, fused_head, models, params, special_tokens
+from stages.common.finetuning import conversation_dataset, label_positions, merging, packing
 from stages.common.runtime import process
-from stages.common.runtime.errors import DataError
 from stages.common.training import fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable, TrainerBase
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
-
-log = logging.getLogger("lathe")
 
 
 class Params(lora.AdapterParams):
-    """Section `sft` of params.yaml. `training` goes to TRL's SFTConfig."""
+    """Section `sft` of params.yaml. `training` goes to TRL's SFTConfig; its `packing` is our own."""
 
     max_tokens: int = 256
-    """Longest conversation; longer ones are left out, counted and reported."""
+    """Longest conversation; longer ones are counted and reported."""
+    too_long: conversation_dataset.TooLong = "drop"
+    """What becomes of longer ones: `drop` leaves them out, `truncate_left` keeps their last tokens,
+    `split_turns` makes pieces of whole exchanges, each with the system turn, every answer in one."""
 
 
 def main(
@@ -105,8 +101,14 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     class AssistantTrainer(Resumable, merging.Merged, AssistantLoss, SFTTrainer):
         """SFTTrainer with atomic checkpoints and the loss on assistant tokens."""
 
+    given = {key: value for key, value in settings.training.items() if key != "packing"}  # TRL's takes no collator
     arguments = fit_params.config(
-        SFTConfig, settings, "sft", fingerprint, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+        SFTConfig,
+        settings.model_copy(update={"training": given}),
+        "sft",
+        fingerprint,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
@@ -117,8 +119,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
         keep_checkpoints=settings.keep_checkpoints,
         model=policy,
         args=arguments,
-        train_dataset=tokenise(tokenizer, conversations / "train", settings.max_tokens),
-        eval_dataset=tokenise(tokenizer, conversations / "validation", settings.max_tokens),
+        **read(settings, tokenizer, policy, conversations),
         processing_class=tokenizer,
         peft_config=lora.with_new_tokens(
             settings.adapters("sft"), policy, special_tokens.untrained(tokenizer), "sft.lora"
@@ -126,30 +127,22 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     )
 
 
-def tokenise(tokenizer: "PreTrainedTokenizerBase", split: Path, max_tokens: int) -> "Dataset":
-    """Return {input_ids, labels} of every conversation of at most `max_tokens`; the others are
-    counted.
+def read(settings: Params, tokenizer: Any, policy: Any, conversations: Path) -> dict[str, Any]:
+    """Return the trainer's train_dataset, eval_dataset and data_collator (None: TRL's own, which
+    pads).
+
+    With `packing` the conversations trained on share rows; those held out do not. Raises
+    ParamsError for a model that then reads them otherwise than alone.
     """
-    from datasets import Dataset
-
-    def rows() -> Iterator[dict[str, list[int]]]:
-        for row in records.read(split):
-            encoded = chat.encode(tokenizer, row["messages"], row["tools"])
-            pairs = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
-            yield {"input_ids": encoded.input_ids, "labels": [token if mask else -100 for token, mask in pairs]}
-
-    everything = list(rows())
-    kept = [row for row in everything if len(row["input_ids"]) <= max_tokens]
-    log.info(
-        "%s: %s conversations, %d left out as longer than %d tokens",
-        split.name,
-        f"{len(kept):,}",
-        len(everything) - len(kept),
-        max_tokens,
-    )
-    if not kept:
-        raise DataError(f"no conversation of at most {max_tokens} tokens", where=split, remedy="raise sft.max_tokens")
-    return Dataset.from_list(kept)
+    limits = (settings.max_tokens, settings.too_long)
+    packed = bool(settings.training.get("packing"))
+    train = conversation_dataset.tokenise(tokenizer, conversations / "train", *limits, packed=packed)
+    validation = conversation_dataset.tokenise(tokenizer, conversations / "validation", *limits)
+    if packed:
+        first = [validation[at] for at in range(min(packing.CHECKED, len(validation)))]
+        packing.check(policy, first, "sft.training.packing")
+    collator = packing.Collator(tokenizer.pad_token_id) if packed else None
+    return {"train_dataset": train, "eval_dataset": validation, "data_collator": collator}
 
 
 if __name__ == "__main__":

@@ -2,16 +2,12 @@
 padding.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from stages import sft
 from stages.common.finetuning import label_positions
-from stages.common.runtime.errors import DataError
-from stages.common.text.parquet_writer import write as write_records
-from tests.support.tiny import conversation, make_model, make_tokenizer
+from tests.support.tiny import make_model, make_tokenizer
 
 
 def test_a_batch_without_labels_has_a_loss_of_zero_and_a_gradient() -> None:
@@ -35,18 +31,3 @@ def test_the_loss_and_its_gradient_equal_transformers_own() -> None:
     gradient = torch.autograd.grad(loss, model.get_input_embeddings().weight)[0]
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert torch.allclose(gradient, expected_gradient, atol=1e-6)
-
-
-def test_tokenise_labels_the_answer_and_leaves_out_what_is_too_long(tmp_path: Path) -> None:
-    tokenizer = make_tokenizer()
-    write_records([conversation(1), conversation(2, "long " * 200)], tmp_path, "conversations")
-    data = sft.tokenise(tokenizer, tmp_path, 120)
-    assert len(data) == 1
-    learnt = [token for token in data[0]["labels"] if token != -100]
-    assert tokenizer.decode(learnt) == "town 7.<|im_end|>"
-
-
-def test_only_too_long_conversations_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    write_records([conversation(1)], tmp_path, "conversations")
-    with pytest.raises(DataError, match=r"raise sft\.max_tokens"):
-        sft.tokenise(make_tokenizer(), tmp_path, 5)
