@@ -62,14 +62,18 @@ def ranked(prompts: int) -> list[dataset.Row]:
         answers = [rng.choices(range(300, VOCABULARY), k=rng.randint(4, 40)) for _ in range(ANSWERS)]
         row: dataset.Row = {"rows": [asked + answer for answer in answers], "id": str(number), "source": "bench"}
         row |= {"ranks": rng.sample(range(1, ANSWERS + 1), ANSWERS), "lengths": [len(answer) for answer in answers]}
-        rows.append(row | {"length": max(map(len, row["rows"])), "categories": []})
+        sizes = {"length": max(map(len, row["rows"])), "width": len(asked) + sum(row["lengths"])}
+        rows.append(row | sizes | {"categories": []})
     return rows
 
 
 def kwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
     """Return the stage's trainer, told not to evaluate at the epoch's end."""
+    from datasets import Dataset
+
     settings = reward.Params(training=OPTIMISER | {"per_device_train_batch_size": batch}, max_tokens=128)
-    trainer = reward.build_trainer(settings, model, reward.Data(rows, rows[:1], {}), "bench")
+    data = Dataset.from_list(rows)
+    trainer = reward.build_trainer(settings, model, reward.Data(data, data.select([0]), {}), "bench")
     trainer.args.eval_strategy = "no"
     return trainer
 

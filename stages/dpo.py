@@ -12,7 +12,7 @@ import typer
 
 from stages.common.core import left_out, models, params
 from stages.common.finetuning import lora, merging
-from stages.common.pairs import preference_pairs
+from stages.common.pairs import pair_dataset, preference_pairs
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable
@@ -68,7 +68,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "dpo")
     models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
-    train, validation = preference_pairs.both_splits(tokenizer, comparisons, settings)
+    train, validation = pair_dataset.both_splits(tokenizer, comparisons, settings)
     return PreferenceTrainer(
         keep_checkpoints=settings.keep_checkpoints,
         model=policy,

@@ -13,7 +13,7 @@ from pydantic import NonNegativeFloat
 
 from stages.common.core import chat, fused_head, left_out, models, params, special_tokens
 from stages.common.finetuning import label_positions, lora, merging
-from stages.common.pairs import preference_pairs
+from stages.common.pairs import pair_dataset, preference_pairs
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable, TrainerBase
@@ -134,7 +134,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     policy = lora.base(model, settings, "orpo")
     models.check_context(policy.config, settings.max_tokens, "orpo.max_tokens")
     chat.end_with_turn(policy, tokenizer)
-    train, validation = preference_pairs.both_splits(tokenizer, comparisons, settings)
+    train, validation = pair_dataset.both_splits(tokenizer, comparisons, settings)
     adapters = lora.with_new_tokens(settings.adapters("orpo"), policy, special_tokens.untrained(tokenizer), "orpo.lora")
     return OddsRatioTrainer(
         odds_weight=settings.odds_weight,

@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from stages.common.core import left_out, models, params
 from stages.common.finetuning import lora, merging
 from stages.common.generation import architecture
-from stages.common.pairs import losses, preference_pairs
+from stages.common.pairs import losses, pair_dataset, preference_pairs
 from stages.common.reward import calibration, dataset, scoring, shared_prompt
 from stages.common.reward import report as reward_report
 from stages.common.runtime import process
@@ -27,6 +27,7 @@ from stages.common.training.resumable import Resumable, TrainerBase
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("lathe")
@@ -54,8 +55,8 @@ class Params(lora.AdapterParams):
 class Data(NamedTuple):
     """Comparisons as token rows, and what was left out of each split, by reason."""
 
-    train: list[dataset.Row]
-    validation: list[dataset.Row]
+    train: "Dataset"
+    validation: "Dataset"
     counts: dict[str, Counter[str]]
 
 
@@ -114,7 +115,7 @@ def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: li
     """Return both splits of all folders; a prompt that one folder holds out is trained on
     in none.
     """
-    held_out = preference_pairs.held_out(comparisons)
+    held_out = pair_dataset.held_out(comparisons)
     validation, passed_over = dataset.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
     train, counts = dataset.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
     return Data(train, validation, {"train": counts, "validation": passed_over})
@@ -124,7 +125,6 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     """Return a plain transformers Trainer with the K-wise loss. Raises ParamsError for answers
     beyond the context.
     """
-    from datasets import Dataset
     from transformers import Trainer, TrainingArguments, set_seed
 
     class RewardTrainer(Resumable, merging.Merged, KwiseLoss, Trainer):
@@ -144,19 +144,20 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
     collator: Any = dataset.Collator(tokenizer.pad_token_id)
     train = data.train
+    some = dataset.first_and_longest(train, scoring.CHECKED)
     if settings.share_prompt:
-        shared_prompt.check(scorer, data.train, tokenizer.pad_token_id, "reward.share_prompt")
+        shared_prompt.check(scorer, some, tokenizer.pad_token_id, "reward.share_prompt")
         collator = shared_prompt.Collator(tokenizer.pad_token_id)
-        train = [row | {"length": shared_prompt.width(row)} for row in data.train]
+        train = train.remove_columns("length").rename_column("width", "length")
     else:
-        scoring.check(scorer, data.train, tokenizer.pad_token_id, "reward.max_tokens")
+        scoring.check(scorer, some, tokenizer.pad_token_id, "reward.max_tokens")
     return RewardTrainer(
         settings=settings,
         keep_checkpoints=settings.keep_checkpoints,
         model=lora.wrap(scorer, lora.config(settings.lora, "reward.lora", "SEQ_CLS")),
         args=arguments,
-        train_dataset=Dataset.from_list(train),
-        eval_dataset=Dataset.from_list(data.validation),
+        train_dataset=train,
+        eval_dataset=data.validation,
         data_collator=collator,
         processing_class=tokenizer,
     )

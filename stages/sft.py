@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.common.core import chat, fused_head, models, params, special_tokens
-from stages.common.finetuning import conversation_dataset, label_positions, merging, packing
+from stages.common.finetuning import conversation_dataset, label_positions, lora, merging, packing
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable, TrainerBase

@@ -1,29 +1,21 @@
-"""Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO
-and ORPO alike.
-"""
+"""Pairs of ranked answers: which of them are learnt from, in which tokens, and how they make a batch."""
 
 import hashlib
-import logging
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
 from stages.common.core import chat, records
-from stages.common.core.left_out import LackError
 from stages.common.core.params import StageParams
-from stages.common.text import content_hash
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger("lathe")
 Which = Literal["best", "all"]
 Row = dict[str, Any]
 
@@ -84,88 +76,6 @@ def encode(
     whole = chat.encode(tokenizer, [*messages, records.message("assistant", answer)], tools).input_ids
     shared = next((at for at, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
     return whole[:shared], whole[shared:]
-
-
-def held_out(folders: Sequence[Path]) -> set[bytes]:
-    """Return the first user turns (as `content_hash.split_digest`) of all held-out comparisons."""
-    rows = (record for folder in folders for record in records.read(folder / "validation"))
-    return {content_hash.split_digest("comparisons", record) for record in rows}
-
-
-def both_splits(
-    tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], settings: PairParams
-) -> tuple["Dataset", "Dataset"]:
-    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained
-    on in none.
-    """
-    train = tokenise(tokenizer, folders, "train", settings, held_out(folders))
-    return train, tokenise(tokenizer, folders, "validation", settings)
-
-
-def tokenise(
-    tokenizer: "PreTrainedTokenizerBase",
-    folders: Sequence[Path],
-    split: str,
-    settings: PairParams,
-    without: frozenset[bytes] | set[bytes] = frozenset(),
-) -> "Dataset":
-    """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the
-    comparisons' folders.
-
-    What gives no pair is counted by reason and logged: a first user turn in `without`, a single
-    answer, all answers of one rank, two answers that are the same tokens, an answer that ends
-    beyond `max_tokens`. Raises LackError when no pair is left.
-    """
-    from datasets import Dataset
-
-    quiet_bars()
-    counts: Counter[str] = Counter()
-    rows = [
-        row
-        for folder in folders
-        for record in records.read(folder / split)
-        for row in _rows(tokenizer, record, settings, counts, without)
-    ]
-    log.info("%s: %s", split, _summary(len(rows), counts))
-    if not rows:
-        raise LackError(
-            f"no pair to learn from: {_summary(0, counts)}",
-            where=folders[0] / split,
-            remedy="bring ranked answers, rank differently, or raise max_tokens",
-        )
-    return Dataset.from_list(rows)
-
-
-def _rows(
-    tokenizer: "PreTrainedTokenizerBase",
-    record: records.Record,
-    settings: PairParams,
-    counts: Counter[str],
-    without: frozenset[bytes] | set[bytes],
-) -> Iterator[Row]:
-    counts["comparisons"] += 1
-    if content_hash.split_digest("comparisons", record) in without:
-        counts["held out elsewhere"] += 1
-        return
-    ordered = drawn(pairs(record["ranks"], settings.pairs), record["responses"], settings.most_pairs)
-    if not ordered:
-        counts["with a single answer" if len(record["ranks"]) < 2 else "all tied"] += 1
-        return
-    encoded = [encode(tokenizer, record["prompt"], answer, record["tools"]) for answer in record["responses"]]
-    for better, worse in ordered:
-        (prompt, chosen), rejected = encoded[better], encoded[worse][1]
-        length = len(prompt) + max(len(chosen), len(rejected))
-        if encoded[worse][0] != prompt or chosen == rejected:
-            counts["pairs of equal answers" if chosen == rejected else "pairs that start apart"] += 1
-        elif length > settings.max_tokens:
-            counts[f"pairs longer than {settings.max_tokens} tokens"] += 1
-        else:
-            yield {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "length": length}
-
-
-def _summary(kept: int, counts: Counter[str]) -> str:
-    left_out = [f"{count:,} {reason}" for reason, count in sorted(counts.items()) if reason != "comparisons"]
-    return f"{kept:,} pairs of {counts['comparisons']:,} comparisons; left out: {', '.join(left_out) or 'none'}"
 
 
 def inputs(**named: Path | Iterable[Path]) -> dict[str, Path]:

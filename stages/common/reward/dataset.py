@@ -7,22 +7,40 @@ rollouts).
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from stages.common.core import records
 from stages.common.core.left_out import LackError
 from stages.common.pairs import preference_pairs
 from stages.common.text import content_hash
 from stages.common.text.thoughts import without_thoughts
+from stages.common.training import token_cache
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("lathe")
 Row = dict[str, Any]
+NUMBERS = pa.list_(pa.int32())
+SCHEMA = pa.schema(
+    [
+        ("rows", pa.list_(NUMBERS)),
+        ("ranks", NUMBERS),
+        ("lengths", NUMBERS),
+        ("length", pa.int32()),
+        ("width", pa.int32()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("categories", pa.list_(pa.string())),
+    ]
+)
 
 
 def tokenise(
@@ -30,32 +48,39 @@ def tokenise(
     folders: Sequence[Path],
     split: str,
     max_tokens: int,
-    without: frozenset[bytes] | set[bytes] = frozenset(),
-) -> tuple[list[Row], Counter[str]]:
-    """Return a row a comparison of `split`, and counts of what there was and what was left out, by
-    reason.
+    without: frozenset[bytes] = frozenset(),
+) -> tuple["Dataset", Counter[str]]:
+    """Return a row a comparison of `split`, and counts of what there was and what was left out, by reason.
 
-    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers
-    alone), length (of the longest), id, source, categories}. Left out and counted: answers that end
-    beyond `max_tokens`, comparisons whose first user turn is in `without` (held out in another
-    folder), and those that give no pair: a single answer, all of one rank. Raises LackError when
-    nothing is left.
+    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers alone), length (of
+    the longest), width, id, source, categories}; the rows are mapped into memory. Left out and counted: answers that
+    end beyond `max_tokens`, comparisons whose first user turn is in `without` (held out in another folder), and those
+    that give no pair: a single answer, all of one rank. Raises LackError when nothing is left.
     """
-    counts: Counter[str] = Counter()
-    rows = []
-    for folder in folders:
-        for record in records.read(folder / split):
-            counts["comparisons"] += 1
-            if content_hash.split_digest("comparisons", record) in without:
-                counts["held out elsewhere"] += 1
-            elif row := _row(tokenizer, record, max_tokens, counts):
-                rows.append(row)
-    log.info("%s: %s", split, summary(len(rows), counts))
-    if not rows:
+    places = [folder / split for folder in folders]
+    data, counts = token_cache.dataset(partial(rows, tokenizer, max_tokens, without), SCHEMA, places)
+    log.info("%s: %s", split, summary(len(data), counts))
+    if not len(data):
         what = f"no comparison to learn from: {summary(0, counts)}"
-        places = ", ".join(str(folder / split) for folder in folders)
-        raise LackError(what, where=places, remedy="bring ranked answers, rank differently, or raise reward.max_tokens")
-    return rows, counts
+        where = ", ".join(map(str, places))
+        raise LackError(what, where=where, remedy="bring ranked answers, rank differently, or raise reward.max_tokens")
+    return data, counts
+
+
+def rows(
+    tokenizer: "PreTrainedTokenizerBase",
+    max_tokens: int,
+    without: frozenset[bytes],
+    comparisons: Iterable[records.Record],
+    counts: Counter[str],
+) -> Iterator[Row]:
+    """Yield the rows of `comparisons` in their order; count comparisons, and what is left out by reason."""
+    for record in comparisons:
+        counts["comparisons"] += 1
+        if content_hash.split_digest("comparisons", record) in without:
+            counts["held out elsewhere"] += 1
+        elif row := _row(tokenizer, record, max_tokens, counts):
+            yield row
 
 
 def _row(
@@ -75,15 +100,28 @@ def _row(
         counts["without two ranks" if len(fitting) == len(encoded) else "without two ranks that fit"] += 1
         return None
     whole = [encoded[at][0] + encoded[at][1] for at in fitting]
+    lengths = [len(encoded[at][1]) for at in fitting]
     return {
         "rows": whole,
         "ranks": ranks,
-        "lengths": [len(encoded[at][1]) for at in fitting],
+        "lengths": lengths,
         "length": max(map(len, whole)),
+        "width": sum(map(len, whole)) - (len(whole) - 1) * opening(whole, lengths),
         "id": record["id"],
         "source": record["source"],
         "categories": record["categories"] or [],
     }
+
+
+def opening(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """Return how many tokens all answers of a row have before the first one begins; `width` counts them once."""
+    return min(len(tokens) - length for tokens, length in zip(rows, lengths, strict=True))
+
+
+def first_and_longest(data: "Dataset", count: int) -> list[Row]:
+    """Return the first `count` rows, and the one with the longest answer behind them."""
+    longest = int(data.data.column("length").to_numpy().argmax())
+    return [data[at] for at in (*range(min(count, len(data))), longest)]
 
 
 def summary(kept: int, counts: Counter[str]) -> str:

@@ -20,18 +20,6 @@ PROMPT, PADDING = 0, -1
 REMEDY = "set it to false: the prompt is then read with each answer"
 
 
-def opening(row: Row) -> int:
-    """Return how many tokens all answers of a row of `dataset.tokenise` have before the
-    first one begins.
-    """
-    return min(len(tokens) - length for tokens, length in zip(row["rows"], row["lengths"], strict=True))
-
-
-def width(row: Row) -> int:
-    """Return the tokens of the prompt, once, with all its answers."""
-    return sum(map(len, row["rows"])) - (len(row["rows"]) - 1) * opening(row)
-
-
 class Collator:
     """Makes a batch in which a prompt with its answers is one row, padded on the right with
     `pad`.
@@ -65,7 +53,7 @@ class Collator:
 
 
 def _lay_out(row: Row) -> tuple[tuple[list[int], list[int], list[int]], list[int]]:
-    start = opening(row)
+    start = dataset.opening(row["rows"], row["lengths"])
     ids, positions, segments = list(row["rows"][0][:start]), list(range(start)), [PROMPT] * start
     ends = []
     for number, tokens in enumerate(row["rows"], 1):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stages.common.core import chat, records
-from stages.common.pairs import preference_pairs
+from stages.common.pairs import pair_dataset, preference_pairs
 from stages.common.pairs.preference_pairs import PairParams
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
@@ -46,7 +46,7 @@ BEST = PairParams(max_tokens=120)
 
 def tokenised(folder: Path, rows: list[records.Record], settings: PairParams = BEST) -> list[dict[str, Any]]:
     write_records(rows, folder / "train", "comparisons")
-    return list(preference_pairs.tokenise(make_tokenizer(), [folder], "train", settings))
+    return list(pair_dataset.tokenise(make_tokenizer(), [folder], "train", settings))
 
 
 def test_every_pair_is_there_better_answer_first(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_folders_are_read_together(tmp_path: Path) -> None:
     for number, name in enumerate(("given", "round")):
         write_records([comparison(number, ["town 1.", "..."], [1, 2])], tmp_path / name / "train", "comparisons")
     folders = [tmp_path / "given", tmp_path / "round"]
-    assert len(preference_pairs.tokenise(make_tokenizer(), folders, "train", BEST)) == 2
+    assert len(pair_dataset.tokenise(make_tokenizer(), folders, "train", BEST)) == 2
     named = preference_pairs.inputs(model=tmp_path, comparisons=folders)
     assert named == {"model": tmp_path, "comparisons-1": folders[0], "comparisons-2": folders[1]}
 
@@ -88,7 +88,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
     write_records([], tmp_path / "r1/validation", "comparisons")
     folders = [tmp_path / "people", tmp_path / "r1"]
     tokenizer = make_tokenizer()
-    train, validation = preference_pairs.both_splits(tokenizer, folders, BEST)
+    train, validation = pair_dataset.both_splits(tokenizer, folders, BEST)
     asked = [tokenizer.decode(row["prompt_ids"]) for row in (*train, *validation)]
     assert ["land 1?" in asked[0], "land 2?" in asked[1], len(asked)] == [True, True, 2]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.core import chat, records
-from stages.common.pairs import preference_pairs
+from stages.common.pairs import pair_dataset
 from stages.common.reward import dataset
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
@@ -30,6 +30,8 @@ def test_every_answer_is_one_row_that_ends_where_it_is_scored(tmp_path: Path) ->
         assert tokens[-1] == chat.end_of_turn(tokenizer)
         assert tokenizer.decode(tokens[-length:]) == answer + chat.END_OF_TURN
     assert row["length"] == max(map(len, row["rows"]))
+    asked = len(chat.encode_prompt(tokenizer, GOOD["prompt"]))
+    assert row["width"] == asked + sum(row["lengths"])  # the prompt once, with all its answers
 
 
 def test_what_gives_no_pair_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
         write_records([comparison(number, ["a", "b"], [1, 2])], tmp_path / folder / split, "comparisons")
     write_records([], tmp_path / "r1/validation", "comparisons")
     folders = [tmp_path / "people", tmp_path / "r1"]
-    held_out = preference_pairs.held_out(folders)
+    held_out = pair_dataset.held_out(folders)
     rows, counts = dataset.tokenise(make_tokenizer(), folders, "train", 100, held_out)
     assert len(rows) == 1
     assert counts["held out elsewhere"] == 1

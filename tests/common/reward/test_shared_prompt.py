@@ -35,14 +35,14 @@ def test_the_prompt_stands_once_before_all_its_answers() -> None:
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6], [7, 8, 8, 4, PAD, PAD]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 3, 4], [0, 1, 1, 2, 0, 0]]
     assert batch["segments"].tolist() == [[0, 0, 0, 1, 2, 2], [0, 1, 2, 2, -1, -1]]
-    assert batch["attention_mask"].sum().item() == shared_prompt.width(row([1, 2, 3], [4], [5, 6])) + 4
+    assert batch["attention_mask"].sum().item() == 6 + 4
     assert batch["ends"].tolist() == [3, 5, 7, 9]
     assert (batch["better"].tolist(), batch["worse"].tolist()) == ([0, 2], [1, 3])
 
 
 def test_a_token_that_prompt_and_answer_make_together_belongs_to_the_answer() -> None:
     merged: Row = {"rows": [[1, 2, 3, 4], [1, 2, 5]], "ranks": [1, 2], "lengths": [1, 1], "length": 4}
-    assert shared_prompt.opening(merged) == 2
+    assert dataset.opening(merged["rows"], merged["lengths"]) == 2
     batch = shared_prompt.Collator(PAD)([merged])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2]]
