@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stages.common.core import checkpoints, params, precision
 from stages.common.core.params import StageParams
+from stages.common.training import ineffective_keys
 
 if TYPE_CHECKING:
     import torch
@@ -68,10 +69,11 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
 
     Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with
     one unless `training` says otherwise, and TF32; gloo between CPU processes. Raises ParamsError
-    for a key `cls` does not have.
+    for a key `cls` does not have, and for one without effect in this stage.
     """
     import torch
 
+    ineffective_keys.check(stage, settings.training)
     gpu = torch.cuda.is_available()
     precision.fast_products()
     hardware: dict[str, Any] = {"use_cpu": not gpu}
