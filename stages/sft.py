@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 
 class Params(lora.AdapterParams):
-    """Section `sft` of params.yaml. `training` goes to TRL's SFTConfig; its `packing` is our own."""
+    """Section `sft` of params.yaml. `training` goes to TRL's SFTConfig; its `packing` is
+    our own.
+    """
 
     max_tokens: int = 256
     """Longest conversation; longer ones are counted and reported."""
     too_long: conversation_dataset.TooLong = "drop"
     """What becomes of longer ones: `drop` leaves them out, `truncate_left` keeps their last tokens,
-    `split_turns` makes pieces of whole exchanges, each with the system turn, every answer in one."""
+    `split_turns` makes pieces of whole exchanges, each with the system turn, every answer in one.
+    """
 
 
 def main(

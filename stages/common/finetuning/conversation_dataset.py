@@ -1,4 +1,6 @@
-"""Conversations as rows of tokens with labels on the assistant's tokens, and what is done with those too long."""
+"""Conversations as rows of tokens with labels on the assistant's tokens, and what is done with
+those too long.
+"""
 
 import logging
 from collections import Counter
@@ -38,10 +40,11 @@ def tokenise(
     *,
     packed: bool = False,
 ) -> "Dataset":
-    """Return {input_ids, labels} of the conversations in `split`, none longer than `max_tokens`, mapped into memory.
+    """Return {input_ids, labels} of the conversations in `split`, none longer than `max_tokens`,
+    mapped into memory.
 
-    `packed` puts several into a row, see `packed_rows`. Longer ones are counted and logged, with what `too_long` makes
-    of them. Raises DataError when no row is left.
+    `packed` puts several into a row, see `packed_rows`. Longer ones are counted and logged, with
+    what `too_long` makes of them. Raises DataError when no row is left.
     """
     make, schema = (packed_rows, PACKED) if packed else (rows, SCHEMA)
     data, counts = token_cache.dataset(partial(make, tokenizer, max_tokens, too_long), schema, [split])
@@ -60,7 +63,9 @@ def rows(
     conversations: Iterable[records.Record],
     counts: Counter[str],
 ) -> Iterator[Row]:
-    """Yield the rows of `conversations` in their order; count conversations `too long`, and what is lost of them."""
+    """Yield the rows of `conversations` in their order; count conversations `too long`, and what is
+    lost of them.
+    """
     for record in conversations:
         whole = encode(tokenizer, record["messages"], record["tools"])
         if len(whole["input_ids"]) <= max_tokens:
@@ -83,7 +88,8 @@ def packed_rows(
     conversations: Iterable[records.Record],
     counts: Counter[str],
 ) -> Iterator[Row]:
-    """Yield rows of at most `max_tokens` tokens with whole conversations in them, by TRL's best-fit decreasing.
+    """Yield rows of at most `max_tokens` tokens with whole conversations in them, by TRL's best-fit
+    decreasing.
 
     `seq_lengths` are the tokens of each conversation; their number is counted.
     """
@@ -99,7 +105,9 @@ def packed_rows(
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", turns: Sequence[records.Record], tools: str | None) -> Row:
-    """Return {input_ids, labels} of turns: a label is the token itself where the assistant wrote it, else -100."""
+    """Return {input_ids, labels} of turns: a label is the token itself where the assistant wrote
+    it, else -100.
+    """
     encoded = chat.encode(tokenizer, turns, tools)
     pairs = zip(encoded.input_ids, encoded.assistant_mask, strict=True)
     return {"input_ids": encoded.input_ids, "labels": [token if mask else NONE for token, mask in pairs]}
@@ -108,7 +116,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", turns: Sequence[records.Record]
 def truncate_left(tokenizer: "PreTrainedTokenizerBase", row: Row, max_tokens: int) -> list[Row]:
     """Return the row's last `max_tokens` tokens, behind the token that begins a text if it has one.
 
-    There is no row when none of the labels is left to learn from. The first token is never predicted.
+    There is no row when none of the labels is left to learn from. The first token is never
+    predicted.
     """
     begin = row["input_ids"][:1] if row["input_ids"][0] == tokenizer.bos_token_id else []
     start = len(row["input_ids"]) - max_tokens + len(begin)
@@ -119,7 +128,8 @@ def truncate_left(tokenizer: "PreTrainedTokenizerBase", row: Row, max_tokens: in
 def split_turns(
     tokenizer: "PreTrainedTokenizerBase", record: records.Record, max_tokens: int, counts: Counter[str]
 ) -> Iterator[Row]:
-    """Yield a conversation as pieces of whole exchanges, each as many as fit, the system turn before every piece.
+    """Yield a conversation as pieces of whole exchanges, each as many as fit, the system turn
+    before every piece.
 
     Each answer is in one piece; an exchange that does not fit alone is left out and counted.
     """
@@ -143,7 +153,9 @@ def split_turns(
 
 
 def exchanges(turns: Sequence[records.Record]) -> Iterator[list[records.Record]]:
-    """Yield turns cut before each user turn that follows another's; those without an answer are left out."""
+    """Yield turns cut before each user turn that follows another's; those without an answer are
+    left out.
+    """
     exchange: list[records.Record] = []
     for turn in [*turns, None]:
         begins = turn is None or (turn["role"] == "user" and exchange and exchange[-1]["role"] != "user")

@@ -1,6 +1,8 @@
-"""Several conversations in one row, each as if it stood there alone: positions begin anew and none sees another.
+"""Several conversations in one row, each as if it stood there alone: positions begin anew and none
+sees another.
 
-transformers makes the mask from the positions, for every model that leaves its mask to it; `check` finds out.
+transformers makes the mask from the positions, for every model that leaves its mask to it; `check`
+finds out.
 """
 
 import logging
@@ -19,13 +21,17 @@ log = logging.getLogger("lathe")
 
 
 class Collator:
-    """Makes a batch of rows, packed or with a single conversation each, padded on the right with `pad`."""
+    """Makes a batch of rows, packed or with a single conversation each, padded on the right with
+    `pad`.
+    """
 
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
-        """Return input_ids, labels and position_ids [B, T]; padding is a sequence of its own, so there is no mask."""
+        """Return input_ids, labels and position_ids [B, T]; padding is a sequence of its own, so
+        there is no mask.
+        """
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -44,9 +50,11 @@ class Collator:
 
 
 def check(model: "PreTrainedModel", some: Sequence[Row], where: str) -> None:
-    """Raise ParamsError, naming the parameter `where`, unless the model reads packed conversations as each alone.
+    """Raise ParamsError, naming the parameter `where`, unless the model reads packed conversations
+    as each alone.
 
-    A model that ZeRO-3 has split cannot be read before training begins: that is said, and it is not compared.
+    A model that ZeRO-3 has split cannot be read before training begins: that is said, and it is not
+    compared.
     """
     import torch
 

@@ -1,4 +1,6 @@
-"""Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO and ORPO alike."""
+"""Ranked answers as pairs of token sequences: a better and a worse answer to one prompt, for DPO
+and ORPO alike.
+"""
 
 import logging
 from collections import Counter
@@ -35,7 +37,9 @@ def held_out(folders: Sequence[Path]) -> frozenset[bytes]:
 def both_splits(
     tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], settings: PairParams
 ) -> tuple["Dataset", "Dataset"]:
-    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained on in none."""
+    """Return the pairs of both splits of all folders; a prompt that one folder holds out is trained
+    on in none.
+    """
     train = tokenise(tokenizer, folders, "train", settings, held_out(folders))
     return train, tokenise(tokenizer, folders, "validation", settings)
 
@@ -47,11 +51,12 @@ def tokenise(
     settings: PairParams,
     without: frozenset[bytes] = frozenset(),
 ) -> "Dataset":
-    """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the comparisons' folders.
+    """Return {prompt_ids, chosen_ids, rejected_ids, length} of every pair in `split` of the
+    comparisons' folders.
 
-    They are mapped into memory. What gives no pair is counted by reason and logged: a first user turn in `without`, a
-    single answer, all answers of one rank, two answers that are the same tokens, an answer that ends beyond
-    `max_tokens`. Raises LackError when no pair is left.
+    They are mapped into memory. What gives no pair is counted by reason and logged: a first user
+    turn in `without`, a single answer, all answers of one rank, two answers that are the same
+    tokens, an answer that ends beyond `max_tokens`. Raises LackError when no pair is left.
     """
     preference_pairs.quiet_bars()
     chosen = PairParams(**settings.model_dump(include=set(PairParams.model_fields)))  # the rest makes no other rows
@@ -74,7 +79,9 @@ def rows(
     comparisons: Iterable[records.Record],
     counts: Counter[str],
 ) -> Iterator[Row]:
-    """Yield the pairs of `comparisons` in their order; count comparisons, and what is left out by reason."""
+    """Yield the pairs of `comparisons` in their order; count comparisons, and what is left out by
+    reason.
+    """
     for record in comparisons:
         counts["comparisons"] += 1
         if content_hash.split_digest("comparisons", record) in without:

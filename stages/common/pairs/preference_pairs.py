@@ -1,4 +1,6 @@
-"""Pairs of ranked answers: which of them are learnt from, in which tokens, and how they make a batch."""
+"""Pairs of ranked answers: which of them are learnt from, in which tokens, and how they make a
+batch.
+"""
 
 import hashlib
 import os

@@ -50,12 +50,14 @@ def tokenise(
     max_tokens: int,
     without: frozenset[bytes] = frozenset(),
 ) -> tuple["Dataset", Counter[str]]:
-    """Return a row a comparison of `split`, and counts of what there was and what was left out, by reason.
+    """Return a row a comparison of `split`, and counts of what there was and what was left out, by
+    reason.
 
-    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers alone), length (of
-    the longest), width, id, source, categories}; the rows are mapped into memory. Left out and counted: answers that
-    end beyond `max_tokens`, comparisons whose first user turn is in `without` (held out in another folder), and those
-    that give no pair: a single answer, all of one rank. Raises LackError when nothing is left.
+    A row is {rows: token ids of prompt and answer, a list an answer, ranks, lengths (of the answers
+    alone), length (of the longest), width, id, source, categories}; the rows are mapped into
+    memory. Left out and counted: answers that end beyond `max_tokens`, comparisons whose first user
+    turn is in `without` (held out in another folder), and those that give no pair: a single answer,
+    all of one rank. Raises LackError when nothing is left.
     """
     places = [folder / split for folder in folders]
     data, counts = token_cache.dataset(partial(rows, tokenizer, max_tokens, without), SCHEMA, places)
@@ -74,7 +76,9 @@ def rows(
     comparisons: Iterable[records.Record],
     counts: Counter[str],
 ) -> Iterator[Row]:
-    """Yield the rows of `comparisons` in their order; count comparisons, and what is left out by reason."""
+    """Yield the rows of `comparisons` in their order; count comparisons, and what is left out by
+    reason.
+    """
     for record in comparisons:
         counts["comparisons"] += 1
         if content_hash.split_digest("comparisons", record) in without:
@@ -114,7 +118,9 @@ def _row(
 
 
 def opening(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
-    """Return how many tokens all answers of a row have before the first one begins; `width` counts them once."""
+    """Return how many tokens all answers of a row have before the first one begins; `width` counts
+    them once.
+    """
     return min(len(tokens) - length for tokens, length in zip(rows, lengths, strict=True))
 
 

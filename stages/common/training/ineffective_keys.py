@@ -1,4 +1,6 @@
-"""Keys of `training` that a library's config has and a stage makes no use of: taken in silence they mislead."""
+"""Keys of `training` that a library's config has and a stage makes no use of: taken in silence they
+mislead.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -109,7 +111,9 @@ def reasons(stage: str) -> dict[str, str]:
 
 
 def check(stage: str, training: Mapping[str, Any]) -> None:
-    """Raise ParamsError for the first key of a stage's `training` that would have no effect, whatever its value."""
+    """Raise ParamsError for the first key of a stage's `training` that would have no effect,
+    whatever its value.
+    """
     known = reasons(stage)
     for key in training:
         why = known.get(key, "")

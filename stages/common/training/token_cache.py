@@ -1,8 +1,10 @@
-"""Records as rows of tokens on disk: made once, by all processors, then mapped into memory and never made again.
+"""Records as rows of tokens on disk: made once, by all processors, then mapped into memory and
+never made again.
 
-Layout: checkpoints/tokens/tokens-<key>/, sealed as a checkpoint is. The key is a hash of the records, of the function
-that makes rows of them with all its arguments, of its code and of the libraries. Whoever comes first makes the folder;
-other processes (ranks, another stage) wait for it at a lock, which has no time limit.
+Layout: checkpoints/tokens/tokens-<key>/, sealed as a checkpoint is. The key is a hash of the
+records, of the function that makes rows of them with all its arguments, of its code and of the
+libraries. Whoever comes first makes the folder; other processes (ranks, another stage) wait for it
+at a lock, which has no time limit.
 """
 
 import hashlib
@@ -54,10 +56,12 @@ _work: dict[str, Any] = {}
 
 
 def dataset(rows: "Rows", schema: pa.Schema, folders: Sequence[Path]) -> tuple["Dataset", Counter[str]]:
-    """Return what `rows` makes of the records in `folders`, in their order, mapped into memory, and what it counted.
+    """Return what `rows` makes of the records in `folders`, in their order, mapped into memory, and
+    what it counted.
 
-    `rows` is a partial of a module's function (…, records, counts) -> iterator of rows with the columns of `schema`.
-    Each record's rows are its own: the records reach the function in parts, several of them at once.
+    `rows` is a partial of a module's function (…, records, counts) -> iterator of rows with the
+    columns of `schema`. Each record's rows are its own: the records reach the function in parts,
+    several of them at once.
     """
     from datasets import Dataset, concatenate_datasets
 
@@ -67,12 +71,16 @@ def dataset(rows: "Rows", schema: pa.Schema, folders: Sequence[Path]) -> tuple["
 
 
 def tokens(rows: "Rows", folders: Sequence[Path]) -> Path:
-    """Return the file of uint32 in which the lists of token ids that `rows` makes stand end to end."""
+    """Return the file of uint32 in which the lists of token ids that `rows` makes stand end
+    to end.
+    """
     return prepared(rows, None, folders) / JOINED
 
 
 def prepared(rows: "Rows", schema: pa.Schema | None, folders: Sequence[Path]) -> Path:
-    """Return the sealed folder of these rows; made now unless it is there, with every byte as it was written."""
+    """Return the sealed folder of these rows; made now unless it is there, with every byte as it
+    was written.
+    """
     final = checkpoints.ROOT / FOLDER / f"tokens-{key(rows, schema, folders)}"
     if not _whole(final):
 
@@ -101,7 +109,9 @@ def key(rows: "Rows", schema: pa.Schema | None, folders: Sequence[Path]) -> str:
 
 
 def _described(value: Any) -> Any:
-    """Return what stands for an argument in the key, as JSON. Raises TypeError for one that has no such form."""
+    """Return what stands for an argument in the key, as JSON. Raises TypeError for one that has no
+    such form.
+    """
     if hasattr(value, "save_pretrained"):
         with TemporaryDirectory() as folder:
             value.save_pretrained(folder)
@@ -135,7 +145,9 @@ def _make(rows: "Rows", schema: pa.Schema | None, folders: Sequence[Path], final
 
 
 def divided(folders: Sequence[Path]) -> list[tuple[int, Groups]]:
-    """Return the row groups of the records in `folders` as parts of about PART_BYTES, with the bytes of each."""
+    """Return the row groups of the records in `folders` as parts of about PART_BYTES, with the
+    bytes of each.
+    """
     parts: list[tuple[int, Groups]] = [(0, [])]
     for folder in folders:
         for file in records.files(folder):
@@ -152,7 +164,9 @@ def divided(folders: Sequence[Path]) -> list[tuple[int, Groups]]:
 
 
 def _write_parts(rows: "Rows", schema: pa.Schema | None, parts: list[tuple[int, Groups]], folder: Path) -> Counter[str]:
-    """Write each part to a file of its own and return the sum of what was counted, in the order of the parts."""
+    """Write each part to a file of its own and return the sum of what was counted, in the order of
+    the parts.
+    """
     total = sum(size for size, _ in parts)
     processes = min(os.cpu_count() or 1, len(parts), total // PROCESS_BYTES)
     jobs = [(groups, folder / f"part-{number:05d}") for number, (_, groups) in enumerate(parts)]

@@ -1,4 +1,6 @@
-"""Conversations as rows: the loss is on answers, and none longer than allowed gets in, whatever is done with it."""
+"""Conversations as rows: the loss is on answers, and none longer than allowed gets in, whatever is
+done with it.
+"""
 
 import logging
 from itertools import pairwise

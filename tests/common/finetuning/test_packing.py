@@ -1,4 +1,6 @@
-"""Packed conversations: each is read as if it stood alone, the loss is that of padded rows, or it is refused."""
+"""Packed conversations: each is read as if it stood alone, the loss is that of padded rows, or it
+is refused.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,9 @@ def trainer_in(work: Path, **training: Any) -> Any:
 
 
 def loss_and_gradient(trainer: Any) -> tuple[float, dict[str, torch.Tensor]]:
-    """The mean loss of all labels of the training data, in the trainer's own batches, and its gradient."""
+    """The mean loss of all labels of the training data, in the trainer's own batches, and its
+    gradient.
+    """
     trainer.model.train()
     batches = list(trainer.get_train_dataloader())
     count = sum((batch["labels"] != -100).sum() for batch in batches)

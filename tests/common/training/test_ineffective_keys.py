@@ -1,4 +1,6 @@
-"""A key of `training` either does something in its stage or is refused by name; none is new and unknown to us."""
+"""A key of `training` either does something in its stage or is refused by name; none is new and
+unknown to us.
+"""
 
 import dataclasses
 from pathlib import Path

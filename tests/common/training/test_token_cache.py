@@ -1,4 +1,6 @@
-"""Tokens on disk: made once, whole or not at all, the same bytes by one process or several, never made again."""
+"""Tokens on disk: made once, whole or not at all, the same bytes by one process or several, never
+made again.
+"""
 
 import json
 import logging
