@@ -19,7 +19,7 @@ from stages.common.core import left_out, models, params
 from stages.common.finetuning import lora, merging
 from stages.common.generation import architecture
 from stages.common.pairs import losses, pair_dataset, preference_pairs
-from stages.common.reward import calibration, dataset, scoring, shared_prompt
+from stages.common.reward import calibration, dataset, ranked_answers, scoring, shared_prompt
 from stages.common.reward import report as reward_report
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
@@ -116,8 +116,8 @@ def read(settings: Params, tokenizer: "PreTrainedTokenizerBase", comparisons: li
     in none.
     """
     held_out = pair_dataset.held_out(comparisons)
-    validation, passed_over = dataset.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
-    train, counts = dataset.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
+    validation, passed_over = ranked_answers.tokenise(tokenizer, comparisons, "validation", settings.max_tokens)
+    train, counts = ranked_answers.tokenise(tokenizer, comparisons, "train", settings.max_tokens, held_out)
     return Data(train, validation, {"train": counts, "validation": passed_over})
 
 
@@ -144,7 +144,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
     collator: Any = dataset.Collator(tokenizer.pad_token_id)
     train = data.train
-    some = dataset.first_and_longest(train, scoring.CHECKED)
+    some = ranked_answers.first_and_longest(train, scoring.CHECKED)
     if settings.share_prompt:
         shared_prompt.check(scorer, some, tokenizer.pad_token_id, "reward.share_prompt")
         collator = shared_prompt.Collator(tokenizer.pad_token_id)

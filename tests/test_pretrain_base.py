@@ -68,7 +68,7 @@ def test_a_document_begins_and_ends_as_the_base_has_read_documents(tmp_path: Pat
     tokenizer = tokenizer_stage.with_template(bases.tokenizer(), "chatml", [bases.EOS])
     rows = [{"id": f"t:{n}", "source": "t", "text": text} for n, text in enumerate(("hello", f"{bases.BOS}Paris"))]
     write_records(rows, tmp_path / "train", "documents")
-    blocks = packed_blocks.documents(tokenizer, tmp_path / "train", 4, tmp_path)
+    blocks = packed_blocks.documents(tokenizer, tmp_path / "train", 4)
     text = tokenizer.decode([int(token) for block in blocks.array for token in block])
     assert text.startswith(f"{bases.BOS}hello{bases.EOS}{bases.BOS}P")
     assert chat.end_of_document(tokenizer) == tokenizer.convert_tokens_to_ids(bases.EOS)

@@ -16,7 +16,7 @@ from stages.common.core import chat, checkpoints, models, records, special_token
 from stages.common.finetuning import merging
 from stages.common.memory import estimate, preflight
 from stages.common.pairs import preference_pairs
-from stages.common.reward import calibration, dataset, scoring
+from stages.common.reward import calibration, ranked_answers, scoring
 from stages.common.reward import report as reward_report
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
@@ -135,7 +135,7 @@ def test_the_loss_and_its_gradient_are_the_average_over_expanded_pairs(work: Pat
     found = []
     for split, given in (("kwise", rows), ("pairwise", pairs)):
         write_records(given, work / split / "train", "comparisons")
-        made, _ = dataset.tokenise(make_tokenizer(), [work / split], "train", 200)
+        made, _ = ranked_answers.tokenise(make_tokenizer(), [work / split], "train", 200)
         batch = trainer.data_collator(made)
         rows_read = {("kwise", False): 12, ("pairwise", False): 36, ("kwise", True): 3, ("pairwise", True): 18}
         assert len(batch["input_ids"]) == rows_read[split, shared]

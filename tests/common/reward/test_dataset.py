@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.core import chat, records
 from stages.common.pairs import pair_dataset
-from stages.common.reward import dataset
+from stages.common.reward import dataset, ranked_answers
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
 from tests.support.tiny import comparison, make_tokenizer
@@ -18,7 +18,7 @@ GOOD = comparison(1, ["town 7.", "...", "land 3"], [1, 3, 2])
 
 def read(folder: Path, *rows: records.Record, limit: int = 100, without: frozenset[bytes] = frozenset()):  # type: ignore[no-untyped-def]  # the pair of `tokenise`
     write_records(rows, folder / "train", "comparisons")
-    return dataset.tokenise(make_tokenizer(), [folder], "train", limit, without)
+    return ranked_answers.tokenise(make_tokenizer(), [folder], "train", limit, without)
 
 
 def test_every_answer_is_one_row_that_ends_where_it_is_scored(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
     write_records([], tmp_path / "r1/validation", "comparisons")
     folders = [tmp_path / "people", tmp_path / "r1"]
     held_out = pair_dataset.held_out(folders)
-    rows, counts = dataset.tokenise(make_tokenizer(), folders, "train", 100, held_out)
+    rows, counts = ranked_answers.tokenise(make_tokenizer(), folders, "train", 100, held_out)
     assert len(rows) == 1
     assert counts["held out elsewhere"] == 1
 
