@@ -1,4 +1,4 @@
-"""Batches of comparisons: a prompt with its K answers is one element, an answer a token sequence."""
+"""Batches of comparisons: a prompt with its K answers is one element, an answer a list of ids."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
