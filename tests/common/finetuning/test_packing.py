@@ -69,9 +69,10 @@ def test_every_conversation_is_whole_in_one_row(work: Path) -> None:
 
 
 def test_a_conversation_does_not_see_the_one_before_it() -> None:
-    model = make_model(make_tokenizer()).eval()
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer).eval()
     torch.manual_seed(0)
-    one, other, last = (torch.randint(5, 250, (length,)).tolist() for length in (9, 9, 7))
+    one, other, last = (torch.randint(5, len(tokenizer), (length,)).tolist() for length in (9, 9, 7))
     batches = []
     for first in (one, other):
         row = {"input_ids": first + last, "labels": first + last, "seq_lengths": [9, 7]}
