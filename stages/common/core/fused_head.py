@@ -56,5 +56,5 @@ def log_probs(model: Any, features: dict[str, Any], labels: "torch.Tensor") -> "
 
     The model, which may be wrapped, has the fused head (`add`).
     """
-    found: torch.Tensor = model(**features, labels=labels, fused_lm_head=True).log_probs
+    found: torch.Tensor = model(**features, labels=labels, fused_lm_head=True, use_cache=False).log_probs
     return found
