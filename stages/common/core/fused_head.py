@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 BUDGET = 2**26
 """Logits held at once: 256 MiB in fp32, three to four times that with the softmax and its gradient.
 """
+TILE_TOKENS = 2**11
+"""Tokens of one of TRL's tiles, 32,768 entries of the vocabulary wide: BUDGET too; its own is 4096.
+"""
 
 
 def fits(model: Any, positions: int) -> bool:
@@ -30,8 +33,10 @@ def at_once(model: Any) -> int:
 
 def add(model: Any) -> Any:
     """Let a model answer `log_probs`; without being asked it does as before. Returns the model."""
+    from trl.kernels import chunked_logprob
     from trl.trainer.utils import add_fused_lm_head
 
+    chunked_logprob.TOKEN_CHUNK_SIZE = min(chunked_logprob.TOKEN_CHUNK_SIZE, TILE_TOKENS)
     add_fused_lm_head(model)
     return model
 

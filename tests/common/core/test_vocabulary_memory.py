@@ -1,0 +1,13 @@
+"""A read of many long answers never holds their logits: at a vocabulary of 151,936 it takes less
+than 2 GiB.
+"""
+
+import pytest
+
+from tests.support import vocabulary_peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", vocabulary_peak.READERS)
+def test_a_read_of_answers_takes_less_than_two_gibibytes(reader: str) -> None:
+    assert vocabulary_peak.measured(reader) < 2048
