@@ -21,15 +21,15 @@ WORDS = 60
 """Words of an answer: with the question and the template, about 200 tokens."""
 
 
-def talks(count: int) -> Iterator[records.Record]:
-    """Yield conversations of about 200 tokens."""
-    for number in range(count):
+def talks(numbers: range) -> Iterator[records.Record]:
+    """Yield conversations of about 200 tokens, each number's its own."""
+    for number in numbers:
         yield conversation(number, " ".join(f"town {(number + at) % 97}" for at in range(WORDS // 2)))
 
 
-def ranked(count: int) -> Iterator[records.Record]:
+def ranked(numbers: range) -> Iterator[records.Record]:
     """Yield comparisons of two answers, about 200 tokens each with the prompt."""
-    for number, talk in enumerate(talks(count)):
+    for number, talk in zip(numbers, talks(numbers), strict=True):
         answer = talk["messages"][1]["content"]
         yield comparison(number, [f"{answer} yes", f"{answer} no"], [1, 2])
 
@@ -38,11 +38,10 @@ def main(stage: str, count: int, folder: Path) -> None:
     """Write data of `count` records, prepare it as `stage` does, and print what that took."""
     checkpoints.ROOT = folder / "checkpoints"
     data, tokenizer = folder / "data", make_tokenizer()
-    for split, size in (("train", count), ("validation", count // 100)):
-        if stage == "sft":
-            write_records(talks(size), data / split, "conversations")
-        else:
-            write_records(ranked(size), data / split, "comparisons")
+    make = talks if stage == "sft" else ranked
+    shape: records.Shape = "conversations" if stage == "sft" else "comparisons"
+    write_records(make(range(count)), data / "train", shape)
+    write_records(make(range(count, count + count // 100)), data / "validation", shape)
     if stage == "sft":
         made = len(conversation_dataset.tokenise(tokenizer, data / "train", 512))
     elif stage == "reward":
