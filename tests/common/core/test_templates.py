@@ -83,6 +83,41 @@ def test_a_file_is_a_template_and_brings_its_tokens(tmp_path: Path) -> None:
     assert tokenizer.convert_tokens_to_ids("<|over|>") in special_tokens.untrained(tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("chatglm", "Be brief.\n\n[Round 1]\n\n问：hello\n\n答：Paris{eos}\n\n[Round 2]\n\n问：more\n\n答：Rome{eos}"),
+        (
+            "moss",
+            "Be brief.\n<|Human|>: hello<eoh>\n<|MOSS|>: Paris<eom>\n<|Human|>: more<eoh>\n<|MOSS|>: Rome<eom>",
+        ),
+    ],
+)
+def test_templates_of_our_own_are_written_as_their_models_read_them(name: str, whole: str) -> None:
+    for base in (bases.tokenizer(), tokenizer_stage.train(iter([bases.TEXT]), 320)):
+        ends = [bases.EOS] if base.bos_token else None
+        tokenizer = tokenizer_stage.with_template(base, name, ends)
+        said = [records.message("system", "Be brief."), *TALK]
+        encoded = chat.encode(tokenizer, said)
+        text = (base.bos_token or "") + whole.format(eos=tokenizer.eos_token)
+        assert tokenizer.decode(encoded.input_ids) == text
+        spoken = [token for token, mask in zip(encoded.input_ids, encoded.assistant_mask, strict=True) if mask]
+        end = tokenizer.decode([chat.end_of_turn(tokenizer)])
+        assert tokenizer.decode(spoken).replace(" ", "") == f"Paris{end}Rome{end}"
+        prompt = chat.encode_prompt(tokenizer, said[:-1])
+        assert encoded.input_ids[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize("name", ["chatglm", "moss"])
+def test_a_template_without_a_place_for_tools_says_so(name: str) -> None:
+    tokenizer = tokenizer_stage.with_template(bases.tokenizer(), name, [bases.EOS])
+    call = [{"name": "add", "arguments": "{}"}]
+    with pytest.raises(DataError, match="no place for tools; chatml has one"):
+        chat.encode(tokenizer, [records.message("user", "1?"), records.message("assistant", "", tool_calls=call)])
+    with pytest.raises(DataError, match="no place for tools; chatml has one"):
+        chat.encode(tokenizer, TALK, json.dumps([{"name": "add"}]))
+
+
 REFUSED = {
     "an answer that nothing ends": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
     "a turn written otherwise once others follow": (
@@ -104,9 +139,9 @@ def test_a_template_that_tells_no_mask_is_refused_before_any_work(template: str)
 
 
 def test_an_unknown_template_is_an_error_that_lists_the_known() -> None:
-    with pytest.raises(DataError, match="no chat template 'chatm'; there are: chatml"):
+    with pytest.raises(DataError, match="no chat template 'chatm'; there are: chatglm, chatml, moss"):
         templates.read("chatm")
-    with pytest.raises(DataError, match=r"no chat template 'absent\.jinja'; there are: chatml"):
+    with pytest.raises(DataError, match=r"no chat template 'absent\.jinja'; there are: chatglm, chatml, moss"):
         templates.read("absent.jinja")
 
 
