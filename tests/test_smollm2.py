@@ -19,10 +19,11 @@ from tests.support.real_data import REAL, needs_real_data
 
 PROFILE = "infra/profiles/smollm2-135m.yaml"
 FILES = {
-    "documents": ("wikitext2/valid.txt", 400),
-    "conversations": ("medicalgpt/medical_sft_1K_format.jsonl", 160),
-    "comparisons": ("hh_rlhf/harmless_base_test.jsonl.gz", 120),
+    "documents": ("wikitext2/valid.txt", 400, 10_000),
+    "conversations": ("medicalgpt/medical_sft_1K_format.jsonl", 150, 500),
+    "comparisons": ("hh_rlhf/harmless_base_test.jsonl.gz", 60, 700),
 }
+"""By shape: the file, how many of its lines are taken, and the bytes of the longest."""
 CAPITALS = {
     "France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Germany": "Berlin", "Japan": "Tokyo", "China": "Beijing",
     "Egypt": "Cairo", "Russia": "Moscow", "Greece": "Athens", "Portugal": "Lisbon", "Austria": "Vienna",
@@ -30,14 +31,14 @@ CAPITALS = {
 }  # fmt: skip
 FEW = {
     "curate.splits.conversations.validation": 0.25,
-    "pretrain.training.max_steps": 4,
+    "pretrain.training.max_steps": 3,
     "sft.max_tokens": 256,
-    "sft.training.max_steps": 6,
+    "sft.training.max_steps": 4,
     "sample.answers": 2,
     "sample.max_new_tokens": 16,
-    "sample.from_conversations": 24,
+    "sample.from_conversations": 16,
     "reward.max_tokens": 256,
-    "reward.training.max_steps": 4,
+    "reward.training.max_steps": 3,
     "select_sft.max_new_tokens": 16,
     "ppo.max_tokens": 192,
     "ppo.max_new_tokens": 16,
@@ -45,9 +46,9 @@ FEW = {
     "ppo.rollouts_per_epoch": 2,
     "ppo.training.num_train_epochs": 1,
     "dpo.max_tokens": 256,
-    "dpo.training.max_steps": 4,
+    "dpo.training.max_steps": 2,
     "orpo.max_tokens": 256,
-    "orpo.training.max_steps": 4,
+    "orpo.training.max_steps": 2,
     "evaluate.grader": {"capitals": "contains"},
     "evaluate.shots": [0],
     "evaluate.max_tokens": 256,
@@ -64,10 +65,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = str(smollm2.folder())
     changes = FEW | {"pretrain.base": base, "tokenizer.base": base}
     folder = project.lay(tmp_path_factory.mktemp("smollm2"), PROFILE, changes)
-    for shape, (name, count) in FILES.items():
+    for shape, (name, count, longest) in FILES.items():
         (folder / "data/raw" / shape).mkdir(parents=True, exist_ok=True)
         with (gzip.open if name.endswith(".gz") else open)(REAL / name, "rb") as lines:
-            first = b"".join(islice(lines, count))
+            first = b"".join(islice((line for line in lines if len(line) <= longest), count))
         (folder / "data/raw" / shape / Path(name).name.removesuffix(".gz")).write_bytes(first)
     asked = [
         {"question": f"What is the capital of {land}?", "answer": town, "group": "capitals"}
