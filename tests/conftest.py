@@ -1,5 +1,5 @@
-"""The order of the test files: the two whose one fixture takes minutes first, so that no worker
-ends long after.
+"""The order of the test files: those whose one fixture takes minutes first, so that no worker ends
+long after.
 
 What tests tokenise lies in a folder of its own, not among the checkpoints of whoever runs them.
 """
@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.training import token_cache
 
-LONG = ("test_own_text.py", "test_spine.py")
+LONG = ("test_own_text.py", "test_smollm2.py", "test_spine.py", "test_text_alone.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

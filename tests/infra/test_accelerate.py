@@ -20,7 +20,12 @@ TRAINERS = {
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
 }  # fmt: skip
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero3-offload": 3, "zeropp": 3}
-PROBE = "import os; print('rank', os.environ.get('RANK', '0'), 'of', os.environ.get('WORLD_SIZE', '1'))"
+PROBE = """
+import os
+line = f"rank {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}\\n"
+os.write(1, line.encode())
+"""
+"""One write a line: the launcher unbuffers print, whose pieces then mix with another rank's."""
 
 
 def keys(path: Path) -> set[str]:
