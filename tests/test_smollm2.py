@@ -94,7 +94,7 @@ def test_its_first_loss_on_english_text_is_that_of_a_trained_model(done: Path) -
 
 
 def test_it_knows_what_it_knew(done: Path) -> None:
-    for name in ("pretrain", "sft_best", "dpo", "orpo", "ppo_r1"):
+    for name in ("sft_best", "dpo", "orpo", "ppo_r1"):
         assert report(done, f"evaluate/{name}/metrics.json")["metrics"]["accuracy/capitals"] > 0.7, name
 
 
