@@ -53,7 +53,7 @@ class Params(params.StageParams):
 def main(
     candidate: Annotated[str, typer.Option(help="name of the candidate in reports")],
     model: Annotated[Path, typer.Option(help="folder of the model")],
-    prompt: Annotated[str, typer.Option(help="plain: the question as text; chat: through the chat template")],
+    prompt: Annotated[str, typer.Option(help="chat; plain: as text; base: chat if it brought its template, or plain")],
     questions: Annotated[Path, typer.Option(help="validated questions")],
     documents: Annotated[Path, typer.Option(help="validated documents; their validation split is read")],
     conversations: Annotated[Path, typer.Option(help="validated conversations: examples from train, validation read")],
@@ -80,11 +80,11 @@ def main(
         examples = question_prompts.pool(records.read(conversations / "train"))
         shots = generate_answers.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
         if reward:
-            generate_answers.add_rewards(answers, asked, prompt, reward)
+            generate_answers.add_rewards(answers, asked, one.prompt, reward)
         losses = read_texts(one, documents, conversations, settings.max_tokens)
-        report = measure(answers, shots, losses, prompt)
+        report = measure(answers, shots, losses, one.prompt)
         harness.run(report, one, settings.lm_eval, tasks)
-        facts = identity(candidate, before or candidate, model, prompt, questions) | {
+        facts = identity(candidate, before or candidate, model, one.prompt, questions) | {
             "test_sha256": test_sha256(asked, documents, conversations, settings, tasks)
         }
         results.write(report, answers, shots, losses, out, facts)
@@ -99,6 +99,8 @@ def load(model: Path, prompt: str, settings: Params, asked: list[records.Record]
     grading = Grading(settings.grader, settings.judge)
     grading.check(asked)
     policy, tokenizer = models.load_frozen(model), models.load_tokenizer(model)
+    if prompt == "base":
+        prompt = "chat" if chat.brought_template(tokenizer) else "plain"
     return Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size, grading)
 
 

@@ -149,7 +149,7 @@ def with_template(
     elif not tokenizer.chat_template:
         raise ParamsError("'tokenizer.chat_template' is keep, and the tokenizer has none", where=params.PARAMS_FILE)
     if ends is not None or new:
-        tokenizer.init_kwargs[chat.OF_BASE] = {"ends": ends or [], "new": new}
+        tokenizer.init_kwargs[chat.OF_BASE] = {"ends": ends or [], "new": new, "kept": template == KEEP}
     chat.check(tokenizer)
     special_tokens.set_padding(tokenizer)
     return tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.common.core import left_out, models, params, records
+from stages.common.core import chat, left_out, models, params, records
 from stages.common.evaluation import metrics, results
 from stages.common.generation import generator
 from stages.common.ranking import samples
@@ -46,6 +46,16 @@ def test_two_runs_write_the_same_bytes(work: Path, prompt: str) -> None:
     first, second = run(work, prompt, "one"), run(work, prompt, "two")
     assert sorted(path.name for path in first.iterdir()) == FILES
     assert [(first / name).read_bytes() for name in FILES] == [(second / name).read_bytes() for name in FILES]
+
+
+@pytest.mark.parametrize(("kept", "prompt"), [(True, "chat"), (False, "plain")])
+def test_a_base_is_asked_through_the_template_it_brought_or_as_text(work: Path, kept: bool, prompt: str) -> None:
+    tokenizer = models.load_tokenizer(work / "model")
+    tokenizer.init_kwargs[chat.OF_BASE] = {"ends": [], "new": [], "kept": kept}
+    tokenizer.save_pretrained(work / "model")
+    asked, as_base = run(work, prompt, "one"), run(work, "base", "two")
+    assert (asked / "answers.jsonl").read_bytes() == (as_base / "answers.jsonl").read_bytes()
+    assert json.loads((as_base / "metrics.json").read_text())["prompt"] == prompt
 
 
 def test_what_is_written_is_read_back(work: Path) -> None:

@@ -26,12 +26,14 @@ def test_all_ends_of_a_bases_generation_config_end_its_answers(tmp_path: Path) -
     assert found.convert_ids_to_tokens(chat.stops(found)) == [bases.END_OF_TURN, bases.EOS, bases.HEADERS[0]]
     assert found.chat_template == bases.template("llama3_1")
     assert special_tokens.untrained(found) == []
+    assert chat.brought_template(found)
 
 
 def test_a_base_without_a_template_gets_chatml(tmp_path: Path) -> None:
     write_base(tmp_path, [bases.EOS], None)
     found = tokenizer_stage.copied(str(tmp_path), None)
     assert found.chat_template == templates.read("chatml")
+    assert not chat.brought_template(found)
     assert found.convert_ids_to_tokens(chat.stops(found)) == [chat.END_OF_TURN, bases.EOS]
 
 
@@ -43,7 +45,7 @@ def test_a_folder_with_a_tokenizer_alone_is_a_base_too(tmp_path: Path) -> None:
 
 def test_a_trained_tokenizer_carries_nothing_of_a_base() -> None:
     tokenizer = make_tokenizer()
-    assert chat.OF_BASE not in tokenizer.init_kwargs
+    assert chat.OF_BASE not in tokenizer.init_kwargs and not chat.brought_template(tokenizer)
     assert tokenizer.all_special_tokens == [chat.END_OF_TURN, chat.END_OF_DOCUMENT]
     assert [tokenizer.convert_tokens_to_ids(token) for token in chat.SPECIAL_TOKENS] == [0, 1, 2]
     assert tokenizer.pad_token == chat.END_OF_DOCUMENT

@@ -23,7 +23,7 @@ SPECIAL_TOKENS = (END_OF_DOCUMENT, START_OF_TURN, END_OF_TURN)
 """Of a tokenizer that is trained here. A base brings its own."""
 OF_BASE = "lathe"
 """Key of tokenizer_config.json, where a base was copied: {ends: the tokens that end its texts, new:
-those added}.
+those added, kept: whether its template is its own}.
 """
 PROBE = (("user", "Which word follows, number {}?"), ("assistant", "Word{}follows"))
 """A turn each, said to a template to see what it makes of them."""
@@ -139,6 +139,11 @@ def end_with_turn(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     """
     model.generation_config.eos_token_id = generation_ends(tokenizer)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def brought_template(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the chat template is the base's own: it has read conversations in it."""
+    return bool(tokenizer.init_kwargs.get(OF_BASE, {}).get("kept"))
 
 
 def of_base(tokenizer: "PreTrainedTokenizerBase", key: str) -> list[str]:
