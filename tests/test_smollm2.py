@@ -30,7 +30,7 @@ CAPITALS = {
     "Norway": "Oslo",
 }  # fmt: skip
 FEW = {
-    "curate.splits.conversations.validation": 0.25,
+    "curate.splits.conversations.validation": 0.35,
     "pretrain.training.max_steps": 3,
     "sft.max_tokens": 256,
     "sft.training.max_steps": 4,
@@ -95,7 +95,7 @@ def test_its_first_loss_on_english_text_is_that_of_a_trained_model(done: Path) -
 
 def test_it_knows_what_it_knew(done: Path) -> None:
     for name in ("sft_best", "dpo", "orpo", "ppo_r1"):
-        assert report(done, f"evaluate/{name}/metrics.json")["metrics"]["accuracy/capitals"] > 0.7, name
+        assert report(done, f"evaluate/{name}/metrics.json")["metrics"]["accuracy/capitals"] > 0.6, name
 
 
 def test_every_stage_trained(done: Path) -> None:
