@@ -20,8 +20,8 @@ from tests.support.real_data import REAL, needs_real_data
 PROFILE = "infra/profiles/smollm2-135m.yaml"
 FILES = {
     "documents": ("wikitext2/valid.txt", 400, 10_000),
-    "conversations": ("medicalgpt/medical_sft_1K_format.jsonl", 150, 500),
-    "comparisons": ("hh_rlhf/harmless_base_test.jsonl.gz", 60, 700),
+    "conversations": ("medicalgpt/medical_sft_1K_format.jsonl", 120, 450),
+    "comparisons": ("hh_rlhf/harmless_base_test.jsonl.gz", 40, 600),
 }
 """By shape: the file, how many of its lines are taken, and the bytes of the longest."""
 CAPITALS = {
@@ -30,15 +30,19 @@ CAPITALS = {
     "Norway": "Oslo",
 }  # fmt: skip
 FEW = {
-    "curate.splits.conversations.validation": 0.35,
+    "curate.splits.conversations.validation": 0.4,
+    "pretrain.block_tokens": 128,
     "pretrain.training.max_steps": 3,
+    "pretrain.training.per_device_train_batch_size": 2,
     "sft.max_tokens": 256,
     "sft.training.max_steps": 4,
+    "sft.training.per_device_train_batch_size": 2,
     "sample.answers": 2,
     "sample.max_new_tokens": 16,
-    "sample.from_conversations": 16,
+    "sample.from_conversations": 12,
     "reward.max_tokens": 256,
     "reward.training.max_steps": 3,
+    "reward.training.per_device_train_batch_size": 2,
     "select_sft.max_new_tokens": 16,
     "ppo.max_tokens": 192,
     "ppo.max_new_tokens": 16,
@@ -47,9 +51,12 @@ FEW = {
     "ppo.training.num_train_epochs": 1,
     "dpo.max_tokens": 256,
     "dpo.training.max_steps": 2,
+    "dpo.training.per_device_train_batch_size": 2,
     "orpo.max_tokens": 256,
     "orpo.training.max_steps": 2,
+    "orpo.training.per_device_train_batch_size": 2,
     "evaluate.grader": {"capitals": "contains"},
+    "evaluate.max_new_tokens": 24,
     "evaluate.shots": [0],
     "evaluate.max_tokens": 256,
 }
