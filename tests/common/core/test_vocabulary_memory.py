@@ -1,7 +1,7 @@
 """A read of many long answers never holds their logits: at a vocabulary of 151,936 it takes less
 than 2 GiB.
 
-With `FULL=1` the answers are 64, as docs/log.md has them, else 16: 4.6 GiB of logits.
+With LATHE_FULL=1 the answers are 64, as docs/log.md has them, else 16: 4.6 GiB of logits.
 """
 
 import pytest
