@@ -6,7 +6,7 @@ import pytest
 
 from stages import tokenizer as tokenizer_stage
 from stages.common.core import chat, models, params, special_tokens, templates
-from stages.common.runtime.errors import ParamsError
+from stages.common.runtime.errors import DataError, ParamsError
 from tests.support import bases
 from tests.support.tiny import make_tokenizer
 
@@ -41,6 +41,12 @@ def test_a_folder_with_a_tokenizer_alone_is_a_base_too(tmp_path: Path) -> None:
     bases.tokenizer().save_pretrained(tmp_path)
     found = tokenizer_stage.copied(str(tmp_path), "chatml")
     assert found.convert_ids_to_tokens(chat.stops(found)) == [chat.END_OF_TURN, bases.EOS]
+
+
+def test_a_base_that_cannot_be_fetched_says_how_to_bring_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"nobody/no-such-model: cannot load the tokenizer: .*; connect to the hub"):
+        tokenizer_stage.copied("nobody/no-such-model", None)
 
 
 def test_a_trained_tokenizer_carries_nothing_of_a_base() -> None:

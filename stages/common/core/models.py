@@ -19,6 +19,7 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 BEYOND = 4
 """A config of so many times a folder's parameters is of another model; a new head adds less."""
 REMEDY = "restore it with `dvc checkout`, or make it anew with `dvc repro -f`"
+FETCH = "connect to the hub, or fetch it once (hf download NAME --local-dir base) and name that folder in params.yaml"
 
 
 def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedModel":
@@ -41,10 +42,8 @@ def build(config: dict[str, Any], vocab_size: int, section: str) -> "PreTrainedM
 
 @contextmanager
 def unsplit() -> Iterator[None]:
-    """Let models be made whole in every process: under ZeRO-3 transformers would split them while
-    they are made.
-
-    Random weights are then those that one process draws.
+    """Let models be made whole in every process, with the random weights that one process draws:
+    under ZeRO-3 transformers would split them while they are made.
     """
     from transformers.integrations import deepspeed
 
@@ -99,7 +98,7 @@ def read(
     except DataError:
         raise
     except Exception as error:  # a config that is JSON but no config raises KeyError, TypeError, validation errors, …
-        raise DataError(f"cannot load the model: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+        raise _unreadable("model", folder, error) from error
     finally:
         transformers_logging.set_verbosity(spoken)
     for kind, allowed, what in (("missing_keys", new, "missing"), ("unexpected_keys", unused, "not the model's")):
@@ -117,7 +116,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a config that is JSON but no config raises KeyError, TypeError, validation errors, …
-        raise DataError(f"cannot load the config: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+        raise _unreadable("config", folder, error) from error
 
 
 def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
@@ -127,7 +126,7 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the Rust tokenizer raises bare Exception for a corrupt tokenizer.json
-        raise DataError(f"cannot load the tokenizer: {_first_line(error)}", where=folder, remedy=REMEDY) from error
+        raise _unreadable("tokenizer", folder, error) from error
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
@@ -235,8 +234,7 @@ def weights_sha256(folder: Path) -> str:
     if not weights:
         raise DataError("no *.safetensors here", where=folder, remedy=REMEDY)
     for file in weights:
-        digest.update(file.name.encode())
-        digest.update(bytes.fromhex(file_sha256(file)))
+        digest.update(file.name.encode() + bytes.fromhex(file_sha256(file)))
     return digest.hexdigest()
 
 
@@ -246,5 +244,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _unreadable(what: str, folder: Path | str, error: Exception) -> DataError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    named = isinstance(folder, str) and not Path(folder).exists()
+    return DataError(f"cannot load the {what}: {first}", where=folder, remedy=FETCH if named else REMEDY)
