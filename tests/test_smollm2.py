@@ -31,9 +31,7 @@ CAPITALS = {
 }  # fmt: skip
 FEW = {
     "curate.splits.conversations.validation": 0.4,
-    "pretrain.block_tokens": 128,
     "pretrain.training.max_steps": 3,
-    "pretrain.training.per_device_train_batch_size": 2,
     "sft.max_tokens": 256,
     "sft.training.max_steps": 4,
     "sft.training.per_device_train_batch_size": 2,
