@@ -15,6 +15,7 @@ import pytest
 
 from tests.flows.conftest import environment
 
+BUSY_TRIES = 20
 Flow = Callable[..., "subprocess.CompletedProcess[str]"]
 FAILS = "raise errors.DataError('bad row', where='raw.txt:3', remedy='fix it')"
 TRIES_AGAIN = """
@@ -58,7 +59,12 @@ def post(url: str, route: str, body: Any) -> Any:
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         token = client.get("/csrf-token", params={"client": client_id}).raise_for_status().json()["token"]
         headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": client_id}
-        return client.post(route, json=body, headers=headers).raise_for_status().json()
+        for _ in range(BUSY_TRIES):  # 503: its database is locked; Prefect's own client asks again too
+            answer = client.post(route, json=body, headers=headers)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)
+        return answer.raise_for_status().json()
 
 
 def last_artifact(url: str, key: str) -> dict[str, str]:
