@@ -25,7 +25,7 @@ from stages import reward
 from stages import tokenizer as tokenizer_stage
 from stages.common.core import models
 from stages.common.pairs import preference_pairs
-from stages.common.reward import dataset, scoring
+from stages.common.reward import batches, scoring
 from stages.common.training import fit_params
 
 MODEL: dict[str, Any] = {
@@ -51,8 +51,8 @@ def write_model(folder: Path) -> None:
     models.save(models.build(MODEL, VOCABULARY, "bench"), tokenizer, folder)
 
 
-def ranked(prompts: int) -> list[dataset.Row]:
-    """Return rows as `dataset.tokenise` does, of random tokens, all answers of different
+def ranked(prompts: int) -> list[batches.Row]:
+    """Return rows as `ranked_answers.tokenise` does, of random tokens, all answers of different
     rank.
     """
     rng = random.Random(1)
@@ -60,14 +60,14 @@ def ranked(prompts: int) -> list[dataset.Row]:
     for number in range(prompts):
         asked = rng.choices(range(300, VOCABULARY), k=rng.randint(8, 40))
         answers = [rng.choices(range(300, VOCABULARY), k=rng.randint(4, 40)) for _ in range(ANSWERS)]
-        row: dataset.Row = {"rows": [asked + answer for answer in answers], "id": str(number), "source": "bench"}
+        row: batches.Row = {"rows": [asked + answer for answer in answers], "id": str(number), "source": "bench"}
         row |= {"ranks": rng.sample(range(1, ANSWERS + 1), ANSWERS), "lengths": [len(answer) for answer in answers]}
         sizes = {"length": max(map(len, row["rows"])), "width": len(asked) + sum(row["lengths"])}
         rows.append(row | sizes | {"categories": []})
     return rows
 
 
-def kwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
+def kwise(model: Path, rows: list[batches.Row], batch: int) -> Any:
     """Return the stage's trainer, told not to evaluate at the epoch's end."""
     from datasets import Dataset
 
@@ -78,7 +78,7 @@ def kwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
     return trainer
 
 
-def pairwise(model: Path, rows: list[dataset.Row], batch: int) -> Any:
+def pairwise(model: Path, rows: list[batches.Row], batch: int) -> Any:
     """Return TRL's trainer over every pair of every prompt, in batches of as many answers."""
     from datasets import Dataset
     from transformers import set_seed

@@ -20,11 +20,14 @@ from stages.common.evaluation.generate_answers import Answer, Candidate
 from stages.common.evaluation.grading import Grading
 from stages.common.ranking.llm_judge import JudgeParams
 from stages.common.runtime import logs, process
+from stages.common.runtime.errors import ParamsError
 from stages.common.text.graders import Grader
 from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from stages.common.tracking.run import Run
+
+PROMPTS = ("chat", "plain", "base")
 
 
 class Params(params.StageParams):
@@ -93,9 +96,11 @@ def main(
 
 
 def load(model: Path, prompt: str, settings: Params, asked: list[records.Record]) -> Candidate:
-    """Return the candidate, ready to be asked. Raises as `Grading.check`, before the model
-    is read.
+    """Return the candidate, ready to be asked. Raises ParamsError, and as `Grading.check`, before
+    the model is read.
     """
+    if prompt not in PROMPTS:
+        raise ParamsError(f"--prompt is {prompt!r}, none of {', '.join(PROMPTS)}", where="dvc.yaml, candidates")
     grading = Grading(settings.grader, settings.judge)
     grading.check(asked)
     policy, tokenizer = models.load_frozen(model), models.load_tokenizer(model)

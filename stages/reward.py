@@ -19,7 +19,7 @@ from stages.common.core import left_out, models, params
 from stages.common.finetuning import lora, merging
 from stages.common.generation import architecture
 from stages.common.pairs import losses, pair_dataset, preference_pairs
-from stages.common.reward import calibration, dataset, ranked_answers, scoring, shared_prompt
+from stages.common.reward import batches, calibration, ranked_answers, scoring, shared_prompt
 from stages.common.reward import report as reward_report
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
@@ -85,7 +85,7 @@ def main(
 
 
 class KwiseLoss(TrainerBase):
-    """Mixin before a `transformers.Trainer` over batches of `dataset.Collator`, or of
+    """Mixin before a `transformers.Trainer` over batches of `batches.Collator`, or of
     `shared_prompt`'s.
     """
 
@@ -142,7 +142,7 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     tokenizer = models.load_tokenizer(model)
     scorer = lora.prepared(scoring.begin(model, tokenizer, **lora.loading(model, settings, "reward")), settings)
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
-    collator: Any = dataset.Collator(tokenizer.pad_token_id)
+    collator: Any = batches.Collator(tokenizer.pad_token_id)
     train = data.train
     some = ranked_answers.first_and_longest(train, scoring.CHECKED)
     if settings.share_prompt:

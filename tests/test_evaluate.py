@@ -58,6 +58,11 @@ def test_a_base_is_asked_through_the_template_it_brought_or_as_text(work: Path, 
     assert json.loads((as_base / "metrics.json").read_text())["prompt"] == prompt
 
 
+def test_another_way_of_asking_is_refused(work: Path) -> None:
+    with pytest.raises(ParamsError, match="--prompt is 'Chat', none of chat, plain, base"):
+        run(work, "Chat", "out")
+
+
 def test_what_is_written_is_read_back(work: Path) -> None:
     run(work, "chat", "out")
     (found,) = results.read(work / "out")

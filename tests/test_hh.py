@@ -6,12 +6,10 @@ not required.
 """
 
 import csv
-import json
 import math
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +20,7 @@ from stages.common.runtime import logs
 from stages.common.text.parquet_writer import write as write_records
 from stages.common.tracking import session
 from stages.common.tracking.run import Run
+from tests.support.project import report
 from tests.support.real_data import REAL
 
 HH = REAL / "hh_rlhf/harmless_base_test.jsonl.gz"
@@ -102,11 +101,6 @@ def policy(comparisons: Path) -> Path:
         write_records(shown, Path("shown", split), "documents")
     pretrain.main(Path("tokenizer"), Path("shown"), Path("base"), Path("reports/pretrain.csv"))
     return Path("base")
-
-
-def report(folder: Path, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "reports" / name).read_text(encoding="utf-8"))
-    return loaded
 
 
 def test_every_row_of_the_file_is_learnt_from_held_out_or_left_out_with_a_reason(work: Path) -> None:

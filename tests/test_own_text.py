@@ -3,14 +3,13 @@ accounted for.
 """
 
 import csv
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support import project
+from tests.support.project import report
 from tests.support.real_data import REAL, needs_real_data
 
 FILES = (
@@ -47,11 +46,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = project.run(folder, "dvc", "repro")
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
-
-
-def report(folder: Path, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "reports" / name).read_text(encoding="utf-8"))
-    return loaded
 
 
 def test_it_ends_with_a_champion(done: Path) -> None:

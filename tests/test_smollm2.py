@@ -8,13 +8,13 @@ import json
 import math
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stages.common.core import chat, models, records
 from stages.common.generation import generator
 from tests.support import project, smollm2
+from tests.support.project import report
 from tests.support.real_data import REAL, needs_real_data
 
 PROFILE = "infra/profiles/smollm2-135m.yaml"
@@ -84,11 +84,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = project.run(folder, "dvc", "repro")
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
-
-
-def report(folder: Path, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "reports" / name).read_text(encoding="utf-8"))
-    return loaded
 
 
 def test_its_first_loss_on_english_text_is_that_of_a_trained_model(done: Path) -> None:

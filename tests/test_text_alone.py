@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import project
+from tests.support.project import report
 from tests.support.tiny import conversation
 
 FEW = {
@@ -50,11 +51,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def turn(message: dict[str, Any]) -> dict[str, str]:
     return {"role": message["role"], "content": message["content"]}
-
-
-def report(folder: Path, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "reports" / name).read_text(encoding="utf-8"))
-    return loaded
 
 
 @pytest.mark.parametrize("name", ["sample/r1", "rank/r1", "reward/r1", "ppo/r1", "evaluate/dpo/metrics"])

@@ -72,7 +72,7 @@ def reward_head(name: str, work: Path) -> str:
     """
     import torch
 
-    from stages.common.reward import dataset, scoring
+    from stages.common.reward import batches, scoring
 
     model, rows = scorer(name, work), comparisons()
     try:
@@ -81,7 +81,7 @@ def reward_head(name: str, work: Path) -> str:
         return refused(error)
     alone = [scoring.score_tokens(model, [answer])[0] for one in rows for answer in one["rows"]]
     with torch.no_grad():
-        trained = scoring.last_scores(model, model.score, dataset.Collator(1)(rows)).tolist()
+        trained = scoring.last_scores(model, model.score, batches.Collator(1)(rows)).tolist()
     model.save_pretrained(work / "reward")
     later = scoring.score_rows(scoring.load(work / "reward"), [answer for one in rows for answer in one["rows"]])
     for found in (trained, later):

@@ -1,5 +1,6 @@
 """A copy of this project in a folder of its own, and the commands a user would run there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -48,6 +49,12 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     }
     environment.pop("DVC_STAGE", None)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def report(folder: Path, name: str) -> dict[str, Any]:
+    """Return what the file `name` below the project's reports says."""
+    loaded: dict[str, Any] = json.loads((folder / "reports" / name).read_text(encoding="utf-8"))
+    return loaded
 
 
 def seconds(folder: Path, *command: str) -> tuple[float, subprocess.CompletedProcess[str]]:

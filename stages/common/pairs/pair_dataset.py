@@ -34,6 +34,18 @@ def held_out(folders: Sequence[Path]) -> frozenset[bytes]:
     return frozenset(content_hash.split_digest("comparisons", record) for record in rows)
 
 
+def not_held_out(
+    comparisons: Iterable[records.Record], without: frozenset[bytes], counts: Counter[str]
+) -> Iterator[records.Record]:
+    """Yield the comparisons whose first user turn is not in `without`; count all and the rest."""
+    for record in comparisons:
+        counts["comparisons"] += 1
+        if content_hash.split_digest("comparisons", record) in without:
+            counts["held out elsewhere"] += 1
+        else:
+            yield record
+
+
 def both_splits(
     tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path], settings: PairParams
 ) -> tuple["Dataset", "Dataset"]:
@@ -82,12 +94,8 @@ def rows(
     """Yield the pairs of `comparisons` in their order; count comparisons, and what is left out by
     reason.
     """
-    for record in comparisons:
-        counts["comparisons"] += 1
-        if content_hash.split_digest("comparisons", record) in without:
-            counts["held out elsewhere"] += 1
-        else:
-            yield from pairs_of(tokenizer, record, settings, counts)
+    for record in not_held_out(comparisons, without, counts):
+        yield from pairs_of(tokenizer, record, settings, counts)
 
 
 def pairs_of(

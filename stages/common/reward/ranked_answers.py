@@ -16,9 +16,8 @@ import pyarrow as pa
 
 from stages.common.core import records
 from stages.common.core.left_out import LackError
-from stages.common.pairs import preference_pairs
-from stages.common.reward.dataset import Row, opening
-from stages.common.text import content_hash
+from stages.common.pairs import pair_dataset, preference_pairs
+from stages.common.reward.batches import Row, opening
 from stages.common.text.thoughts import without_thoughts
 from stages.common.training import token_cache
 
@@ -78,11 +77,8 @@ def rows(
     """Yield the rows of `comparisons` in their order; count comparisons, and what is left out by
     reason.
     """
-    for record in comparisons:
-        counts["comparisons"] += 1
-        if content_hash.split_digest("comparisons", record) in without:
-            counts["held out elsewhere"] += 1
-        elif row := _row(tokenizer, record, max_tokens, counts):
+    for record in pair_dataset.not_held_out(comparisons, without, counts):
+        if row := _row(tokenizer, record, max_tokens, counts):
             yield row
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def write(
     report: Path, folder: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, Any], run: "Run"
 ) -> dict[str, Any]:
-    """Score `rows` (of `dataset.tokenise`) with the model in `folder`, write the report and
+    """Score `rows` (of `ranked_answers.tokenise`) with the model in `folder`, write the report and
     draw its figures.
     """
     judged = score(folder, rows)

@@ -13,8 +13,8 @@ from stages.common.core import models, precision, special_tokens
 from stages.common.core.records import Record
 from stages.common.generation import generator
 from stages.common.pairs import preference_pairs
-from stages.common.reward import dataset, score_head
-from stages.common.reward.dataset import Row
+from stages.common.reward import batches, score_head
+from stages.common.reward.batches import Row
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.text.thoughts import without_thoughts
 
@@ -73,7 +73,7 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
 
 
 def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "torch.Tensor":
-    """Return the scores [N] of a batch of `dataset.Collator`, in fp32; `head` is the
+    """Return the scores [N] of a batch of `batches.Collator`, in fp32; `head` is the
     model's own.
     """
     import torch
@@ -85,7 +85,7 @@ def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "to
 
 def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
     """Raise ParamsError, naming the parameter `where`, unless answers of a batch score as alone."""
-    head, collator = model.get_submodule("score"), dataset.Collator(pad)
+    head, collator = model.get_submodule("score"), batches.Collator(pad)
     read = lambda some: last_scores(model, head, collator(some))  # noqa: E731  # what is compared
     compare(model, rows, read, "beside each other", where, "set it so low that no row goes beyond its first context")
 

@@ -9,8 +9,8 @@ its score is what it gets when read alone, up to rounding. The model's attention
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.common.reward import dataset, score_head, scoring
-from stages.common.reward.dataset import Row
+from stages.common.reward import batches, score_head, scoring
+from stages.common.reward.batches import Row
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class Collator:
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         """Return input_ids, attention_mask, position_ids and segments [B, T], ends [N], and
-        `dataset.ordered`.
+        `batches.ordered`.
 
         `segments` is 0 in the prompt, k in answer k, -1 in the padding; `ends` are the places of
         the answers' last tokens in the batch flattened to [B x T].
@@ -48,12 +48,12 @@ class Collator:
             "position_ids": pad_sequence(positions, batch_first=True),
             "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING),
             "ends": torch.tensor([number * longest + end for number, (_, ends) in enumerate(laid) for end in ends]),
-            **dataset.ordered(batch),
+            **batches.ordered(batch),
         }
 
 
 def _lay_out(row: Row) -> tuple[tuple[list[int], list[int], list[int]], list[int]]:
-    start = dataset.opening(row["rows"], row["lengths"])
+    start = batches.opening(row["rows"], row["lengths"])
     ids, positions, segments = list(row["rows"][0][:start]), list(range(start)), [PROMPT] * start
     ends = []
     for number, tokens in enumerate(row["rows"], 1):

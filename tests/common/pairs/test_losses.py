@@ -9,7 +9,7 @@ import torch
 
 from stages.common.pairs import losses
 from stages.common.pairs.losses import Scored
-from stages.common.reward.dataset import Collator
+from stages.common.reward.batches import Collator
 from stages.common.runtime.errors import DataError
 
 

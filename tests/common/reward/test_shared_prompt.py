@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stages.common.core import models
-from stages.common.reward import dataset, scoring, shared_prompt
-from stages.common.reward.dataset import Row
+from stages.common.reward import batches, scoring, shared_prompt
+from stages.common.reward.batches import Row
 from stages.common.runtime.errors import ParamsError
 from tests.support import architectures
 from tests.support.tiny import make_model, make_tokenizer
@@ -42,7 +42,7 @@ def test_the_prompt_stands_once_before_all_its_answers() -> None:
 
 def test_a_token_that_prompt_and_answer_make_together_belongs_to_the_answer() -> None:
     merged: Row = {"rows": [[1, 2, 3, 4], [1, 2, 5]], "ranks": [1, 2], "lengths": [1, 1], "length": 4}
-    assert dataset.opening(merged["rows"], merged["lengths"]) == 2
+    assert batches.opening(merged["rows"], merged["lengths"]) == 2
     batch = shared_prompt.Collator(PAD)([merged])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2]]
@@ -97,7 +97,7 @@ def test_scores_are_not_rounded_under_autocast(tmp_path: Path) -> None:
     rows = [row([20, 21, 22], [30], [31, 32, 33, 34], [30, 35])]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = shared_prompt.scores(model.eval(), model.score, shared_prompt.Collator(pad)(rows))
-        other = scoring.last_scores(model, model.score, dataset.Collator(pad)(rows))
+        other = scoring.last_scores(model, model.score, batches.Collator(pad)(rows))
     for scores in (found, other):
         assert scores.dtype == torch.float32
         assert not torch.equal(scores, scores.bfloat16().float())

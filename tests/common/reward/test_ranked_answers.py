@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.core import chat, records
 from stages.common.pairs import pair_dataset
-from stages.common.reward import dataset, ranked_answers
+from stages.common.reward import batches, ranked_answers
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
 from tests.support.tiny import comparison, make_tokenizer
@@ -72,7 +72,7 @@ def test_a_prompt_held_out_in_one_folder_is_trained_on_in_none(tmp_path: Path) -
 
 def test_a_batch_holds_every_answer_once_and_pairs_point_at_their_rows() -> None:
     rows = [{"rows": [[1], [2, 2], [3]], "ranks": [2, 1, 2]}, {"rows": [[4, 4, 4], [5]], "ranks": [1, 2]}]
-    made = dataset.Collator(9)(rows)
+    made = batches.Collator(9)(rows)
     assert made["input_ids"].tolist() == [[1, 9, 9], [2, 2, 9], [3, 9, 9], [4, 4, 4], [5, 9, 9]]
     assert made["attention_mask"].sum(dim=1).tolist() == [1, 2, 1, 3, 1]
     assert list(zip(made["better"].tolist(), made["worse"].tolist(), strict=True)) == [(1, 0), (1, 2), (3, 4)]
