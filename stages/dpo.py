@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.common.core import left_out, models, params
+from stages.common.core import fused_head, left_out, models, params
 from stages.common.finetuning import lora, merging
 from stages.common.pairs import pair_dataset, preference_pairs
 from stages.common.runtime import process
@@ -68,6 +68,7 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "dpo")
     models.check_context(policy.config, settings.max_tokens, "dpo.max_tokens")
+    fused_head.bound_tiles(policy)
     train, validation = pair_dataset.both_splits(tokenizer, comparisons, settings)
     return PreferenceTrainer(
         keep_checkpoints=settings.keep_checkpoints,

@@ -118,6 +118,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     policy = lora.base(model, settings, "sft")
     models.check_context(policy.config, settings.max_tokens, "sft.max_tokens")
     chat.end_with_turn(policy, tokenizer)
+    fused_head.bound_tiles(policy)
     return AssistantTrainer(
         keep_checkpoints=settings.keep_checkpoints,
         model=policy,

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 BUDGET = 2**26
 """Logits held at once: 256 MiB in fp32, three to four times that with the softmax and its gradient.
 """
-TILE_TOKENS = 2**11
-"""Tokens of one of TRL's tiles, 32,768 entries of the vocabulary wide: BUDGET too; its own is 4096.
+TILE_LOGITS, TILE_WIDTH = BUDGET, 2**15
+"""Logits of one of TRL's tiles, and the most entries of the vocabulary it is wide; its tokens are
+4096 unless `bound_tiles` makes them fewer.
 """
 
 
@@ -27,16 +28,43 @@ def fits(model: Any, positions: int) -> bool:
 
 def at_once(model: Any) -> int:
     """Return at how many positions the logits of a model may be held at once, at least at one."""
-    config = getattr(model, "module", model).config.get_text_config(decoder=True)
-    return max(1, BUDGET // int(config.vocab_size))
+    return max(1, BUDGET // vocabulary(model))
+
+
+def vocabulary(model: Any) -> int:
+    """Return the entries of the vocabulary of a model, which may be wrapped."""
+    return int(getattr(model, "module", model).config.get_text_config(decoder=True).vocab_size)
+
+
+def bound_tiles(model: Any) -> None:
+    """Let TRL's tiles hold no more than TILE_LOGITS of a model's logits, in this process from
+    now on.
+    """
+    from trl.kernels import chunked_logprob
+
+    most = TILE_LOGITS // min(TILE_WIDTH, vocabulary(model))
+    chunked_logprob.TOKEN_CHUNK_SIZE = min(chunked_logprob.TOKEN_CHUNK_SIZE, most)
+
+
+@contextmanager
+def tiles_kept() -> Iterator[None]:
+    """Leave the size of TRL's tiles as it is: sums of other tiles round otherwise, so who only
+    looks on must not change it.
+    """
+    from trl.kernels import chunked_logprob
+
+    held = chunked_logprob.TOKEN_CHUNK_SIZE
+    try:
+        yield
+    finally:
+        chunked_logprob.TOKEN_CHUNK_SIZE = held
 
 
 def add(model: Any) -> Any:
     """Let a model answer `log_probs`; without being asked it does as before. Returns the model."""
-    from trl.kernels import chunked_logprob
     from trl.trainer.utils import add_fused_lm_head
 
-    chunked_logprob.TOKEN_CHUNK_SIZE = min(chunked_logprob.TOKEN_CHUNK_SIZE, TILE_TOKENS)
+    bound_tiles(model)
     add_fused_lm_head(model)
     return model
 

@@ -5,6 +5,7 @@ holds.
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from stages.common.core import fused_head
 from stages.common.memory import fake_step
 from stages.common.memory.job import Job
 
@@ -55,7 +56,7 @@ def estimate(job: Job) -> Need:
     and from stage 1 on keeps a split copy of the weights. What is offloaded is not the GPU's:
     optimiser, copy and split gradients, or the weights. DeepSpeed's own buffers are not counted.
     """
-    with fake_step.without_data():
+    with fake_step.without_data(), fused_head.tiles_kept():
         trained = fake_step.models(job)
         sizes = [held(one, job.bits) for one in trained]
         learnt = sum(

@@ -1,6 +1,7 @@
 """Many logits are never held at once, and what is learnt and measured is the same number."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,3 +119,15 @@ def test_blocks_beside_ppo_have_the_same_loss_in_tiles(monkeypatch: pytest.Monke
     with Rows(model.config) as rows:
         assert actor_critic.block_loss(model, blocks).item() == pytest.approx(whole, abs=1e-5)
     assert rows.most == 0
+
+
+@pytest.mark.parametrize(("entries", "tokens"), [(3_072, 4096), (49_152, 2048), (151_936, 2048)])
+def test_tiles_hold_the_budget_and_change_nothing_of_a_small_vocabulary(entries: int, tokens: int) -> None:
+    from transformers import AutoConfig
+    from trl.kernels import chunked_logprob
+
+    model = SimpleNamespace(config=AutoConfig.for_model("llama", vocab_size=entries))
+    with fused_head.tiles_kept():
+        chunked_logprob.TOKEN_CHUNK_SIZE = 4096
+        fused_head.bound_tiles(model)
+        assert tokens == chunked_logprob.TOKEN_CHUNK_SIZE

@@ -106,6 +106,15 @@ def test_the_dry_run_changes_no_random_state_and_makes_no_tensor() -> None:
     assert need.parameters > 2 * 2**30
 
 
+def test_the_dry_run_leaves_the_tiles_of_the_training_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tiles round otherwise, and no checkpoint's fingerprint covers this package."""
+    from trl.kernels import chunked_logprob
+
+    monkeypatch.setattr(chunked_logprob, "TOKEN_CHUNK_SIZE", 4096)
+    estimate.estimate(job(1, 64, vocab_size=151_936, fused=True))
+    assert chunked_logprob.TOKEN_CHUNK_SIZE == 4096
+
+
 def test_ties_count_once_and_adapters_alone_have_gradients() -> None:
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
