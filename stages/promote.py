@@ -103,7 +103,8 @@ def decide(
     if known:
         return known
     champion = champion_evaluation.of(client, held, candidates, test) if held else None
-    return gate.decide(best, base, champion, settings)
+    competing = sum(one.candidate != settings.base for one in candidates)
+    return gate.decide(best, base, champion, settings, competing)
 
 
 def publish_version(

@@ -9,13 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from stages.common.core import params
 from stages.common.evaluation import paired_bootstrap
-from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
+from stages.common.release import comparisons
+from stages.common.release.comparisons import Comparison, Side
 from stages.common.runtime.errors import DataError
 
-Side = Literal["base", "champion"]
 Approval = Literal["auto", "manual"]
-ROUNDING = 1e-9
 
 
 class Guards(params.StageParams):
@@ -48,24 +47,6 @@ class Rules(params.StageParams):
     """`auto` moves alias champion; `manual` leaves review=pending for a person."""
 
 
-class Comparison(BaseModel):
-    """One rule of the gate with its numbers; `limit` is the margin it had to beat, or the tolerance
-    of a guard.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    metric: str
-    against: Side
-    rule: Literal["beats", "guard"]
-    limit: float
-    change: Change | None
-    passed: bool
-    reason: str
-    too_few: bool = False
-    """It was better, but on fewer questions than a comparison is believed on."""
-
-
 class Decision(BaseModel):
     """Whether the candidate may become champion, by which rules, and why, with the numbers."""
 
@@ -75,9 +56,7 @@ class Decision(BaseModel):
     reason: str
     comparisons: tuple[Comparison, ...] = ()
     asks_person: bool = False
-    """Too little to judge by for a first champion: whatever `approval` says, it waits for a
-    person.
-    """
+    """Too little to judge by: whatever `approval` says, it waits for a person."""
 
 
 def choose(
@@ -103,104 +82,46 @@ def choose(
     sign = -1 if paired_bootstrap.lower_is_better(metric) else 1
 
     def worth(one: Evaluated) -> tuple[bool, float]:
-        held = (
-            _guard(name, limit, "base", paired_bootstrap.change(name, one, bases[0]))
-            for name, limit in (guards or {}).items()
-        )
-        return all(guard.passed for guard in held), sign * one.metrics[metric]
+        held = [comparisons.guard(name, limit, "base", one, bases[0]) for name, limit in (guards or {}).items()]
+        return all(guard.passed or guard.too_few for guard in held), sign * one.metrics[metric]
 
     return max(others, key=worth), bases[0]
 
 
-def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Decision:
-    """Return the decision: surely better than base and champion, and no guard lost more than its
-    tolerance.
+def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules, candidates: int = 1) -> Decision:
+    """Return the decision on the best of so many `candidates`: surely better than base and
+    champion, and surely no worse anywhere than is allowed.
 
-    Surely means that the paired 95 % interval lies beyond the margin; a guard goes by the value
-    itself, for an interval on few questions would let every loss pass. All rules are looked at, and
-    every broken one is named. A first champion that is better, but on too few questions to be sure,
-    is a person's to approve.
+    All rules are looked at, and every broken one is named. Where none is broken, but the questions
+    are too few to be sure, a person decides: about a first champion that is better, about guards
+    that may have been broken by chance.
     """
-    comparisons = tuple(_comparisons(best, base, champion, rules))
-    broken = [one.reason for one in comparisons if not one.passed]
-    if champion is None and broken and all(one.passed or one.too_few for one in comparisons):
-        few = next(one.change for one in comparisons if one.too_few)
-        reason = f"{'; '.join(broken)} (promote.min_questions); it is better there"
-        reason += f" ({_shown(few, rules.metric)}) and there was no champion: a person decides" if few else ""
-        return Decision(passed=True, reason=reason, comparisons=comparisons, asks_person=True)
-    if broken:
-        return Decision(passed=False, reason="; ".join(broken), comparisons=comparisons)
-    kept = [one for one in comparisons if one.rule == "guard"]
-    said = [one.reason for one in comparisons if one.rule == "beats"]
+    found = tuple(_comparisons(best, base, champion, rules, candidates))
+    unsure = [one for one in found if one.too_few]
+    if any(not one.passed and not one.too_few for one in found) or (
+        champion and any(one.rule == "beats" for one in unsure)
+    ):
+        broken = "; ".join(one.reason for one in found if not one.passed)
+        return Decision(passed=False, reason=broken, comparisons=found)
+    kept = [one for one in found if one.rule == "guard" and one.passed]
+    said = [one.reason for one in found if one.rule == "beats"]
+    said += [one.reason for one in unsure if one.rule == "guard"]
     said += [] if champion else ["there was no champion"]
     said += [f"{len(kept)} guard{'s hold' if len(kept) > 1 else ' holds'}"] if kept else []
-    return Decision(passed=True, reason="; ".join(said), comparisons=comparisons)
+    said += ["a person decides"] if unsure else []
+    return Decision(passed=True, reason="; ".join(said), comparisons=found, asks_person=bool(unsure))
 
 
-def _comparisons(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Iterator[Comparison]:
+def _comparisons(
+    best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules, candidates: int
+) -> Iterator[Comparison]:
     sides: list[tuple[Side, Evaluated, dict[str, float]]] = [("base", base, rules.guards.base)]
     if champion:
         sides.append(("champion", champion, rules.guards.champion))
     for side, other, _ in sides:
-        yield _beats(rules, side, paired_bootstrap.change(rules.metric, best, other))
+        yield comparisons.beats(
+            rules.metric, rules.margin, side, best, other, least=rules.min_questions, candidates=candidates
+        )
     for side, other, guards in sides:
         for metric, tolerance in guards.items():
-            yield _guard(metric, tolerance, side, paired_bootstrap.change(metric, best, other))
-
-
-def _beats(rules: Rules, side: Side, change: Change | None) -> Comparison:
-    metric, margin, ratio = rules.metric, rules.margin, paired_bootstrap.is_ratio(rules.metric)
-    lower = paired_bootstrap.lower_is_better(metric)
-    edge = (1 - margin) if ratio else (-margin if lower else margin)
-    too_few = False
-    if change is None:
-        passed, reason = False, _incomparable(metric, side)
-    elif change.count < rules.min_questions:
-        passed, too_few = False, change.change < edge if lower else change.change > edge
-        reason = f"{metric} was compared with the {side}'s on {change.count} only, fewer than {rules.min_questions}"
-    else:
-        passed = change.high < edge if lower else change.low > edge
-        needed = f"needs {'less' if lower else 'more'} than {_moved(edge, metric)} for sure"
-        said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'} the {side}'s"
-        reason = f"{said} {change.before:.4g}: {_shown(change, metric)}" + ("" if passed else f", {needed}")
-    return Comparison(
-        metric=metric,
-        against=side,
-        rule="beats",
-        limit=margin,
-        change=change,
-        passed=passed,
-        reason=reason,
-        too_few=too_few,
-    )
-
-
-def _guard(metric: str, tolerance: float, side: Side, change: Change | None) -> Comparison:
-    if change is None:
-        passed, reason = False, _incomparable(metric, side)
-    else:
-        sign = 1 if paired_bootstrap.lower_is_better(metric) else -1
-        worse = change.change - 1 if paired_bootstrap.is_ratio(metric) else sign * change.change
-        passed = worse <= tolerance + ROUNDING
-        edge = 1 + tolerance if paired_bootstrap.is_ratio(metric) else sign * tolerance
-        verb = "holds" if passed else "gets worse"
-        reason = f"{metric} {verb}: {change.after:.4g} after the {side}'s {change.before:.4g}, {_shown(change, metric)}"
-        reason += f", allowed is {_moved(edge, metric)}"
-    return Comparison(
-        metric=metric, against=side, rule="guard", limit=tolerance, change=change, passed=passed, reason=reason
-    )
-
-
-def _incomparable(metric: str, side: Side) -> str:
-    missing = "texts read in the same tokens" if paired_bootstrap.is_ratio(metric) else "questions that both were asked"
-    return f"{metric} cannot be compared with the {side}'s: there are no {missing}"
-
-
-def _shown(change: Change, metric: str) -> str:
-    """Return a change with its interval and sample: +0.0033 [-0.0167, +0.0233] on 300."""
-    low, high = _moved(change.low, metric), _moved(change.high, metric)
-    return f"{_moved(change.change, metric)} [{low}, {high}] on {change.count}"
-
-
-def _moved(value: float, metric: str) -> str:
-    return f"x{value:.4g}" if paired_bootstrap.is_ratio(metric) else f"{value:+.4g}"
+            yield comparisons.guard(metric, tolerance, side, best, other)
