@@ -36,17 +36,20 @@ BASE = model("pretrain", 20, perplexity=2.0)
         ),
         pytest.param(
             model("dpo", 90), model("sft", 90), False,
-            "accuracy/iid 0.9 does not surely beat the champion's 0.9: +0 [-0.03699, +0.03699] on 100, 0 better and 0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
+            "accuracy/iid 0.9 does not surely beat the champion's 0.9: +0 [-0.03699, +0.03699] on 100, 0 better and "
+            "0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
             id="equal",
         ),
         pytest.param(
             model("dpo", 91), model("sft", 90), False,
-            "accuracy/iid 0.91 does not surely beat the champion's 0.9: +0.01 [-0.02736, +0.05449] on 100, 1 better and 0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
+            "accuracy/iid 0.91 does not surely beat the champion's 0.9: +0.01 [-0.02736, +0.05449] on 100, 1 better "
+            "and 0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
             id="better by chance",
         ),
         pytest.param(
             model("dpo", 60), model("sft", 90), False,
-            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and 30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%)",
+            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and "
+            "30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%)",
             id="worse",
         ),
         pytest.param(
@@ -56,14 +59,16 @@ BASE = model("pretrain", 20, perplexity=2.0)
         ),
         pytest.param(
             model("dpo", 90, ood=44), model("sft", 70), False,
-            "accuracy/ood gets worse: 0.44 after the champion's 0.5, -0.06 [-0.1118, -0.03134] on 100, 0 better and 6 worse, allowed is -0.05",
+            "accuracy/ood gets worse: 0.44 after the champion's 0.5, -0.06 [-0.1118, -0.03134] on 100, 0 better and "
+            "6 worse, allowed is -0.05",
             id="better but worse elsewhere",
         ),
         pytest.param(
             model("dpo", 90, ood=45, perplexity=5.5), model("sft", 70), True,
             "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
             "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.1334, +0.2888] on 100, 20 better and 0 worse; "
-            "accuracy/ood may get worse: 0.45 after the champion's 0.5, -0.05 [-0.09916, -0.02234] on 100, 0 better and 5 worse, allowed is -0.05; "
+            "accuracy/ood may get worse: 0.45 after the champion's 0.5, -0.05 [-0.09916, -0.02234] on 100, 0 better "
+            "and 5 worse, allowed is -0.05; "
             "124 would tell; "
             "2 guards hold; "
             "a person decides",
@@ -112,14 +117,17 @@ BASE = model("pretrain", 20, perplexity=2.0)
         ),
         pytest.param(
             model("dpo", 20), None, False,
-            "accuracy/iid 0.2 does not surely beat the base's 0.2: +0 [-0.03699, +0.03699] on 100, 0 better and 0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
+            "accuracy/iid 0.2 does not surely beat the base's 0.2: +0 [-0.03699, +0.03699] on 100, 0 better and 0 "
+            "worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
             id="as the base",
         ),
         pytest.param(
             model("dpo", 60, ood=10, perplexity=50.0), model("sft", 90), False,
-            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and 30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%); "
+            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and "
+            "30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%); "
             "perplexity/documents gets worse: 50 after the base's 2, x25 [x25, x25] on 40, allowed is x5; "
-            "accuracy/ood gets worse: 0.1 after the champion's 0.5, -0.4 [-0.4822, -0.3231] on 100, 0 better and 40 worse, allowed is -0.05; "
+            "accuracy/ood gets worse: 0.1 after the champion's 0.5, -0.4 [-0.4822, -0.3231] on 100, 0 better and 40 "
+            "worse, allowed is -0.05; "
             "perplexity/documents gets worse: 50 after the champion's 5, x10 [x10, x10] on 40, allowed is x1.1",
             id="every broken rule is named",
         ),
@@ -180,7 +188,10 @@ def test_missing_refusals_are_guarded() -> None:
     champion = evaluated("sft", answers(70, 100) | refusing)
     best = evaluated("dpo", answers(90, 100) | rows)
     decision = gate.decide(best, BASE, champion, Rules(guards=Guards(champion={"refusal/due": 0.02})))
-    assert decision.reason == ("refusal/due gets worse: 0 after the champion's 1, -1 [-1, -1] on 40, allowed is -0.02")
+    assert decision.reason == (
+        "refusal/due gets worse: 0 after the champion's 1, -1 [-1, -0.8733] on 40, 0 better and 40 worse, "
+        "allowed is -0.02"
+    )
 
 
 def test_only_questions_that_both_were_asked_are_compared() -> None:
