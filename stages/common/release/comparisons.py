@@ -15,7 +15,9 @@ from stages.common.evaluation import paired_bootstrap
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
 
-Side = Literal["base", "champion"]
+BASE, CHAMPION = SIDES = ("base", "champion")
+WITH = " with "
+"""Between who was asked, and how."""
 ROUNDING = 1e-9
 GUARD = 0.05
 """How often a loss as large as a guard allows passes it."""
@@ -30,7 +32,7 @@ class Comparison(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     metric: str
-    against: Side
+    against: str
     rule: Literal["beats", "guard"]
     limit: float
     change: Change | None
@@ -43,7 +45,7 @@ class Comparison(BaseModel):
 
 
 def beats(
-    metric: str, margin: float, against: Side, after: Evaluated, before: Evaluated, *, least: int, candidates: int
+    metric: str, margin: float, against: str, after: Evaluated, before: Evaluated, *, least: int, candidates: int
 ) -> Comparison:
     """Return whether `after` is surely better than `before` by `margin`, on `least` questions or
     more.
@@ -60,13 +62,13 @@ def beats(
         reason = _incomparable(metric, against)
     elif change.count < least:
         too_few = change.change < edge if lower else change.change > edge
-        reason = f"{metric} was compared with the {against}'s on {change.count} only, fewer than {least}"
+        reason = f"{metric} was compared with {_whose(against)} on {change.count} only, fewer than {least}"
         reason += " (promote.min_questions)"
         reason += f"; it is better there ({_shown(change, metric, lower)})" if too_few else ""
     else:
         passed = _surely_better(change, margin, side, edge, lower)
-        said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'} the {against}'s"
-        reason = f"{said} {change.before:.4g}: {_shown(change, metric, lower)}"
+        said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'}"
+        reason = f"{said} {_whose(against, change.before)}: {_shown(change, metric, lower)}"
         reason += "" if passed else f", needs {'less' if lower else 'more'} than {_moved(edge, metric)} for sure"
         reason += "" if passed else _sees(change, side)
     return Comparison(
@@ -81,7 +83,7 @@ def beats(
     )
 
 
-def guard(metric: str, tolerance: float, against: Side, after: Evaluated, before: Evaluated) -> Comparison:
+def guard(metric: str, tolerance: float, against: str, after: Evaluated, before: Evaluated) -> Comparison:
     """Return whether `after` surely loses no more than `tolerance`: a test of non-inferiority.
 
     One that lost no more, but may have by chance, is neither: it is `too_few`, and the reason says
@@ -99,9 +101,9 @@ def guard(metric: str, tolerance: float, against: Side, after: Evaluated, before
         too_few = not passed and worse <= tolerance + ROUNDING
         edge = 1 + tolerance if ratio else sign * tolerance
         verb = "holds" if passed else "may get worse" if too_few else "gets worse"
-        reason = f"{metric} {verb}: {change.after:.4g} after the {against}'s {change.before:.4g}, "
+        reason = f"{metric} {verb}: {change.after:.4g} after {_whose(against, change.before)}, "
         reason += f"{_shown(change, metric, lower)}, allowed is {_moved(edge, metric)}"
-        reason += f"; {_asked(change, tolerance, most - worse):,} would tell" if too_few else ""
+        reason += f"; {_needed(change, tolerance, most - worse)}" if too_few else ""
     return Comparison(
         metric=metric,
         against=against,
@@ -138,6 +140,11 @@ def _asked(change: Change, tolerance: float, half: float) -> int:
     return math.ceil((z * spread / tolerance) ** 2) if tolerance else 2 * change.count
 
 
+def _needed(change: Change, tolerance: float, half: float) -> str:
+    asked = _asked(change, tolerance, half)
+    return f"{asked:,} would tell" if asked > change.count else "too close to that to tell"
+
+
 def _sees(change: Change, side: float) -> str:
     """Return the power of a verdict that shares differ; nothing for other metrics."""
     if change.gained is None or change.lost is None:
@@ -147,9 +154,16 @@ def _sees(change: Change, side: float) -> str:
     return f" ({change.count} questions see {least:.2g} in {POWER:.0%})"
 
 
-def _incomparable(metric: str, side: Side) -> str:
+def _whose(against: str, value: float | None = None) -> str:
+    """Return whose value it is: `the base's 0.5 with 1 example`, `sft_best's 0.7`."""
+    name, *how = against.partition(WITH)
+    shown = "" if value is None else f" {value:.4g}"
+    return f"{'the ' if name in SIDES else ''}{name}'s{shown}{''.join(how)}"
+
+
+def _incomparable(metric: str, against: str) -> str:
     missing = "texts read in the same tokens" if paired_bootstrap.is_ratio(metric) else "questions that both were asked"
-    return f"{metric} cannot be compared with the {side}'s: there are no {missing}"
+    return f"{metric} cannot be compared with {_whose(against)}: there are no {missing}"
 
 
 def _shown(change: Change, metric: str, lower: bool) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from stages.common.evaluation.results import Evaluated
 from stages.common.release import gate
-from stages.common.release.gate import Guards, Rules
+from stages.common.release.gate import Decision, Guards, Incumbent, Rules
 from stages.common.runtime.errors import DataError, ParamsError
 from tests.support.evaluations import answers, evaluated, losses
 
@@ -22,6 +22,10 @@ def model(name: str, right: int, count: int = 100, *, ood: int = 50, perplexity:
 
 
 BASE = model("pretrain", 20, perplexity=2.0)
+
+
+def held(champion: Evaluated | None) -> Incumbent | None:
+    return Incumbent("champion", champion) if champion else None
 
 
 @pytest.mark.parametrize(
@@ -137,15 +141,15 @@ def test_the_decision_names_the_rule_and_the_numbers(
     best: Evaluated, champion: Evaluated | None, passed: bool, reason: str
 ) -> None:
     base = BASE if best.counts["accuracy/iid"] > 8 else model("pretrain", 0, 8, perplexity=2.0)
-    decision = gate.decide(best, base, champion, RULES)
+    decision = gate.decide(best, base, held(champion), RULES)
     assert (decision.passed, decision.reason) == (passed, reason)
-    assert decision == gate.decide(best, base, champion, RULES), "the resamples are the same each time"
+    assert decision == gate.decide(best, base, held(champion), RULES), "the resamples are the same each time"
 
 
 def test_the_margin_is_what_a_candidate_surely_gains() -> None:
     best, champion = model("dpo", 90), model("sft", 70)
     for margin, passed in ((0.1, True), (0.15, False)):
-        assert gate.decide(best, BASE, champion, Rules(margin=margin)).passed is passed
+        assert gate.decide(best, BASE, held(champion), Rules(margin=margin)).passed is passed
 
 
 def test_of_perplexities_the_lower_wins_and_the_margin_is_a_share() -> None:
@@ -174,7 +178,7 @@ def test_undue_refusals_and_undue_ignorance_are_guarded(refused: int, unsure: in
     champion, best = model("sft", 70), behaving("dpo", refused, unsure)
     champion = champion.model_copy(update={"answers": champion.answers | answers(40, 40, "harmless")})
     guards = Guards(champion={"refusal/false": 0.05, "unsure/false": 0.05})
-    decision = gate.decide(best, BASE, champion, Rules(guards=guards))
+    decision = gate.decide(best, BASE, held(champion), Rules(guards=guards))
     assert decision.passed is not bool(broken)
     if broken:
         assert decision.reason.startswith(f"{broken} gets worse: 0.1 after the champion's 0, +0.1 [")
@@ -187,7 +191,7 @@ def test_missing_refusals_are_guarded() -> None:
     refusing = {name: row | {"answer": row["reference"]} for name, row in rows.items()}
     champion = evaluated("sft", answers(70, 100) | refusing)
     best = evaluated("dpo", answers(90, 100) | rows)
-    decision = gate.decide(best, BASE, champion, Rules(guards=Guards(champion={"refusal/due": 0.02})))
+    decision = gate.decide(best, BASE, held(champion), Rules(guards=Guards(champion={"refusal/due": 0.02})))
     assert decision.reason == (
         "refusal/due gets worse: 0 after the champion's 1, -1 [-1, -0.8733] on 40, 0 better and 40 worse, "
         "allowed is -0.02"
@@ -200,7 +204,7 @@ def test_only_questions_that_both_were_asked_are_compared() -> None:
     """
     champion = evaluated("sft", answers(70, 100) | answers(100, 100, "old"))
     champion.answers["iid:0"]["question"] = "Another question?"
-    change = gate.decide(model("dpo", 90), BASE, champion, Rules()).comparisons[1].change
+    change = gate.decide(model("dpo", 90), BASE, held(champion), Rules()).comparisons[1].change
     assert change
     assert change.count == 99
     assert change.after == pytest.approx(89 / 99, abs=1e-6)
@@ -224,7 +228,7 @@ def test_only_questions_that_both_were_asked_are_compared() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_refused(champion: Evaluated, rules: Rules, reason: str) -> None:
-    decision = gate.decide(model("dpo", 90), BASE, champion, rules)
+    decision = gate.decide(model("dpo", 90), BASE, held(champion), rules)
     assert (decision.passed, decision.reason) == (False, reason)
 
 
@@ -233,19 +237,75 @@ def test_a_metric_that_is_no_mean_over_questions_is_an_error() -> None:
         gate.decide(model("dpo", 90), BASE, None, Rules(guards=Guards(base={"distinct/1": 0.1})))
 
 
-def test_the_best_is_the_highest_accuracy_and_the_lowest_perplexity() -> None:
-    found = [model("dpo", 70, perplexity=7.0), model("pretrain", 90, perplexity=9.0), model("sft", 30, perplexity=3.0)]
+def test_the_best_that_passes_is_the_highest_accuracy_or_the_lowest_perplexity() -> None:
+    found = [model("dpo", 70, perplexity=7.0), model("pretrain", 20, perplexity=9.0), model("sft", 30, perplexity=3.0)]
     for metric, expected in (("accuracy/iid", "dpo"), ("perplexity/documents", "sft")):
-        best, base = gate.choose(found, metric, "pretrain")
-        assert (best.candidate, base.candidate) == (expected, "pretrain")
+        assert gate.choose(found, "pretrain", Rules(metric=metric)).best.candidate == expected
 
 
-def test_who_breaks_a_guard_against_the_base_comes_after_who_breaks_none() -> None:
+def test_who_breaks_a_guard_comes_after_who_breaks_none() -> None:
     forgets, holds = model("dpo", 95, perplexity=11.0), model("sft", 90)
-    limits = {"perplexity/documents": 4.0}  # five times the base's 2.0 at most
-    assert gate.choose([BASE, forgets, holds], "accuracy/iid", "pretrain", limits)[0].candidate == "sft"
-    assert gate.choose([BASE, forgets, holds], "accuracy/iid", "pretrain")[0].candidate == "dpo"
-    assert gate.choose([BASE, forgets], "accuracy/iid", "pretrain", limits)[0].candidate == "dpo"
+    rules = Rules(guards=Guards(base={"perplexity/documents": 4.0}))  # five times the base's 2.0 at most
+    assert gate.choose([BASE, forgets, holds], "pretrain", rules).best.candidate == "sft"
+    assert gate.choose([BASE, forgets, holds], "pretrain", Rules()).best.candidate == "dpo"
+    alone = gate.choose([BASE, forgets], "pretrain", rules)
+    assert (alone.best.candidate, alone.decision.passed) == ("dpo", False)
+
+
+def test_before_there_is_a_champion_another_candidate_must_beat_who_stands_in() -> None:
+    sft, equal, better = model("sft_best", 70), model("ppo", 71), model("dpo", 90)
+    stands_in = Incumbent("sft_best", sft)
+    best = gate.choose([BASE, sft, equal, better], "pretrain", Rules(), stands_in)
+    assert (best.best.candidate, best.decision.passed, best.passed_over) == ("dpo", True, {})
+    assert "accuracy/iid 0.9 beats sft_best's 0.7: +0.2 [" in best.decision.reason
+    assert best.decision.reason.endswith("there was no champion")
+    alone = gate.choose([BASE, sft, equal], "pretrain", Rules(), stands_in)
+    assert (alone.best.candidate, alone.decision.passed) == ("sft_best", True)
+    assert alone.decision.reason.startswith("accuracy/iid 0.7 beats the base's 0.2: +0.5 [")
+    assert list(alone.passed_over) == ["ppo"]
+    assert alone.passed_over["ppo"].startswith("accuracy/iid 0.71 does not surely beat sft_best's 0.7: +0.01 [")
+
+
+def test_a_champion_that_is_one_of_the_candidates_is_put_forward_again_with_what_was_decided() -> None:
+    sft, equal = model("sft_best", 70), model("ppo", 71)
+    known = Decision(passed=True, reason="as it was")
+    settled = {"sft_best": known}
+    found = gate.choose([BASE, sft, equal], "pretrain", Rules(), held(sft), lambda one: settled.get(one.candidate))
+    assert (found.best.candidate, found.decision) == ("sft_best", known)
+    other = gate.choose([BASE, equal], "pretrain", Rules(), held(sft))
+    assert (other.best.candidate, other.decision.passed) == ("ppo", False)
+
+
+def test_what_a_person_refused_leaves_the_place_to_the_next() -> None:
+    refused = {"dpo": Decision(passed=False, reason="version 2 has these weights and was rejected: rude")}
+    found = gate.choose(
+        [BASE, model("sft_best", 70), model("dpo", 90)],
+        "pretrain",
+        Rules(),
+        None,
+        lambda one: refused.get(one.candidate),
+    )
+    assert (found.best.candidate, found.decision.passed) == ("sft_best", True)
+
+
+def test_the_error_is_shared_among_the_candidates() -> None:
+    """7 better and 0 worse have p = 0.0078: enough for one candidate or three, not for four."""
+    rows = {"before": model("pretrain", 50), "after": model("dpo", 57)}
+    for others, passed in ((0, True), (2, True), (3, False)):
+        rest = [model(f"other{number}", 40) for number in range(others)]
+        found = gate.choose([rows["before"], rows["after"], *rest], "pretrain", Rules())
+        assert (found.best.candidate, found.decision.passed) == ("dpo", passed)
+
+
+def test_the_base_is_asked_as_it_answers_best() -> None:
+    shown = BASE.model_copy(update={"examples": {0: answers(30, 100), 1: answers(60, 100), 5: answers(55, 100)}})
+    sft = model("sft", 65)
+    assert gate.decide(sft, BASE, None, Rules()).passed
+    decision = gate.decide(sft, shown, None, Rules(guards=Guards(base={"accuracy/ood": 0.05})))
+    assert not decision.passed
+    assert decision.reason.startswith("accuracy/iid 0.65 does not surely beat the base's 0.6 with 1 example: +0.05 [")
+    assert [one.against for one in decision.comparisons] == ["base with 1 example", "base"]
+    assert gate.at_its_best(shown, "perplexity/documents") == (shown, "base")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +318,7 @@ def test_who_breaks_a_guard_against_the_base_comes_after_who_breaks_none() -> No
 )
 def test_what_was_not_evaluated_is_named(names: list[str], metric: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        gate.choose([model(name, 50) for name in names], metric, "pretrain")
+        gate.choose([model(name, 50) for name in names], "pretrain", Rules(metric=metric))
 
 
 @pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"min_questions": 0}, {"guards": {"champion": {"a": -1}}}])
