@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages import promote
-from stages.common.core import paired_proportions
-from stages.common.evaluation import paired_bootstrap
+from stages.common.evaluation import paired_bootstrap, paired_proportions
 from stages.common.release import comparisons
 
 EVALUATIONS, PROMOTION = Path("reports/evaluate"), Path("reports/promote.json")

@@ -90,8 +90,11 @@ def test_a_better_one_succeeds_and_one_that_is_not_surely_better_is_refused(proj
     first = run()
     add_candidate(project, "sft", 1.0, seed=2)
     second = run()
-    gain = "accuracy/iid 1 beats the champion's 0.9: +0.1 [+0.04, +0.16] on 100"
-    assert second["reason"] == f"accuracy/iid 1 beats the base's 0.2: +0.8 [+0.72, +0.88] on 100; {gain}"
+    gain = "accuracy/iid 1 beats the champion's 0.9: +0.1 [+0.05523, +0.1744] on 100, 10 better and 0 worse"
+    assert (
+        second["reason"]
+        == f"accuracy/iid 1 beats the base's 0.2: +0.8 [+0.7112, +0.8666] on 100, 80 better and 0 worse; {gain}"
+    )
     assert state() == {"champion": ("2", "sft"), "previous": ("1", "sft"), "challenger": ("2", "sft"), "versions": 2}
     add_candidate(project, "sft", 0.99, seed=3)
     third = run()

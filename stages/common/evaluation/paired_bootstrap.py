@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stages.common.core import paired_proportions
-from stages.common.core.paired_proportions import SIDE
 from stages.common.core.params import PARAMS_FILE
 from stages.common.core.statistics import bootstrap_mean, bootstrap_ratio
+from stages.common.evaluation import paired_proportions
 from stages.common.evaluation.behaviour import unsure
 from stages.common.evaluation.metrics import TASKS, Answer, digits
+from stages.common.evaluation.paired_proportions import SIDE
 from stages.common.evaluation.question_prompts import said
 from stages.common.evaluation.results import Evaluated
 from stages.common.runtime.errors import ParamsError

@@ -10,8 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stages.common.core import paired_proportions
-from stages.common.evaluation import paired_bootstrap
+from stages.common.evaluation import paired_bootstrap, paired_proportions
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
 

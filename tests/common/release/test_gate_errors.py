@@ -8,7 +8,7 @@ from functools import cache
 import numpy
 import pytest
 
-from stages.common.core import paired_proportions as paired
+from stages.common.evaluation import paired_proportions as paired
 from stages.common.release import comparisons
 
 TRIALS = 4_000

@@ -6,7 +6,7 @@ import numpy
 import pytest
 from scipy import optimize, stats
 
-from stages.common.core import paired_proportions as paired
+from stages.common.evaluation import paired_proportions as paired
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(4, 0), (0, 4), (12, 5), (3, 3), (60, 30)])
