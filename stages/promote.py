@@ -1,5 +1,5 @@
 """Make the best candidate a version in the registry, and champion when it beats the base and the
-present champion.
+present champion; before there is one, whoever `promote.against` names.
 
 Reads reports/evaluate/*, models/ and the registry; measures the champion anew when it knows another
 test. Writes reports/promote.json, reports/model_card.md, the registry and, append-only,
@@ -17,8 +17,17 @@ from stages import evaluate
 from stages.common.core import models, params
 from stages.common.evaluation import results
 from stages.common.evaluation.results import Evaluated
-from stages.common.release import aliases, champion_evaluation, gate, manual_promotion, model_card, provenance, registry
-from stages.common.release.gate import Decision
+from stages.common.release import (
+    aliases,
+    champion_evaluation,
+    comparisons,
+    gate,
+    manual_promotion,
+    model_card,
+    provenance,
+    registry,
+)
+from stages.common.release.gate import Choice, Decision, Incumbent
 from stages.common.release.model_card import Card
 from stages.common.release.registry import Version
 from stages.common.runtime import kill_points, logs, process
@@ -36,7 +45,11 @@ class Params(gate.Rules):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     """Name of the registered model."""
     base: str = "pretrain"
-    """Candidate that a champion must beat."""
+    """Candidate that a champion must beat, as it answers best: bare, or after worked examples."""
+    against: str | None = "sft_best"
+    """Candidate that stands in for the champion before there is one: another one must beat it to be
+    the first. null: the first must beat the base alone.
+    """
 
 
 def main(
@@ -61,18 +74,17 @@ def main(
         "promote", params={"promote": settings.model_dump()}, inputs={"evaluations": evaluations}
     ) as run:
         candidates = results.read(evaluations)
-        best, base = gate.choose(candidates, settings.metric, settings.base, settings.guards.base)
-        check_weights(best, models)
         client = mlflow_store.client()
         with aliases.one_at_a_time(settings.name):
             manual_promotion.notice(client, settings.name)
             held = registry.with_alias(client, settings.name, registry.CHAMPION)
-            decision = decide(client, settings, candidates, best, base, held, test)
-            outcome, version, text = publish_version(
-                client, settings, candidates, best, decision, held, curation, validation
-            )
+            standing = incumbent(client, settings, candidates, held, test, evaluations)
+            chosen = choose(client, settings, candidates, held, standing)
+            best, decision = chosen.best, chosen.decision
+            check_weights(best, models)
+            outcome, version, text = publish_version(client, settings, candidates, chosen, held, curation, validation)
             champion_evaluation.keep(evaluations / best.candidate, best.weights_sha256, test)
-        write(report, settings, best, decision, outcome, held)
+        write(report, settings, chosen, outcome, held)
         write_card(card, text)
         publish(run, version, best, settings.metric, [page, card])
     logs.report(f"{outcome} {best.candidate}: {decision.reason}")
@@ -87,31 +99,53 @@ def check_weights(best: Evaluated, folder: Path) -> None:
         raise DataError("these are not the weights that were evaluated", where=best.model, remedy=remedy)
 
 
-def decide(
+def choose(
     client: "MlflowClient",
     settings: Params,
     candidates: list[Evaluated],
-    best: Evaluated,
-    base: Evaluated,
+    held: Version | None,
+    incumbent: Incumbent | None,
+) -> Choice:
+    """Return whom the gate puts forward, by what was decided before about these weights where it
+    still holds, else by what it says now.
+    """
+
+    def settled(one: Evaluated) -> Decision | None:
+        return aliases.settled(registry.with_weights(client, settings.name, one.weights_sha256), held)
+
+    return gate.choose(candidates, settings.base, settings, incumbent, settled)
+
+
+def incumbent(
+    client: "MlflowClient",
+    settings: Params,
+    candidates: list[Evaluated],
     held: Version | None,
     test: champion_evaluation.Test,
-) -> Decision:
-    """Return what was decided before about these weights where it still holds, else what the gate
-    says now.
+    evaluations: Path,
+) -> Incumbent | None:
+    """Return the champion as it does on the present test, or before there is one
+    `promote.against`; None where neither is.
+
+    Raises DataError for an `against` that is no candidate at all.
     """
-    known = aliases.settled(registry.with_weights(client, settings.name, best.weights_sha256), held)
-    if known:
-        return known
-    champion = champion_evaluation.of(client, held, candidates, test) if held else None
-    return gate.decide(best, base, champion, settings)
+    if held:
+        return Incumbent(comparisons.CHAMPION, champion_evaluation.of(client, held, candidates, test))
+    if settings.against is None:
+        return None
+    found = next((one for one in candidates if one.candidate == settings.against), None)
+    if found is None and not (evaluations / settings.against).is_dir():  # else it was left out
+        names = ", ".join(one.candidate for one in candidates)
+        what = f"promote.against is '{settings.against}', which was not evaluated; evaluated are: {names}"
+        raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.against to one of these, or to null")
+    return Incumbent(settings.against, found) if found else None
 
 
 def publish_version(
     client: "MlflowClient",
     settings: Params,
     candidates: list[Evaluated],
-    best: Evaluated,
-    decision: Decision,
+    chosen: Choice,
     held: Version | None,
     curation: Path | None,
     validation: Path | None,
@@ -122,6 +156,7 @@ def publish_version(
     Done twice, it changes nothing: weights that are there keep the record they were registered
     with.
     """
+    best, decision = chosen.best, chosen.decision
     known = registry.with_weights(client, settings.name, best.weights_sha256)
     record = provenance.of(client, known) or provenance.record(client, best.model, curation, validation)
     about = provenance.tags(best, settings.metric, record)
@@ -132,7 +167,7 @@ def publish_version(
     outcome = aliases.verdict(decision, settings.approval, crowned)
     compared = predecessor(client, version) if crowned else held
     before = provenance.of(client, compared)
-    text = model_card.write(Card(candidates, best, decision, outcome, settings.metric, record, before))
+    text = model_card.write(Card(candidates, chosen, outcome, settings.metric, record, before))
     return aliases.release(client, version, decision, settings.approval, text, held), version, text
 
 
@@ -142,12 +177,11 @@ def predecessor(client: "MlflowClient", version: Version) -> Version | None:
     return registry.numbered(client, version.name, number) if number else None
 
 
-def write(
-    path: Path, settings: Params, best: Evaluated, decision: Decision, outcome: str, champion: Version | None
-) -> None:
+def write(path: Path, settings: Params, chosen: Choice, outcome: str, champion: Version | None) -> None:
     """Write the report: what was decided, by content; the same on every machine whose registry
     holds the same.
     """
+    best, decision = chosen.best, chosen.decision
     held = champion.tags.get("weights_sha256") if champion else None
     facts = {
         "name": settings.name,
@@ -160,6 +194,7 @@ def write(
         "interval": best.intervals.get(settings.metric),
         "decision": outcome,
         "reason": decision.reason,
+        "passed_over": dict(chosen.passed_over),
         "champion_sha256": best.weights_sha256 if outcome == "promoted" else held,
         "comparisons": [one.model_dump() for one in decision.comparisons],
     }

@@ -16,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from flows.cli import memory_plan
+from flows.cli import memory_plan, question_plan
 from flows.local import background, server, services
+from stages import promote
 from stages.common.core import params
 from stages.common.memory import estimate
 from stages.common.runtime import process
@@ -111,6 +112,29 @@ def memories() -> Iterator[Finding]:
     yield Finding("ok" if enough else "fail", "disk", what, "" if enough else "free some, for example: dvc gc -w")
 
 
+def questions() -> Iterator[Finding]:
+    """Compare the questions that the gate's rules need with those that were asked."""
+    section = params.plain(params.read_yaml(params.PARAMS_FILE))
+    if "promote" not in section:
+        return
+    settings = params.load(promote.Params, "promote")
+    variables = params.plain(params.read_yaml(Path("dvc.yaml"))).get("vars", [])
+    named: dict[str, object] = next((one["candidates"] for one in variables if "candidates" in one), {})
+    competing = sum(name != settings.base for name in named)
+    for one in question_plan.plans(settings, competing):
+        how = f"{one.differing:.1%} answered differently{'' if one.measured else ', assumed'}"
+        there = "none evaluated yet" if one.there is None else f"{one.there:,} there"
+        sees = "" if one.sees is None else f", which show {one.sees:.1%} in 80 %"
+        if one.asked is None:
+            yield Finding("ok", "gate", f"{one.metric}, best of {competing}: {there}{sees} ({how})")
+        elif one.there is None or one.there >= one.asked:
+            yield Finding("ok", "gate", f"guard {one.metric}: needs {one.asked:,} questions, {there} ({how})")
+        else:
+            what = f"guard {one.metric}: needs {one.asked:,} questions, {there}{sees} ({how})"
+            mend = f"more questions in data/raw, or a wider promote.guards for {one.metric}; else a person decides"
+            yield Finding("warn", "gate", what, mend)
+
+
 def ports() -> Iterator[Finding]:
     """See whether the services' addresses are free, or taken by our own."""
     ours = background.find(services.RECORD) is not None
@@ -158,6 +182,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     device,
     parameters,
     memories,
+    questions,
     ports,
     tracking,
     versioning,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from stages.common.release import aliases, promotion_history, registry
-from stages.common.release.gate import Comparison, Decision
+from stages.common.release.comparisons import Comparison
+from stages.common.release.gate import Decision
 from stages.common.tracking import mlflow_store
 from tests.flows.conftest import environment
 from tests.flows.test_train import read

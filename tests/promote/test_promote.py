@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.evaluation import results
 from stages.common.release import registry
 from stages.common.runtime.errors import DataError, TryAgainError
 from stages.common.tracking import mlflow_store
 from tests.support.champion import add_candidate
 from tests.support.promotion import CARD, history, run, setting, state
 
-GAIN = "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.61, +0.78] on 100; there was no champion"
+GAIN = (
+    "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
+    "there was no champion"
+)
 
 
 def test_the_better_candidate_becomes_champion_once(project: Path) -> None:
@@ -34,7 +38,7 @@ def test_a_version_carries_its_card_and_tags(project: Path) -> None:
     for said in (
         "# sft: accuracy/iid 0.9 (95 % interval 0.8256 to 0.9448)",
         f"**promoted**: {GAIN}.",
-        "| beats accuracy/iid | base | 0.2 | 0.9 | 0.7 [0.61, 0.78] | 0 | 100 | holds |",
+        "| beats accuracy/iid | base | 0.2 | 0.9 | 0.7 [0.6042, 0.7811] | 0 | 100 | holds |",
         "| accuracy/iid | 0.2 [0.1334, 0.2888] | 0.9 [0.8256, 0.9448] |",
         "There was no champion to compare with.",
         f"- Weights SHA-256 `{report['weights_sha256']}` in `models/sft`",
@@ -86,8 +90,11 @@ def test_a_better_one_succeeds_and_one_that_is_not_surely_better_is_refused(proj
     first = run()
     add_candidate(project, "sft", 1.0, seed=2)
     second = run()
-    gain = "accuracy/iid 1 beats the champion's 0.9: +0.1 [+0.04, +0.16] on 100"
-    assert second["reason"] == f"accuracy/iid 1 beats the base's 0.2: +0.8 [+0.72, +0.88] on 100; {gain}"
+    gain = "accuracy/iid 1 beats the champion's 0.9: +0.1 [+0.05523, +0.1744] on 100, 10 better and 0 worse"
+    assert (
+        second["reason"]
+        == f"accuracy/iid 1 beats the base's 0.2: +0.8 [+0.7112, +0.8666] on 100, 80 better and 0 worse; {gain}"
+    )
     assert state() == {"champion": ("2", "sft"), "previous": ("1", "sft"), "challenger": ("2", "sft"), "versions": 2}
     add_candidate(project, "sft", 0.99, seed=3)
     third = run()
@@ -152,3 +159,26 @@ def test_a_registry_that_is_away_fails_promotion(project: Path, monkeypatch: pyt
         run()
     assert "start the store, or set MLFLOW_TRACKING_URI" in str(caught.value)
     assert not Path("reports/promote.json").exists()
+
+
+def test_the_first_champion_must_beat_who_stands_in(project: Path) -> None:
+    """A candidate that is as good as SFT leaves the place to SFT, says why, and does so again."""
+    add_candidate(project, "dpo", 0.91, seed=2)
+    setting(against="sft")
+    report = run()
+    assert (report["candidate"], report["decision"]) == ("sft", "promoted")
+    why = report["passed_over"]["dpo"]
+    assert why.startswith("accuracy/iid 0.91 does not surely beat sft's 0.9: +0.01 [")
+    assert f"Judged first and not put forward:\n\n- dpo: {why}\n" in CARD.read_text(encoding="utf-8")
+    again = run()
+    assert (again["candidate"], again["decision"]) == ("sft", "promoted")
+    assert state() == {"champion": ("1", "sft"), "challenger": ("1", "sft"), "versions": 1}
+    assert history() == [("sft", "promoted", None, "1")]
+
+
+def test_who_stands_in_is_a_candidate_or_was_left_out(project: Path) -> None:
+    setting(against="stf")
+    with pytest.raises(DataError, match=r"promote.against is 'stf', which was not evaluated; evaluated are: pretrain"):
+        run()
+    results.write_left_out("stf", "no conversations", project / "reports/evaluate/stf")
+    assert run()["decision"] == "promoted"

@@ -18,6 +18,7 @@ promote:
   name: lathe
   metric: accuracy/iid
   base: pretrain
+  against: null
 deploy:
   canned:
     - What is the capital of land 3?

@@ -21,30 +21,39 @@ def wilson(successes: int, count: int, z: float = Z_95) -> tuple[float, float]:
 
 
 def bootstrap_ratio(
-    numerators: Sequence[float], denominators: Sequence[float], *, resamples: int = 1000, seed: int = 0
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    side: float = 0.025,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of sum(numerators) / sum(denominators).
+    """Return the percentile bootstrap interval of sum(numerators) / sum(denominators), 95 % unless
+    another share than 0.025 lies beyond each `side`.
 
     Pairs are resampled together (Efron & Tibshirani 1993, chapter 13): documents, with their loss
-    and their tokens.
+    and their tokens. There are `resamples` of them, and more where a side would hold fewer than 25.
     """
     import numpy
 
     top, bottom = numpy.asarray(numerators, dtype=float), numpy.asarray(denominators, dtype=float)
     generator = numpy.random.default_rng(seed)
+    resamples = max(resamples, math.ceil(25 / side))
     ratios = numpy.empty(resamples)
     for resample in range(resamples):
         rows = generator.integers(0, len(top), len(top))
         ratios[resample] = top[rows].sum() / bottom[rows].sum()
-    low, high = numpy.percentile(ratios, [2.5, 97.5])
+    low, high = numpy.percentile(ratios, [100 * side, 100 * (1 - side)])
     return float(low), float(high)
 
 
-def bootstrap_mean(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of `values`: one number a
-    question.
+def bootstrap_mean(
+    values: Sequence[float], *, side: float = 0.025, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of `values`, one number a question, as
+    `bootstrap_ratio` does.
     """
-    return bootstrap_ratio(values, [1.0] * len(values), resamples=resamples, seed=seed)
+    return bootstrap_ratio(values, [1.0] * len(values), side=side, resamples=resamples, seed=seed)
 
 
 def distinct(texts: Iterable[Sequence[str]], order: int) -> float:

@@ -37,6 +37,8 @@ class Evaluated(BaseModel):
     counts: dict[str, int]
     answers: dict[str, Answer]
     losses: dict[str, list[tuple[float, int]]]
+    examples: dict[int, dict[str, Answer]] = {}
+    """Its answers again, by the number of worked examples before the question."""
 
 
 def write(report: Report, answers: list[Answer], shots: list[Answer], losses: Losses, out: Path, facts: Answer) -> None:
@@ -79,13 +81,15 @@ def one(folder: Path) -> Evaluated:
     remedy = f"run `dvc repro -f evaluate@{folder.name}`"
     try:
         document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        with (folder / "answers.jsonl").open(encoding="utf-8") as handle:
-            answers = {row["id"]: row for row in map(json.loads, filter(str.strip, handle))}
+        answers = {row["id"]: row for row in _rows(folder / "answers.jsonl")}
+        examples: dict[int, dict[str, Answer]] = {}
+        for row in _rows(folder / "shots.jsonl"):
+            examples.setdefault(row["shots"], {})[row["id"]] = row
         losses: dict[str, list[tuple[float, int]]] = {}
         with (folder / "losses.csv").open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
                 losses.setdefault(row["texts"], []).append((float(row["nats"]), int(row["tokens"])))
-        return Evaluated.model_validate({**document, "answers": answers, "losses": losses})
+        return Evaluated.model_validate({**document, "answers": answers, "losses": losses, "examples": examples})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -93,6 +97,11 @@ def one(folder: Path) -> Evaluated:
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"not a whole evaluation: {type(error).__name__} {error}"
         raise DataError(what, where=folder, remedy=remedy) from error
+
+
+def _rows(path: Path) -> Iterator[Answer]:
+    with path.open(encoding="utf-8") as handle:
+        yield from map(json.loads, filter(str.strip, handle))
 
 
 def _is_left_out(file: Path) -> bool:

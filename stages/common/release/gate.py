@@ -2,20 +2,33 @@
 evaluations.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from stages.common.core import params
 from stages.common.evaluation import paired_bootstrap
-from stages.common.evaluation.paired_bootstrap import Change
+from stages.common.evaluation.metrics import TASKS
 from stages.common.evaluation.results import Evaluated
+from stages.common.release import comparisons
+from stages.common.release.comparisons import BASE, CHAMPION, WITH, Comparison
 from stages.common.runtime.errors import DataError
 
-Side = Literal["base", "champion"]
 Approval = Literal["auto", "manual"]
-ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """Whom a candidate must beat beside the base: the champion, or who stands in before there is
+    one.
+    """
+
+    name: str
+    """`champion`, or the candidate that stands in."""
+    found: Evaluated
 
 
 class Guards(params.StageParams):
@@ -24,7 +37,7 @@ class Guards(params.StageParams):
     """
 
     champion: dict[str, NonNegativeFloat] = {}
-    """Against the champion, where there is one."""
+    """Against the champion, or who stands in before there is one."""
     base: dict[str, NonNegativeFloat] = {}
     """Against the base: what alignment may cost at all."""
 
@@ -48,24 +61,6 @@ class Rules(params.StageParams):
     """`auto` moves alias champion; `manual` leaves review=pending for a person."""
 
 
-class Comparison(BaseModel):
-    """One rule of the gate with its numbers; `limit` is the margin it had to beat, or the tolerance
-    of a guard.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    metric: str
-    against: Side
-    rule: Literal["beats", "guard"]
-    limit: float
-    change: Change | None
-    passed: bool
-    reason: str
-    too_few: bool = False
-    """It was better, but on fewer questions than a comparison is believed on."""
-
-
 class Decision(BaseModel):
     """Whether the candidate may become champion, by which rules, and why, with the numbers."""
 
@@ -75,132 +70,128 @@ class Decision(BaseModel):
     reason: str
     comparisons: tuple[Comparison, ...] = ()
     asks_person: bool = False
-    """Too little to judge by for a first champion: whatever `approval` says, it waits for a
-    person.
-    """
+    """Too little to judge by: whatever `approval` says, it waits for a person."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who is put forward, the decision on it, and why others that were judged before it are not."""
+
+    best: Evaluated
+    decision: Decision
+    passed_over: Mapping[str, str]
+    """Reason by candidate; empty where the best of them is put forward."""
 
 
 def choose(
-    found: list[Evaluated], metric: str, base: str, guards: Mapping[str, float] | None = None
-) -> tuple[Evaluated, Evaluated]:
-    """Return the best candidate that is not the base, and the base.
+    found: Sequence[Evaluated],
+    base: str,
+    rules: Rules,
+    incumbent: Incumbent | None = None,
+    settled: Callable[[Evaluated], Decision | None] = lambda one: None,
+) -> Choice:
+    """Return the best candidate that passes, else the incumbent if it is one of them, else the best
+    one, refused.
 
-    One that breaks a guard against the base comes after all that break none: refused, it would keep
-    out one that is as good. Raises DataError when one was not evaluated, or an evaluation lacks the
-    metric.
+    Every candidate but the base must surely beat base and incumbent; the incumbent itself must beat
+    the base. `settled` says what was decided before about a candidate. Raises DataError when one
+    was not evaluated, or an evaluation lacks the metric.
     """
-    for one in found:
-        if metric not in one.metrics:
-            known = ", ".join(sorted(one.metrics)) or "none"
-            what = f"{one.candidate} has no metric '{metric}'; there are: {known}"
-            raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.metric to one of these")
+    check_metric(found, rules.metric)
     bases = [one for one in found if one.candidate == base]
     others = [one for one in found if one.candidate != base]
     if not bases or not others:
         names = ", ".join(one.candidate for one in found)
         what = f"needs the base '{base}' and another candidate; evaluated are: {names}"
         raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.base, or evaluate more in dvc.yaml")
-    sign = -1 if paired_bootstrap.lower_is_better(metric) else 1
+    holder = next((one for one in others if incumbent and one.weights_sha256 == incumbent.found.weights_sha256), None)
 
-    def worth(one: Evaluated) -> tuple[bool, float]:
-        held = (
-            _guard(name, limit, "base", paired_bootstrap.change(name, one, bases[0]))
-            for name, limit in (guards or {}).items()
-        )
-        return all(guard.passed for guard in held), sign * one.metrics[metric]
+    def judged(one: Evaluated) -> Decision:
+        beaten = None if one is holder else incumbent
+        return settled(one) or decide(one, bases[0], beaten, rules, len(others))
 
-    return max(others, key=worth), bases[0]
+    sign = -1 if paired_bootstrap.lower_is_better(rules.metric) else 1
+
+    def worth(one: Evaluated) -> tuple[bool, bool, float]:
+        decision = decisions[one.candidate]
+        return decision.passed, decision.passed and not decision.asks_person, sign * one.metrics[rules.metric]
+
+    decisions = {one.candidate: judged(one) for one in others if one is not holder}
+    best = max((one for one in others if one is not holder), key=worth, default=None)
+    if best and (holder is None or decisions[best.candidate].passed):
+        return Choice(best, decisions[best.candidate], {})
+    assert holder is not None
+    return Choice(holder, judged(holder), {name: decision.reason for name, decision in decisions.items()})
 
 
-def decide(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Decision:
-    """Return the decision: surely better than base and champion, and no guard lost more than its
-    tolerance.
+def check_metric(found: Sequence[Evaluated], metric: str) -> None:
+    """Raise DataError when an evaluation lacks the metric that ranks."""
+    for one in found:
+        if metric not in one.metrics:
+            known = ", ".join(sorted(one.metrics)) or "none"
+            what = f"{one.candidate} has no metric '{metric}'; there are: {known}"
+            raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.metric to one of these")
 
-    Surely means that the paired 95 % interval lies beyond the margin; a guard goes by the value
-    itself, for an interval on few questions would let every loss pass. All rules are looked at, and
-    every broken one is named. A first champion that is better, but on too few questions to be sure,
-    is a person's to approve.
+
+def decide(
+    best: Evaluated, base: Evaluated, incumbent: Incumbent | None, rules: Rules, candidates: int = 1
+) -> Decision:
+    """Return the decision on one of so many `candidates`: surely better than base and incumbent,
+    and surely no worse anywhere than is allowed.
+
+    All rules are looked at, and every broken one is named. Where none is broken, but the questions
+    are too few to be sure, a person decides: about a first champion that is better than the base,
+    about guards that may have been broken by chance.
     """
-    comparisons = tuple(_comparisons(best, base, champion, rules))
-    broken = [one.reason for one in comparisons if not one.passed]
-    if champion is None and broken and all(one.passed or one.too_few for one in comparisons):
-        few = next(one.change for one in comparisons if one.too_few)
-        reason = f"{'; '.join(broken)} (promote.min_questions); it is better there"
-        reason += f" ({_shown(few, rules.metric)}) and there was no champion: a person decides" if few else ""
-        return Decision(passed=True, reason=reason, comparisons=comparisons, asks_person=True)
-    if broken:
-        return Decision(passed=False, reason="; ".join(broken), comparisons=comparisons)
-    kept = [one for one in comparisons if one.rule == "guard"]
-    said = [one.reason for one in comparisons if one.rule == "beats"]
-    said += [] if champion else ["there was no champion"]
+    found = tuple(_comparisons(best, base, incumbent, rules, candidates))
+    unsure = [one for one in found if one.too_few]
+    if any(not one.passed and not one.too_few for one in found) or (
+        incumbent and any(one.rule == "beats" for one in unsure)
+    ):
+        broken = "; ".join(one.reason for one in found if not one.passed)
+        return Decision(passed=False, reason=broken, comparisons=found)
+    kept = [one for one in found if one.rule == "guard" and one.passed]
+    said = [one.reason for one in found if one.rule == "beats"]
+    said += [one.reason for one in unsure if one.rule == "guard"]
+    said += [] if incumbent and incumbent.name == CHAMPION else ["there was no champion"]
     said += [f"{len(kept)} guard{'s hold' if len(kept) > 1 else ' holds'}"] if kept else []
-    return Decision(passed=True, reason="; ".join(said), comparisons=comparisons)
+    said += ["a person decides"] if unsure else []
+    return Decision(passed=True, reason="; ".join(said), comparisons=found, asks_person=bool(unsure))
 
 
-def _comparisons(best: Evaluated, base: Evaluated, champion: Evaluated | None, rules: Rules) -> Iterator[Comparison]:
-    sides: list[tuple[Side, Evaluated, dict[str, float]]] = [("base", base, rules.guards.base)]
-    if champion:
-        sides.append(("champion", champion, rules.guards.champion))
-    for side, other, _ in sides:
-        yield _beats(rules, side, paired_bootstrap.change(rules.metric, best, other))
-    for side, other, guards in sides:
+def _comparisons(
+    best: Evaluated, base: Evaluated, incumbent: Incumbent | None, rules: Rules, candidates: int
+) -> Iterator[Comparison]:
+    asked, called = at_its_best(base, rules.metric)
+    beaten = [(called, asked)] + ([(incumbent.name, incumbent.found)] if incumbent else [])
+    for name, other in beaten:
+        yield comparisons.beats(
+            rules.metric, rules.margin, name, best, other, least=rules.min_questions, candidates=candidates
+        )
+    guarded = [(BASE, base, rules.guards.base)]
+    guarded += [(incumbent.name, incumbent.found, rules.guards.champion)] if incumbent else []
+    for name, other, guards in guarded:
         for metric, tolerance in guards.items():
-            yield _guard(metric, tolerance, side, paired_bootstrap.change(metric, best, other))
+            yield comparisons.guard(metric, tolerance, name, best, other)
 
 
-def _beats(rules: Rules, side: Side, change: Change | None) -> Comparison:
-    metric, margin, ratio = rules.metric, rules.margin, paired_bootstrap.is_ratio(rules.metric)
-    lower = paired_bootstrap.lower_is_better(metric)
-    edge = (1 - margin) if ratio else (-margin if lower else margin)
-    too_few = False
-    if change is None:
-        passed, reason = False, _incomparable(metric, side)
-    elif change.count < rules.min_questions:
-        passed, too_few = False, change.change < edge if lower else change.change > edge
-        reason = f"{metric} was compared with the {side}'s on {change.count} only, fewer than {rules.min_questions}"
-    else:
-        passed = change.high < edge if lower else change.low > edge
-        needed = f"needs {'less' if lower else 'more'} than {_moved(edge, metric)} for sure"
-        said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'} the {side}'s"
-        reason = f"{said} {change.before:.4g}: {_shown(change, metric)}" + ("" if passed else f", {needed}")
-    return Comparison(
-        metric=metric,
-        against=side,
-        rule="beats",
-        limit=margin,
-        change=change,
-        passed=passed,
-        reason=reason,
-        too_few=too_few,
-    )
+def at_its_best(base: Evaluated, metric: str) -> tuple[Evaluated, str]:
+    """Return the base as it answers best by `metric`, bare or after worked examples, and what to
+    call it.
 
+    A base that was not tuned answers a bare question poorly; to beat it there proves little.
+    """
+    if paired_bootstrap.is_ratio(metric) or metric.startswith(TASKS):
+        return base, BASE
+    sign = -1 if paired_bootstrap.lower_is_better(metric) else 1
+    ways = [(base, BASE)] + [
+        (base.model_copy(update={"answers": rows}), f"{BASE}{WITH}{count} example{'' if count == 1 else 's'}")
+        for count, rows in sorted(base.examples.items())
+    ]
 
-def _guard(metric: str, tolerance: float, side: Side, change: Change | None) -> Comparison:
-    if change is None:
-        passed, reason = False, _incomparable(metric, side)
-    else:
-        sign = 1 if paired_bootstrap.lower_is_better(metric) else -1
-        worse = change.change - 1 if paired_bootstrap.is_ratio(metric) else sign * change.change
-        passed = worse <= tolerance + ROUNDING
-        edge = 1 + tolerance if paired_bootstrap.is_ratio(metric) else sign * tolerance
-        verb = "holds" if passed else "gets worse"
-        reason = f"{metric} {verb}: {change.after:.4g} after the {side}'s {change.before:.4g}, {_shown(change, metric)}"
-        reason += f", allowed is {_moved(edge, metric)}"
-    return Comparison(
-        metric=metric, against=side, rule="guard", limit=tolerance, change=change, passed=passed, reason=reason
-    )
+    def value(way: tuple[Evaluated, str]) -> float:
+        scores = [paired_bootstrap.score(metric, row, base.prompt) for row in way[0].answers.values()]
+        counted = [one for one in scores if one is not None]
+        return sign * sum(counted) / len(counted) if counted else -math.inf
 
-
-def _incomparable(metric: str, side: Side) -> str:
-    missing = "texts read in the same tokens" if paired_bootstrap.is_ratio(metric) else "questions that both were asked"
-    return f"{metric} cannot be compared with the {side}'s: there are no {missing}"
-
-
-def _shown(change: Change, metric: str) -> str:
-    """Return a change with its interval and sample: +0.0033 [-0.0167, +0.0233] on 300."""
-    low, high = _moved(change.low, metric), _moved(change.high, metric)
-    return f"{_moved(change.change, metric)} [{low}, {high}] on {change.count}"
-
-
-def _moved(value: float, metric: str) -> str:
-    return f"x{value:.4g}" if paired_bootstrap.is_ratio(metric) else f"{value:+.4g}"
+    return max(ways, key=value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.common.evaluation import paired_bootstrap
 from stages.common.evaluation.results import Evaluated
 from stages.common.release import provenance
-from stages.common.release.gate import Decision
+from stages.common.release.gate import Choice
 from stages.common.release.provenance import Record
 
 PARAMS_SHOWN = 40
@@ -21,8 +21,7 @@ class Card:
     """
 
     candidates: Sequence[Evaluated]
-    best: Evaluated
-    decision: Decision
+    chosen: Choice
     outcome: str
     metric: str
     record: Record
@@ -43,13 +42,14 @@ def write(card: Card) -> str:
     )
     environment.filters |= {"cell": _cell, "measured": _measured}
     environment.tests["ratio"] = paired_bootstrap.is_ratio
-    value = card.best.metrics[card.metric]
-    names = [name for name in card.best.metrics if name.count("/") <= 1 and not name.startswith("shots-")]
+    best = card.chosen.best
+    value = best.metrics[card.metric]
+    names = [name for name in best.metrics if name.count("/") <= 1 and not name.startswith("shots-")]
     return environment.get_template("model_card.md.jinja").render(
-        vars(card),
-        head=(value, *card.best.intervals.get(card.metric, (value, value))),
+        vars(card) | vars(card.chosen),
+        head=(value, *best.intervals.get(card.metric, (value, value))),
         names=sorted(names, key=lambda name: name != card.metric),
-        small=_small(card.best),
+        small=_small(best),
         shapes=SHAPES,
         changed=provenance.changed(card.before["params"], card.record["params"]) if card.before else [],
         shown=PARAMS_SHOWN,

@@ -91,7 +91,8 @@ def test_accuracy_changes_on_the_questions_both_were_asked() -> None:
     found = compare.changes(after, before)["accuracy/iid"]
     assert (found.before, found.after, found.count) == pytest.approx((2 / 3, 1 / 3, 3), abs=1e-6)
     assert found.change == pytest.approx(-1 / 3, abs=1e-6)
-    assert (found.low, found.high) == (-1.0, 0.0)
+    assert (found.gained, found.lost) == (0, 1)
+    assert found.low < found.change < found.high
 
 
 def test_perplexity_changes_by_a_ratio_over_the_same_texts() -> None:

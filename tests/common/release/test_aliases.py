@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stages.common.release import aliases, promotion_history, registry
-from stages.common.release.gate import Comparison, Decision
+from stages.common.release.comparisons import Comparison
+from stages.common.release.gate import Decision
 from stages.common.release.registry import Version
 from stages.common.runtime.errors import DataError, TryAgainError
 from stages.common.tracking import mlflow_store

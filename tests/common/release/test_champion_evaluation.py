@@ -19,7 +19,7 @@ from tests.support.tiny import make_model, make_tokenizer, write_validated
 PARAMS = """
 run: {name: world}
 evaluate: {max_new_tokens: 6, max_tokens: 64, batch_size: 4, shots: [0]}
-promote: {name: lathe, metric: perplexity/conversations, min_questions: 5}
+promote: {name: lathe, metric: perplexity/conversations, min_questions: 5, against: null}
 """
 TEST = champion_evaluation.Test(evaluate.__name__)
 DATA = {name: Path("data") / name for name in ("questions", "documents", "conversations")}

@@ -6,8 +6,8 @@ import pytest
 
 from stages.common.evaluation.results import Evaluated
 from stages.common.release import gate
-from stages.common.release.gate import Guards, Rules
-from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.release.gate import Guards, Incumbent, Rules
+from stages.common.runtime.errors import ParamsError
 from tests.support.evaluations import answers, evaluated, losses
 
 GUARDS = Guards(champion={"accuracy/ood": 0.05, "perplexity/documents": 0.1}, base={"perplexity/documents": 4.0})
@@ -24,30 +24,36 @@ def model(name: str, right: int, count: int = 100, *, ood: int = 50, perplexity:
 BASE = model("pretrain", 20, perplexity=2.0)
 
 
+def held(champion: Evaluated | None) -> Incumbent | None:
+    return Incumbent("champion", champion) if champion else None
+
+
 @pytest.mark.parametrize(
     ("best", "champion", "passed", "reason"),
     [
         pytest.param(
             model("dpo", 90), model("sft", 70), True,
-            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.61, +0.78] on 100; "
-            "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.12, +0.2802] on 100; 3 guards hold",
+            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
+            "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.1334, +0.2888] on 100, 20 better and 0 worse; "
+            "3 guards hold",
             id="better",
         ),
         pytest.param(
             model("dpo", 90), model("sft", 90), False,
-            "accuracy/iid 0.9 does not surely beat the champion's 0.9: +0 [+0, +0] on 100, needs more than +0 for sure",
+            "accuracy/iid 0.9 does not surely beat the champion's 0.9: +0 [-0.03699, +0.03699] on 100, 0 better and "
+            "0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
             id="equal",
         ),
         pytest.param(
             model("dpo", 91), model("sft", 90), False,
-            "accuracy/iid 0.91 does not surely beat the champion's 0.9: +0.01 [+0, +0.03] on 100, "
-            "needs more than +0 for sure",
+            "accuracy/iid 0.91 does not surely beat the champion's 0.9: +0.01 [-0.02736, +0.05449] on 100, 1 better "
+            "and 0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
             id="better by chance",
         ),
         pytest.param(
             model("dpo", 60), model("sft", 90), False,
-            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.39, -0.21] on 100, "
-            "needs more than +0 for sure",
+            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and "
+            "30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%)",
             id="worse",
         ),
         pytest.param(
@@ -57,41 +63,55 @@ BASE = model("pretrain", 20, perplexity=2.0)
         ),
         pytest.param(
             model("dpo", 90, ood=44), model("sft", 70), False,
-            "accuracy/ood gets worse: 0.44 after the champion's 0.5, -0.06 [-0.11, -0.02] on 100, allowed is -0.05",
+            "accuracy/ood gets worse: 0.44 after the champion's 0.5, -0.06 [-0.1118, -0.03134] on 100, 0 better and "
+            "6 worse, allowed is -0.05",
             id="better but worse elsewhere",
         ),
         pytest.param(
             model("dpo", 90, ood=45, perplexity=5.5), model("sft", 70), True,
-            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.61, +0.78] on 100; "
-            "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.12, +0.2802] on 100; 3 guards hold",
+            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
+            "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.1334, +0.2888] on 100, 20 better and 0 worse; "
+            "accuracy/ood may get worse: 0.45 after the champion's 0.5, -0.05 [-0.09916, -0.02234] on 100, 0 better "
+            "and 5 worse, allowed is -0.05; "
+            "124 would tell; "
+            "2 guards hold; "
+            "a person decides",
             id="as much worse as allowed",
         ),
         pytest.param(
             model("dpo", 8, 8), model("sft", 0, 8), False,
-            "accuracy/iid was compared with the base's on 8 only, fewer than 30; "
-            "accuracy/iid was compared with the champion's on 8 only, fewer than 30",
+            "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
+            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse); "
+            "accuracy/iid was compared with the champion's on 8 only, fewer than 30 (promote.min_questions); "
+            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse)",
             id="tiny test set",
         ),
         pytest.param(
             model("dpo", 0, 8), None, False,
-            "accuracy/iid was compared with the base's on 8 only, fewer than 30",
+            "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions)",
             id="tiny test set, no champion, and not better",
         ),
         pytest.param(
             model("dpo", 8, 8), None, True,
             "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
-            "it is better there (+1 [+1, +1] on 8) and there was no champion: a person decides",
+            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse); "
+            "there was no champion; "
+            "1 guard holds; "
+            "a person decides",
             id="tiny test set, no champion",
         ),
         pytest.param(
             model("dpo", 8, 8, perplexity=12.0), None, False,
-            "accuracy/iid was compared with the base's on 8 only, fewer than 30; "
+            "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
+            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse); "
             "perplexity/documents gets worse: 12 after the base's 2, x6 [x6, x6] on 40, allowed is x5",
             id="tiny test set, no champion, and forgets all",
         ),
         pytest.param(
             model("dpo", 90), None, True,
-            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.61, +0.78] on 100; there was no champion; 1 guard holds",
+            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
+            "there was no champion; "
+            "1 guard holds",
             id="no champion",
         ),
         pytest.param(
@@ -101,15 +121,17 @@ BASE = model("pretrain", 20, perplexity=2.0)
         ),
         pytest.param(
             model("dpo", 20), None, False,
-            "accuracy/iid 0.2 does not surely beat the base's 0.2: +0 [+0, +0] on 100, needs more than +0 for sure",
+            "accuracy/iid 0.2 does not surely beat the base's 0.2: +0 [-0.03699, +0.03699] on 100, 0 better and 0 "
+            "worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
             id="as the base",
         ),
         pytest.param(
             model("dpo", 60, ood=10, perplexity=50.0), model("sft", 90), False,
-            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.39, -0.21] on 100, "
-            "needs more than +0 for sure; "
+            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and "
+            "30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%); "
             "perplexity/documents gets worse: 50 after the base's 2, x25 [x25, x25] on 40, allowed is x5; "
-            "accuracy/ood gets worse: 0.1 after the champion's 0.5, -0.4 [-0.5, -0.3] on 100, allowed is -0.05; "
+            "accuracy/ood gets worse: 0.1 after the champion's 0.5, -0.4 [-0.4822, -0.3231] on 100, 0 better and 40 "
+            "worse, allowed is -0.05; "
             "perplexity/documents gets worse: 50 after the champion's 5, x10 [x10, x10] on 40, allowed is x1.1",
             id="every broken rule is named",
         ),
@@ -119,15 +141,15 @@ def test_the_decision_names_the_rule_and_the_numbers(
     best: Evaluated, champion: Evaluated | None, passed: bool, reason: str
 ) -> None:
     base = BASE if best.counts["accuracy/iid"] > 8 else model("pretrain", 0, 8, perplexity=2.0)
-    decision = gate.decide(best, base, champion, RULES)
+    decision = gate.decide(best, base, held(champion), RULES)
     assert (decision.passed, decision.reason) == (passed, reason)
-    assert decision == gate.decide(best, base, champion, RULES), "the resamples are the same each time"
+    assert decision == gate.decide(best, base, held(champion), RULES), "the resamples are the same each time"
 
 
 def test_the_margin_is_what_a_candidate_surely_gains() -> None:
     best, champion = model("dpo", 90), model("sft", 70)
     for margin, passed in ((0.1, True), (0.15, False)):
-        assert gate.decide(best, BASE, champion, Rules(margin=margin)).passed is passed
+        assert gate.decide(best, BASE, held(champion), Rules(margin=margin)).passed is passed
 
 
 def test_of_perplexities_the_lower_wins_and_the_margin_is_a_share() -> None:
@@ -156,7 +178,7 @@ def test_undue_refusals_and_undue_ignorance_are_guarded(refused: int, unsure: in
     champion, best = model("sft", 70), behaving("dpo", refused, unsure)
     champion = champion.model_copy(update={"answers": champion.answers | answers(40, 40, "harmless")})
     guards = Guards(champion={"refusal/false": 0.05, "unsure/false": 0.05})
-    decision = gate.decide(best, BASE, champion, Rules(guards=guards))
+    decision = gate.decide(best, BASE, held(champion), Rules(guards=guards))
     assert decision.passed is not bool(broken)
     if broken:
         assert decision.reason.startswith(f"{broken} gets worse: 0.1 after the champion's 0, +0.1 [")
@@ -169,8 +191,11 @@ def test_missing_refusals_are_guarded() -> None:
     refusing = {name: row | {"answer": row["reference"]} for name, row in rows.items()}
     champion = evaluated("sft", answers(70, 100) | refusing)
     best = evaluated("dpo", answers(90, 100) | rows)
-    decision = gate.decide(best, BASE, champion, Rules(guards=Guards(champion={"refusal/due": 0.02})))
-    assert decision.reason == ("refusal/due gets worse: 0 after the champion's 1, -1 [-1, -1] on 40, allowed is -0.02")
+    decision = gate.decide(best, BASE, held(champion), Rules(guards=Guards(champion={"refusal/due": 0.02})))
+    assert decision.reason == (
+        "refusal/due gets worse: 0 after the champion's 1, -1 [-1, -0.8733] on 40, 0 better and 40 worse, "
+        "allowed is -0.02"
+    )
 
 
 def test_only_questions_that_both_were_asked_are_compared() -> None:
@@ -179,7 +204,7 @@ def test_only_questions_that_both_were_asked_are_compared() -> None:
     """
     champion = evaluated("sft", answers(70, 100) | answers(100, 100, "old"))
     champion.answers["iid:0"]["question"] = "Another question?"
-    change = gate.decide(model("dpo", 90), BASE, champion, Rules()).comparisons[1].change
+    change = gate.decide(model("dpo", 90), BASE, held(champion), Rules()).comparisons[1].change
     assert change
     assert change.count == 99
     assert change.after == pytest.approx(89 / 99, abs=1e-6)
@@ -203,41 +228,13 @@ def test_only_questions_that_both_were_asked_are_compared() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_refused(champion: Evaluated, rules: Rules, reason: str) -> None:
-    decision = gate.decide(model("dpo", 90), BASE, champion, rules)
+    decision = gate.decide(model("dpo", 90), BASE, held(champion), rules)
     assert (decision.passed, decision.reason) == (False, reason)
 
 
 def test_a_metric_that_is_no_mean_over_questions_is_an_error() -> None:
     with pytest.raises(ParamsError, match="'distinct/1' cannot be compared question by question"):
         gate.decide(model("dpo", 90), BASE, None, Rules(guards=Guards(base={"distinct/1": 0.1})))
-
-
-def test_the_best_is_the_highest_accuracy_and_the_lowest_perplexity() -> None:
-    found = [model("dpo", 70, perplexity=7.0), model("pretrain", 90, perplexity=9.0), model("sft", 30, perplexity=3.0)]
-    for metric, expected in (("accuracy/iid", "dpo"), ("perplexity/documents", "sft")):
-        best, base = gate.choose(found, metric, "pretrain")
-        assert (best.candidate, base.candidate) == (expected, "pretrain")
-
-
-def test_who_breaks_a_guard_against_the_base_comes_after_who_breaks_none() -> None:
-    forgets, holds = model("dpo", 95, perplexity=11.0), model("sft", 90)
-    limits = {"perplexity/documents": 4.0}  # five times the base's 2.0 at most
-    assert gate.choose([BASE, forgets, holds], "accuracy/iid", "pretrain", limits)[0].candidate == "sft"
-    assert gate.choose([BASE, forgets, holds], "accuracy/iid", "pretrain")[0].candidate == "dpo"
-    assert gate.choose([BASE, forgets], "accuracy/iid", "pretrain", limits)[0].candidate == "dpo"
-
-
-@pytest.mark.parametrize(
-    ("names", "metric", "message"),
-    [
-        (["pretrain", "sft"], "accuracy/odd", "pretrain has no metric 'accuracy/odd'; there are: accuracy/iid"),
-        (["pretrain"], "accuracy/iid", "another candidate; evaluated are: pretrain"),
-        (["dpo", "sft"], "accuracy/iid", "needs the base 'pretrain' and another candidate; evaluated are: dpo, sft"),
-    ],
-)
-def test_what_was_not_evaluated_is_named(names: list[str], metric: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        gate.choose([model(name, 50) for name in names], metric, "pretrain")
 
 
 @pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"min_questions": 0}, {"guards": {"champion": {"a": -1}}}])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.common.release import gate, model_card, provenance
-from stages.common.release.gate import Rules
+from stages.common.release.gate import Choice, Incumbent, Rules
 from stages.common.release.model_card import Card
 from stages.common.tracking import lineage, mlflow_store
 from tests.support.evaluations import answers, evaluated, losses
@@ -120,13 +120,15 @@ def test_parameters_that_differ_are_named_with_both_values() -> None:
 def test_the_card_says_all_that_a_reviewer_needs(project: Path) -> None:
     base, champion = evaluated("pretrain", answers(20, 100), losses(2.0)), evaluated("old", answers(70, 100))
     best = evaluated("sft", answers(90, 100) | answers(20, 40, "ood"), losses(4.0))
-    decision = gate.decide(best, base, champion, Rules(guards=gate.Guards(champion={"perplexity/documents": 0.1})))
+    decision = gate.decide(
+        best, base, Incumbent("champion", champion), Rules(guards=gate.Guards(champion={"perplexity/documents": 0.1}))
+    )
     before = {"params": {"run": {"name": "world"}, "sft": {"epochs": 1, "note": "a|b\nc"}}}
-    text = model_card.write(Card([base, best], best, decision, "refused", "accuracy/iid", record(), before))
+    text = model_card.write(Card([base, best], Choice(best, decision, {}), "refused", "accuracy/iid", record(), before))
     for said in (
         "# sft: accuracy/iid 0.9 (95 % interval 0.8256 to 0.9448)",
         "**refused**: perplexity/documents cannot be compared with the champion's",
-        "| beats accuracy/iid | champion | 0.7 | 0.9 | 0.2 [0.12, 0.2802] | 0 | 100 | holds |",
+        "| beats accuracy/iid | champion | 0.7 | 0.9 | 0.2 [0.1334, 0.2888] | 0 | 100 | holds |",
         "| guard perplexity/documents | champion | | | not comparable | 0.1 | 0 | **broken** |",
         "| perplexity/documents | 2 [2, 2] | 4 [4, 4] |",
         "- Few questions, so a wide interval: accuracy/ood (40).",
