@@ -84,7 +84,7 @@ def test_rows_inside_of_rows_are_read_and_each_has_a_name_of_its_own(name: str, 
     assert [one["messages"][1]["content"] for one in found] == [row["output"] for row in PAIRS]
     assert len({one["id"] for one in found}) == 3
     if name in ("wrapped.json", "array.json"):
-        assert [one["id"] for one in found] == [f"{name}:1", f"{name}:1#2", f"{name}:1#3"]
+        assert [one["id"] for one in found] == [f"{name}:1", f"{name}:1.2", f"{name}:1.3"]
 
 
 def test_a_list_under_a_column_is_no_wrapper(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def check(data: bytes, name: str, text: bytes = b"") -> int:
     joined = {"utterances", "tree messages"} & set(total["formats"])
     if text and report["files"][name]["kind"] == "rows" and not joined:
         written = {str(number) for number, line in enumerate(text.split(b"\n"), 1) if line.strip()}
-        found = {record["id"].rpartition(":")[2].partition("#")[0] for record in kept}
+        found = {record["id"].rpartition(":")[2].partition(".")[0] for record in kept}
         assert found | {str(row["line"]) for row in refused} == written
         assert not found & {str(row["line"]) for row in refused} or total["rows"] > len(written)
     ids = [(shape, record["id"]) for shape, record in by_shape]

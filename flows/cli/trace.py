@@ -90,9 +90,11 @@ def raw_row(raw: Path, identifier: str) -> str:
 
 
 def place(identifier: str) -> tuple[str, str]:
-    """Return file and line of a record; several of one line are told apart by `#2`, `#3`, …."""
+    """Return file and line of a record; several of one line are told apart by `.2`, `.3`, …, copies
+    by `#2`.
+    """
     name, _, number = identifier.rpartition(":")
-    return name, number.partition("#")[0]
+    return name, number.partition("#")[0].partition(".")[0]
 
 
 def find(folder: Path, identifier: str) -> tuple[Path, records.Record] | None:

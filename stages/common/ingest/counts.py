@@ -47,8 +47,8 @@ class Count:
 
 @dataclass
 class Names:
-    """Names records `<file>:<line>`, and the next ones of one shape and line `<file>:<line>#2`,
-    ….
+    """Names records `<file>:<line>`, and the next ones of one shape and line `<file>:<line>.2`,
+    …; `#2` marks the copies that curation's mixture takes.
     """
 
     source: str
@@ -60,7 +60,7 @@ class Names:
         if line != self.line:
             self.line, self.given = line, Counter()
         self.given[shape] += 1
-        return f"{self.source}:{line}" + (f"#{self.given[shape]}" if self.given[shape] > 1 else "")
+        return f"{self.source}:{line}" + (f".{self.given[shape]}" if self.given[shape] > 1 else "")
 
 
 def check(source: str, count: Count) -> None:
