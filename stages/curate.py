@@ -33,8 +33,8 @@ from stages.common.curate.filters.quality_classifier import Model, Quality
 from stages.common.curate.mixture import Mixture
 from stages.common.curate.record_counts import Tally
 from stages.common.curate.splits import Splits
-from stages.common.runtime import logs, process
-from stages.common.runtime.errors import ParamsError
+from stages.common.runtime import logs, process, whole_files
+from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.figures import bars
 from stages.common.text.parquet_writer import row_count, write_json
 from stages.common.tracking import session
@@ -146,8 +146,23 @@ def publish(work: Path, out: Path, dropped: Path) -> None:
         source.mkdir(exist_ok=True)
         for old in [*target.rglob("part-*.parquet"), *target.rglob("*.jsonl")]:
             old.unlink()
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    shutil.rmtree(work)
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.jsonl.*"))
+    whole_files.dismissed(work)
+
+
+def counted(ingested: Path, work: Path, settings: Params) -> tuple[dict[Shape, Tally], dict[Shape, Any]]:
+    """Curate and return the counts and the report; a sum that is wrong removes what was done.
+
+    Raises DataError.
+    """
+    try:
+        with Executor() as executor:
+            counts = curate(ingested, work, settings, executor)
+        return counts, {shape: reports.summary(counts[shape], row_count(ingested / shape)) for shape in ORDER}
+    except DataError as error:
+        whole_files.dismissed(work)  # another run would only meet it again
+        remedy = "; ".join(filter(None, [error.remedy, "what was done is removed: the next run begins anew"]))
+        raise DataError(error.what, where=error.where, remedy=remedy) from error
 
 
 def main(
@@ -162,9 +177,7 @@ def main(
     with session.start("curate", params={"curate": settings.model_dump()}, inputs={"ingested": ingested}) as run:
         name = checkpoints.fingerprint("curate", settings.model_dump(), {"ingested": ingested})
         work = checkpoints.ROOT / "curate" / name
-        with Executor() as executor:
-            counts = curate(ingested, work, settings, executor)
-        result = {shape: reports.summary(counts[shape], row_count(ingested / shape)) for shape in ORDER}
+        counts, result = counted(ingested, work, settings)
         model = work / "quality.npz"
         result["documents"]["quality"] = Model.load(model).report if model.exists() else "nothing to learn from"
         write_json(report, result)

@@ -1,4 +1,4 @@
-"""Any known raw format -> five shapes; what cannot be read goes to quarantine with file, line and
+"""Any known raw format -> shapes; what cannot be read goes to quarantine with file, line and
 reason.
 
 Reads every file under --raw (not dot-files, DVC's pointers, READMEs) and the data sets of
@@ -6,7 +6,8 @@ Reads every file under --raw (not dot-files, DVC's pointers, READMEs) and the da
 lines, arrays, CSV, TSV or Parquet. Formats are told apart by content, row by row: plain text,
 {"text"}, Alpaca and BELLE, question and answer with history, ChatGLM, ShareGPT, OpenAI messages,
 MOSS, transcripts, dialogues, HH-RLHF, DPO, ranked or scored answers, prompts and test questions
-(`recognise.py` has the list, a module a family). Writes --out/<shape>/*.parquet,
+(docs/data.md has the list). A key of a kept row that goes nowhere is counted, and one that changes
+what the row means is understood, or the row is refused. Writes --out/<shape>/*.parquet,
 --quarantine/<file>.jsonl (line, reason, detail and the raw row) and --report. A document of plain
 text is several paragraphs (its rows), a dialogue several lines; everywhere else a row is a record.
 
@@ -14,25 +15,24 @@ text is several paragraphs (its rows), a dialogue several lines; everywhere else
     reports/ingest.json
 """
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import PositiveInt
 
 from stages.common.core import params
 from stages.common.core.params import StageParams
-from stages.common.core.records import SHAPES, Record
+from stages.common.core.records import SCHEMAS, Record
+from stages.common.ingest.counts import Count, Names, check, figure, summary
 from stages.common.ingest.files import hub, raw_files
-from stages.common.ingest.files.encodings import UTF_8
-from stages.common.ingest.parsing import Kept, Reader, Refused, Source
+from stages.common.ingest.parsing import Kept, Refused
+from stages.common.ingest.reading import Reader, Source
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError
 from stages.common.runtime.figures import bars
 from stages.common.runtime.progress import Progress
 from stages.common.text.parquet_writer import JsonLines, Shards, write_json
@@ -61,28 +61,6 @@ class Input:
     open: Callable[[], AbstractContextManager[Source]]
 
 
-@dataclass
-class Count:
-    """What one file is, and what became of its rows: `rows` = `kept` + the sum of `quarantined`."""
-
-    kind: str = ""
-    encoding: str = ""
-    rows: int = 0
-    kept: int = 0
-    formats: Counter[str] = field(default_factory=Counter)
-    records: Counter[str] = field(default_factory=Counter)
-    quarantined: Counter[str] = field(default_factory=Counter)
-
-    def add(self, outcome: Kept | Refused) -> None:
-        """Count one outcome."""
-        if isinstance(outcome, Refused):
-            self.quarantined[outcome.reason] += 1
-            return
-        self.kept += outcome.rows
-        self.formats[outcome.format] += outcome.rows
-        self.records[outcome.shape] += 1
-
-
 def inputs(raw: Path, settings: Params) -> list[Input]:
     """Return what there is to read. Raises DataError when there is nothing, ParamsError for a wrong
     setting.
@@ -107,18 +85,23 @@ def ingest(raw: Path, out: Path, quarantine: Path, settings: Params) -> dict[str
     """
     found = inputs(raw, settings)
     progress, behind, counts = Progress(sum(one.size for one in found)), 0, {}
-    folders = {shape: out / shape for shape in SHAPES}
-    with Shards({folders[shape]: shape for shape in SHAPES}) as shards, JsonLines(quarantine) as refusals:
+    folders = {shape: out / shape for shape in SCHEMAS}
+    with (
+        Shards({folder: SCHEMAS[shape] for shape, folder in folders.items()}) as shards,
+        JsonLines(quarantine) as refusals,
+    ):
         for one in found:
             with one.open() as file:
                 count = counts[one.source] = Count(file.kind, file.encoding)
-                reader = Reader(file, settings.document_characters)
+                reader, names = Reader(file, settings.document_characters), Names(one.source)
                 for outcome in reader.outcomes():
                     count.add(outcome)
                     progress.row(behind + file.position())
                     if isinstance(outcome, Kept):
-                        name = {"id": f"{one.source}:{outcome.line}", "source": one.source}
-                        shards.add(folders[outcome.shape], name | outcome.record)
+                        for shape, record in outcome.records:
+                            shards.add(
+                                folders[shape], {"id": names.next(shape, outcome.line), "source": one.source} | record
+                            )
                     else:
                         refusals.add(one.source, refusal(one.source, outcome))
             behind, count.rows = behind + one.size, reader.rows
@@ -127,33 +110,11 @@ def ingest(raw: Path, out: Path, quarantine: Path, settings: Params) -> dict[str
     return counts
 
 
-def check(source: str, count: Count) -> None:
-    """Say so when a file's encoding is unusual. Raises DataError should its counts not add up."""
-    if count.rows != count.kept + count.quarantined.total():
-        raise DataError(f"{count.rows} rows in, but {count.kept} kept and {count.quarantined}", where=source)
-    if count.encoding not in ("", UTF_8):
-        logs.log.info("%s is %s", source, count.encoding)
-
-
 def refusal(source: str, outcome: Refused) -> Record:
     """Return the quarantine's line about one row."""
     row = outcome.row
     about = {"file": source, "line": row.line, "reason": outcome.reason, "detail": _encodable(outcome.detail)}
     return about | {"raw": row.text()}
-
-
-def summary(counts: dict[str, Count]) -> dict[str, Any]:
-    """Return the report: rows, kept, formats, records and quarantined, in total and by file, with
-    kind and encoding.
-    """
-    total = Count()
-    for count in counts.values():
-        total.rows, total.kept = total.rows + count.rows, total.kept + count.kept
-        total.formats += count.formats
-        total.records += count.records
-        total.quarantined += count.quarantined
-    totals = {name: value for name, value in vars(total).items() if name not in ("kind", "encoding")}
-    return {"total": totals, "files": {source: vars(count) for source, count in counts.items()}}
 
 
 def _opened(dataset: hub.Dataset) -> AbstractContextManager[Source]:
@@ -178,8 +139,7 @@ def main(
         total = result["total"]
         run.metrics({"rows": total["rows"], "kept": total["kept"]} | total["records"])
         run.figure("quarantined", bars(total["quarantined"], "rows in quarantine by reason"))
-        records, refused = sum(total["records"].values()), sum(total["quarantined"].values())
-        logs.report(f"{records:,} records of {total['rows']:,} rows, {refused:,} in quarantine")
+        logs.report(figure(result))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import pytest
 
 from stages.common.core import params, records
 from stages.common.core.records import SHAPES, message
+from stages.common.ingest.counts import summary
 from stages.common.runtime.errors import DataError, ParamsError
-from stages.ingest import Params, ingest, summary
+from stages.ingest import Params, ingest
 from tests.support.real_data import REAL, needs_real_data
 
 USER = {"role": "user", "content": "1+1?"}
@@ -93,7 +94,7 @@ def test_a_malformed_row_goes_to_quarantine_as_it_is(tmp_path: Path) -> None:
         ("a.jsonl", line, reason) for line, reason in enumerate(reasons, 2)
     ]
     assert [row["raw"] for row in found[:2]] == ["{cut", '{"text": "\\xff"}']
-    assert found[5]["detail"] == "keys: q"
+    assert found[5]["detail"].startswith("keys: q; nearest: question and answer, lacks ")
 
 
 def test_the_rows_of_plain_text_are_its_paragraphs(tmp_path: Path) -> None:
@@ -107,6 +108,8 @@ def test_the_rows_of_plain_text_are_its_paragraphs(tmp_path: Path) -> None:
         "formats": {"plain text": 3},
         "records": {"documents": 2},
         "quarantined": {"not UTF-8": 1},
+        "fields_not_used": {},
+        "warnings": [],
     }
     documents = kept(tmp_path)["documents"]
     assert [(row["id"], row["source"]) for row in documents] == [

@@ -151,6 +151,8 @@ def test_a_data_set_is_read_through_the_same_parsers(tmp_path: Path) -> None:
             "formats": {"question and answer": 1, "text": 1},
             "records": {"conversations": 1, "documents": 1},
             "quarantined": {"bad answer": 1},
+            "fields_not_used": {},
+            "warnings": [],
         }
     }
     assert kept(tmp_path)["conversations"][0]["id"] == "hf/faqs:1"

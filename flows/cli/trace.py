@@ -75,7 +75,7 @@ def outs() -> dict[str, Path]:
 
 def raw_row(raw: Path, identifier: str) -> str:
     """Return the raw line a record starts on. Raises DataError naming file or line."""
-    name, _, number = identifier.rpartition(":")
+    name, number = place(identifier)
     path = raw / name
     if name.startswith(hub.PREFIX) and not path.is_file():
         return f"row {number} of a Hugging Face data set (ingest.datasets)"
@@ -87,6 +87,14 @@ def raw_row(raw: Path, identifier: str) -> str:
             if row.line >= int(number):
                 return row.text()
     raise DataError(f"the file ends before line {number}", where=path)
+
+
+def place(identifier: str) -> tuple[str, str]:
+    """Return file and line of a record; several of one line are told apart by `.2`, `.3`, …, copies
+    by `#2`.
+    """
+    name, _, number = identifier.rpartition(":")
+    return name, number.partition("#")[0].partition(".")[0]
 
 
 def find(folder: Path, identifier: str) -> tuple[Path, records.Record] | None:
@@ -104,7 +112,7 @@ def find(folder: Path, identifier: str) -> tuple[Path, records.Record] | None:
 
 def refusals(identifier: str, folders: dict[str, Path]) -> Iterator[Step]:
     """Yield where the row was put aside, with the reason."""
-    name, _, number = identifier.rpartition(":")
+    name, number = place(identifier)
     for file in sorted(itertools.chain(folders["quarantine"].rglob("*.jsonl"), folders["dropped"].rglob("*.jsonl"))):
         with file.open(encoding="utf-8") as handle:
             for line in handle:

@@ -5,12 +5,14 @@ hypothesis draws them.
 import gzip
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+GOLDEN = Path(__file__).parents[1] / "common/ingest/layouts/golden.jsonl"
 TURNS = [{"from": "human", "value": "北京天气？"}, {"from": "function_call", "value": '{"name": "w", "arguments": {}}'}]
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 MESSAGES = [
@@ -52,6 +54,7 @@ SAMPLES: list[dict[str, Any]] = [
     {"dialog": ["Hi", "Hello.", "Bye"]},
     {"id": "a", "conversation_id": "a", "speaker": "x", "reply-to": None, "text": "Hi"},
     {"id": "b", "conversation_id": "a", "speaker": "y", "reply-to": "a", "text": "Hello."},
+    *(row for line in GOLDEN.read_text(encoding="utf-8").splitlines() for row in json.loads(line)["rows"]),
 ]
 KEYS = sorted({key for row in SAMPLES for key in row} | {"role", "content", "from", "value", "turn_1", "name"})
 

@@ -1,4 +1,4 @@
-"""The five shapes a record can have, and how they are read."""
+"""The shapes a record can have, and how they are read."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from stages.common.runtime.errors import DataError
 
-Shape = Literal["documents", "conversations", "comparisons", "prompts", "questions"]
+Shape = Literal["documents", "conversations", "comparisons", "prompts", "questions", "labelled"]
 Record = dict[str, Any]
 
 TOOL_CALLS = pa.list_(pa.struct([("name", pa.string()), ("arguments", pa.string())]))
@@ -45,8 +45,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("category", pa.string()),
         ]
     ),
+    "labelled": pa.schema(
+        [
+            *_IDENTITY,
+            ("prompt", MESSAGES),
+            ("response", pa.string()),
+            ("desirable", pa.bool_()),
+            ("tools", pa.string()),
+        ]
+    ),
 }
 SHAPES: tuple[Shape, ...] = ("documents", "conversations", "comparisons", "prompts", "questions")
+"""The shapes that go through curation and validation to the trainers of today."""
 SPLITS = ("train", "validation")
 TURNS = {"conversations": "messages", "comparisons": "prompt", "prompts": "messages", "questions": "messages"}
 """The column that holds turns, of the shapes that have some."""

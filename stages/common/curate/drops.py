@@ -4,6 +4,7 @@ answers, the writer that keeps every drop aside and counts it.
 A question is a function of a Document; its answer is a reason, or nothing.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -28,12 +29,18 @@ class Drops(JsonlWriter):
 
     def __init__(self, folder: Path, shape: Shape, counts: Path) -> None:
         super().__init__(str(folder), f"${{filter_reason}}/{shape}-${{rank}}.jsonl", compression=None)
-        self.shape, self.counts, self.counted = shape, counts, Tally()
+        self.folder, self.shape, self.counts, self.counted = folder, shape, counts, Tally()
         self.rank = 0
+        self.names: set[str] = set()
+
+    def _get_output_filename(self, document: Document, rank: int | str = 0, **kwargs: object) -> str:
+        """Return a name of this process's own; `close` gives the file its own."""
+        return f"{super()._get_output_filename(document, rank, **kwargs)}.{os.getpid()}"
 
     def write(self, document: Document, rank: int = 0, **_: object) -> None:
         """Write and count one dropped record."""
         self.rank = rank
+        self.names.add(self._get_output_filename(document, rank))
         super().write(document, rank)
         self.counted["dropped", document.metadata["record"]["source"], document.metadata["filter_reason"]] += 1
 
@@ -44,8 +51,12 @@ class Drops(JsonlWriter):
         return head | ({"of": known["of"]} if "of" in known else {}) | known.get("raw", known["record"])
 
     def close(self) -> None:
-        """Close the files and save the counts."""
+        """Close the files, give them their names and save the counts."""
         super().close()
+        for name in self.names:
+            own = self.folder / name
+            own.replace(own.with_suffix(""))
+        self.names.clear()
         if self.counted:
             record_counts.save(self.counted, self.counts, self.rank)
 

@@ -8,6 +8,7 @@ work folder, so a killed run goes on with the tasks that are left.
 import multiprocessing
 import os
 import subprocess
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.common.core import params
-from stages.common.runtime import parent_death
+from stages.common.runtime import errors
 from stages.common.runtime.errors import ParamsError, StageError
 from stages.common.runtime.logs import log
 
@@ -70,7 +71,8 @@ class Executor:
                 _task((job, rank))
             return
         if self.pool is None:
-            self.pool = ProcessPoolExecutor(self._workers(), multiprocessing.get_context("forkserver"))
+            context = multiprocessing.get_context("forkserver")
+            self.pool = ProcessPoolExecutor(self._workers(), context, initializer=_end_with_stage)
         started = time.monotonic()
         futures = [self.pool.submit(_task, (job, rank)) for rank in ranks]
         try:
@@ -132,12 +134,26 @@ def _end_workers() -> None:
                 child.terminate()
 
 
+def _end_with_stage() -> None:
+    """End this worker as soon as the stage's process is gone, however that ended.
+
+    The kernel tells a worker of its own parent's death, but that is the fork server, which lives as
+    long as a worker does.
+    """
+    stage = multiprocessing.parent_process()
+    assert stage is not None
+
+    def watch() -> None:
+        stage.join()
+        os._exit(errors.EXIT_STOPPED)
+
+    threading.Thread(target=watch, name="stage", daemon=True).start()
+
+
 def _task(work: "tuple[PipelineExecutor, int]") -> None:
     """Run one task here. datatrove's own lines go to the task's log and not to the terminal."""
     from copy import deepcopy
 
-    if multiprocessing.parent_process() is not None:
-        parent_death.die_with_parent()
     job, rank = work
     mine = deepcopy(job)  # steps keep state, and in one process several tasks follow each other
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):

@@ -1,5 +1,6 @@
 """The datatrove pipelines that one shape goes through: clean, find duplicates, split."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages.common.curate.executors import Executor
 from stages.common.curate.filters.quality_classifier import Model, Quality
 from stages.common.curate.mixture import MOST_EPOCHS, Mixture
 from stages.common.runtime.logs import log
+from stages.common.runtime.whole_files import written_whole
 from stages.common.text.parquet_writer import row_count
 
 ROWS_WITH_VALIDATION = 20
@@ -112,12 +114,20 @@ def split(this: Curation, limit: int, weighed: Mixture) -> None:
 def hold_out(this: Curation, share: float, weighed: Mixture) -> None:
     """Split the shape; if by chance nothing of a small one was held out, hold out the record of the
     smallest hash.
+
+    That the shape is split again is written down first: a killed run must not take the second split
+    for the first.
     """
-    split(this, splits.limit(share), weighed)
-    train = this.out / "train"
-    if not share or row_count(this.out / "validation") or row_count(train) < ROWS_WITH_VALIDATION:
-        return
-    hashes = {splits.value(this.shape, record) for record in records.read(train)}
-    if len(hashes) > 1:
+    again = this.folder("held_out.json")
+    if not again.exists():
+        split(this, splits.limit(share), weighed)
+        train = this.out / "train"
+        if not share or row_count(this.out / "validation") or row_count(train) < ROWS_WITH_VALIDATION:
+            return
+        hashes = {splits.value(this.shape, record) for record in records.read(train)}
+        if len(hashes) < 2:
+            return
         log.info("%s: by chance nothing was held out; holding out the smallest hash", this.shape)
-        split(this, min(hashes) + 1, weighed)
+        with written_whole(again) as own:
+            own.write_text(json.dumps(min(hashes) + 1))
+    split(this, json.loads(again.read_text()), weighed)

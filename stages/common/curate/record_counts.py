@@ -8,6 +8,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from stages.common.runtime.whole_files import written_whole
+
 Tally = Counter[tuple[str, ...]]
 SCORE_BINS = 20
 
@@ -16,7 +18,8 @@ def save(tally: Tally, folder: Path, task: int) -> None:
     """Write the counts of one task."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [[*key, number] for key, number in sorted(tally.items())]
-    (folder / f"{task:05d}.json").write_text(json.dumps(rows), encoding="utf-8")
+    with written_whole(folder / f"{task:05d}.json") as own:
+        own.write_text(json.dumps(rows), encoding="utf-8")
 
 
 def load(folder: Path) -> Tally:

@@ -1,61 +1,55 @@
-"""From a raw file to what becomes of each of its rows: kept as a record, or refused with a
-reason.
+"""What becomes of a row: kept as one record or several, or refused with a reason; and of each of
+its keys.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import orjson
 
-from stages.common.core.records import Record, Shape
-from stages.common.ingest.files import encodings, plain_text
-from stages.common.ingest.files.rows import Kind, Row
-from stages.common.ingest.layouts import dialogues
-from stages.common.ingest.layouts.fields import Malformed
-from stages.common.ingest.layouts.recognise import FORMATS, UTTERANCE, recognise
+from stages.common.core.records import Record
+from stages.common.ingest.files import encodings
+from stages.common.ingest.files.rows import Row
+from stages.common.ingest.layout_table import LAYOUTS, TREE_MESSAGE, UTTERANCE, Records, nearest, renamed
+from stages.common.ingest.layouts import dialogues, meaning
+from stages.common.ingest.layouts.fields import Fields, Malformed
+from stages.common.ingest.layouts.recognise import recognise
 
-T = TypeVar("T")
+UNKNOWN = "unknown format"
 
 
 class Kept(NamedTuple):
-    """A record without id and source, the line it starts on and the number of raw rows in it."""
+    """Records without id and source, the line they start on, the number of raw rows in them, and
+    the keys of these rows that went nowhere.
+    """
 
     format: str
-    shape: Shape
     line: int
-    record: Record
+    records: Records
     rows: int = 1
+    unused: tuple[str, ...] = ()
 
 
 class Refused(NamedTuple):
-    """A raw row for the quarantine."""
+    """A raw row for the quarantine; `nearest` is the layout that an unknown one comes nearest to,
+    and what it lacks.
+    """
 
     row: Row
     reason: str
     detail: str = ""
-
-
-class Source(Protocol):
-    """What rows come from: a raw file or a data set."""
-
-    kind: Kind
-    encoding: str
-
-    def rows(self) -> Iterator[Row]:
-        """Yield its rows."""
-        ...
-
-    def position(self) -> int:
-        """Return how many of its bytes have been read."""
-        ...
+    nearest: str = ""
 
 
 class Said(NamedTuple):
-    """A row that is one line of a dialogue; it becomes a record together with its neighbours."""
+    """A row that is a part of a dialogue or a tree; it becomes records together with its
+    neighbours of the same `group`.
+    """
 
     row: Row
-    line: dialogues.Line
+    group: tuple[str, str]
+    value: Fields
 
 
 def parse_row(row: Row, encoding: str = encodings.UTF_8) -> Kept | Refused | Said:
@@ -64,26 +58,98 @@ def parse_row(row: Row, encoding: str = encodings.UTF_8) -> Kept | Refused | Sai
         return Refused(row, row.fault, row.detail)
     try:
         value = _value(row)
+        if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+            value = {"messages": value}
         if not isinstance(value, dict):
             return Refused(row, "not an object")
+        value = renamed(value)
         name = recognise(value)
         if name is None:
-            return Refused(row, "unknown format", _keys(value))
+            layout, lacks = nearest(value)
+            near = f"{layout}, lacks {lacks}" if lacks else layout
+            return Refused(row, UNKNOWN, _keys(value) + (f"; nearest: {near}" if near else ""), near)
+        fields = Fields(value)
         if name == UTTERANCE:
-            return Said(row, dialogues.line(row.line, value))
-        shape, parse = FORMATS[name]
-        record = parse(value)
-        if b"\\u" in row.data or not row.data:  # an escape can hide half of a surrogate pair, which is no character
-            json.dumps(record, ensure_ascii=False).encode("utf-8")
-        return Kept(name, shape, row.line, record)
+            return Said(row, (name, dialogues.line(row.line, fields).conversation), fields)
+        if name == TREE_MESSAGE:
+            return Said(row, (name, str(value["message_tree_id"])), fields)
+        return kept(name, row, fields)
     except Malformed as error:
         return Refused(row, error.reason, error.detail)
     except UnicodeError as error:
-        return Refused(row, _undecodable(encoding), str(error)[-100:])
+        return Refused(row, undecodable(encoding), f"{str(error)[-100:]}{_perhaps(row.data)}")
     except RecursionError:
         return Refused(row, "nested too deep")
     except ValueError as error:
         return Refused(row, "not valid JSON", str(error))
+
+
+def kept(name: str, row: Row, fields: Fields) -> Kept:
+    """Return the records of a row of a known layout. Raises Malformed where it does not hold what
+    the layout says, or a key beside it makes it mean something else.
+    """
+    layout = LAYOUTS[name]
+    found = layout.records(fields)
+    if layout.shape == "conversations":
+        desirable = meaning.label(fields)
+        found = found if desirable is None else labelled(found, desirable)
+    meaning.learned(fields)
+    unused = meaning.check(fields.untaken(), layout.shape, (text for _, record in found for text in texts_of(record)))
+    if b"\\u" in row.data or not row.data:  # an escape can hide half of a surrogate pair, which is no character
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+    return Kept(name, row.line, found, unused=tuple(unused))
+
+
+def labelled(found: Records, desirable: bool) -> Records:
+    """Return conversations whose last answer somebody liked, or did not, as labelled answers.
+
+    One that was liked stays a conversation as well; one that was not is none. Raises Malformed.
+    """
+    made: Records = []
+    for _, record in found:
+        *prompt, last = record["messages"]
+        if last["role"] != "assistant" or last["tool_calls"] or not prompt:
+            raise Malformed("bad label", "what is labelled is no answer in words")
+        about = {"response": meaning.answer_text(last), "desirable": desirable, "tools": record["tools"]}
+        made.append(("labelled", {"prompt": prompt} | about))
+    return [*found, *made] if desirable else made
+
+
+def texts_of(record: Record) -> Iterator[str]:
+    """Yield the texts of a record."""
+    for said in [*(record.get("messages") or ()), *(record.get("prompt") or ())]:
+        yield said["content"].strip()
+    for text in (*(record.get("responses") or ()), record.get("response") or "", record.get("text") or ""):
+        yield text.strip()
+
+
+def parts(row: Row) -> list[Row]:
+    """Return the rows that stand in a refused one, or nothing: several objects in a line, objects
+    under numbers, columns of equal length.
+    """
+    if row.fault or not row.data:
+        return []
+    try:
+        text = row.data.decode("utf-8")
+        found: list[Any] = []
+        end = 0
+        while end < len(text):
+            value, end = json.JSONDecoder(parse_constant=lambda name: None).raw_decode(text, end)
+            found.append(value)
+            end += len(text[end:]) - len(text[end:].lstrip(" \t,"))
+    except (ValueError, RecursionError):
+        return []
+    if len(found) == 1 and isinstance(found[0], dict):
+        (whole,) = found
+        columns = list(whole.values())
+        if whole and all(key.isdecimal() and isinstance(value, dict) for key, value in whole.items()):
+            found = columns
+        elif len(whole) > 1 and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+            found = [dict(zip(whole, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    alone = len(found) == 1 and json.dumps(found[0]).startswith("{") and not text.rstrip().endswith(",")
+    return (
+        [] if alone or not all(isinstance(one, dict) for one in found) else [row._replace(value=one) for one in found]
+    )
 
 
 def _value(row: Row) -> Any:
@@ -116,82 +182,12 @@ def _keys(value: dict[str, Any]) -> str:
     return ("keys: " + ", ".join(names))[:500]
 
 
-def _undecodable(encoding: str) -> str:
+def _perhaps(data: bytes) -> str:
+    """Return where to name the encoding of bytes that are text in another one."""
+    name = next((name for name in ("gb18030", "big5") if encodings.decodable(data, name)), "")
+    return f"; it is text in {name}: if that is right, name it in ingest.encodings" if name else ""
+
+
+def undecodable(encoding: str) -> str:
+    """Return the reason of a row that is no text in its file's encoding."""
     return "not UTF-8" if encoding in ("", encodings.UTF_8, "utf-8-sig") else f"not {encoding}"
-
-
-def parse_text(
-    found: Iterable[plain_text.Paragraph | plain_text.Unreadable], characters: int, encoding: str = encodings.UTF_8
-) -> Iterator[Kept | Refused]:
-    """Yield the documents of a plain text file, each of several rows (paragraphs), and its
-    unreadable paragraphs.
-    """
-    refused: list[Refused] = []
-
-    def readable() -> Iterator[plain_text.Paragraph]:
-        for paragraph in found:
-            if isinstance(paragraph, plain_text.Paragraph):
-                yield paragraph
-            else:
-                undecodable = paragraph.reason == plain_text.UNDECODABLE
-                refused.append(Refused(paragraph.row, _undecodable(encoding) if undecodable else paragraph.reason))
-
-    for document in plain_text.documents(readable(), characters):
-        yield Kept("plain text", "documents", document.line, {"text": document.text}, document.paragraphs)
-        yield from refused
-        refused.clear()
-    yield from refused
-
-
-def with_dialogues(outcomes: Iterable[Kept | Refused | Said]) -> Iterator[Kept | Refused]:
-    """Join the lines of a dialogue that stand together; a line that no answer follows is
-    refused.
-    """
-    group: list[Said] = []
-    for one in outcomes:
-        if group and not (isinstance(one, Said) and _goes_on(group, one)):
-            yield from _dialogue(group)
-            group = []
-        if isinstance(one, Said):
-            group.append(one)
-        else:
-            yield one
-    yield from _dialogue(group)
-
-
-def _goes_on(group: list[Said], one: Said) -> bool:
-    return one.line.conversation == group[0].line.conversation and len(group) < dialogues.LONGEST_DIALOGUE
-
-
-def _dialogue(group: list[Said]) -> Iterator[Kept | Refused]:
-    try:
-        joined = dialogues.joined([said.line for said in group])
-    except Malformed as error:
-        yield from (Refused(said.row, error.reason, error.detail) for said in group)
-        return
-    if joined.used:
-        record = {"messages": joined.messages, "tools": None}
-        yield Kept(UTTERANCE, "conversations", min(joined.used), record, len(joined.used))
-    left = set(joined.unanswered)
-    yield from (Refused(said.row, "no answer", "the dialogue ends here") for said in group if said.line.number in left)
-
-
-class Reader:
-    """Reads one source of rows; `rows` counts what was read, apart from what then becomes of it."""
-
-    def __init__(self, file: Source, characters: int) -> None:
-        self.file, self.characters, self.rows = file, characters, 0
-
-    def outcomes(self) -> Iterator[Kept | Refused]:
-        """Yield what becomes of each row; a file of an unknown kind is one row, refused whole."""
-        encoding = self.file.encoding
-        if self.file.kind == "text":
-            paragraphs = plain_text.paragraphs(self.file.rows(), self.characters)
-            yield from parse_text(self._counted(paragraphs), self.characters, encoding)
-        else:
-            yield from with_dialogues(parse_row(row, encoding) for row in self._counted(self.file.rows()))
-
-    def _counted(self, rows: Iterable[T]) -> Iterator[T]:
-        for row in rows:
-            self.rows += 1
-            yield row

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from stages.common.core import records
 from stages.common.core.records import SCHEMAS, Record, Shape
+from stages.common.runtime import whole_files
 from stages.common.runtime.errors import DataError
 
 RECORDS_PER_GROUP, RECORDS_PER_FILE = 2_000, 100_000
@@ -23,7 +24,7 @@ class Shards:
 
     Every folder named at the start gets at least one file, so that a reader finds the schema. With
     `part` there is exactly one, of that number: the share of one task of several that write to the
-    same folders.
+    same folders; it appears when all is written.
     """
 
     def __init__(self, folders: dict[Path, Shape] | dict[Path, pa.Schema], part: int | None = None) -> None:
@@ -32,11 +33,12 @@ class Shards:
         self.waiting: dict[Path, list[Record]] = defaultdict(list)
         self.written: dict[Path, int] = dict.fromkeys(self.schemas, 0)
         self.writers: dict[Path, pq.ParquetWriter] = {}
+        self.unfinished: list[tuple[Path, Path]] = []
 
     def __enter__(self) -> "Shards":
         for folder in self.schemas:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob("part-*.parquet" if self.part is None else f"part-{self.part:05d}.parquet"):
+            for old in folder.glob("part-*.parquet") if self.part is None else ():
                 old.unlink()
         return self
 
@@ -50,6 +52,11 @@ class Shards:
         finally:
             for writer in self.writers.values():
                 writer.close()
+        for own, file in self.unfinished:
+            if kind is None:
+                whole_files.put(own, file)
+            else:
+                whole_files.remove(own)
 
     def add(self, folder: Path, record: Record) -> None:
         """Write `record` to `folder`, one of those named at the start."""
@@ -66,6 +73,9 @@ class Shards:
         if folder not in self.writers:
             part = self.written[folder] // RECORDS_PER_FILE if self.part is None else self.part
             file = folder / f"part-{part:05d}.parquet"
+            if self.part is not None:
+                self.unfinished.append((whole_files.own_name(file), file))
+                file = whole_files.own_name(file)
             self.writers[folder] = pq.ParquetWriter(file, self.schemas[folder], compression="zstd")
         self.writers[folder].write_table(pa.Table.from_pylist(batch, schema=self.schemas[folder]))
         self.written[folder] += len(batch)

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SYSTEM_SECONDS = 5.0
 MEBIBYTE = 2**20
+PARAMETER_NAME = re.compile(r"[\w.: /-]+")
+"""What MLflow takes as a part of a parameter's name."""
 
 
 class Run:
@@ -126,10 +129,14 @@ def begin(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path], f
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested mappings as `section.key.key: text`; lists become JSON."""
+    """Return nested mappings as `section.key.key: text`; lists become JSON, and so does a mapping
+    with a key, such as a pattern of files, that is no name of a parameter to MLflow.
+    """
     flat: dict[str, str] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not all(PARAMETER_NAME.fullmatch(str(name)) for name in value):
+            flat[f"{prefix}{key}"] = json.dumps(value, default=str)
+        elif isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)

@@ -15,6 +15,7 @@ from tests.support.mlflow_server import free_port, wait_for
 
 ROOT = Path(__file__).parents[3]
 PARAMS = {"sft": {"max_tokens": 256, "training": {"learning_rate": 1e-5, "betas": [0.9, 0.95]}}}
+ENCODINGS = {"ingest": {"encodings": {"old/*.txt": "big5"}, "datasets": []}}
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_run_is_whole_in_the_store(project: Path, monkeypatch: pytest.MonkeyPa
     (project / "notes").mkdir()
     (project / "notes/note.txt").write_text("read me")
     inputs = {"conversations": Path("data/validated/conversations")}
-    with session.start("sft", params=PARAMS, inputs=inputs, fingerprint="f1") as tracked:
+    with session.start("sft", params=PARAMS | ENCODINGS, inputs=inputs, fingerprint="f1") as tracked:
         for step in range(3):
             tracked.metrics({"loss": 3 - step, "lr": 0.1}, step=step)
         tracked.figure("loss", figure)
@@ -60,6 +61,7 @@ def test_a_run_is_whole_in_the_store(project: Path, monkeypatch: pytest.MonkeyPa
     assert (found.info.run_name, found.info.status) == ("sft", "FINISHED")
     assert found.data.params["sft.training.learning_rate"] == "1e-05"
     assert found.data.params["sft.training.betas"] == "[0.9, 0.95]"
+    assert found.data.params["ingest.encodings"] == '{"old/*.txt": "big5"}'
     assert {key: found.data.tags[key] for key in ("fingerprint", "flow_run")} == {
         "fingerprint": "f1",
         "flow_run": "flow-7",

@@ -6,7 +6,6 @@ duplicates reads from all of them the part that it needs. A reference names a re
 the upper 32 bits, its row in the lower.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from stages.common.curate.dedup import shingles
 from stages.common.curate.dedup.hashing import Hashes
 from stages.common.curate.dedup.shingles import Sets
+from stages.common.runtime import whole_files
 from stages.common.runtime.errors import DataError
 
 References: TypeAlias = Hashes
@@ -68,7 +68,8 @@ class Keys:
         rows: int = 6,
         fewest: int = 1,
     ) -> None:
-        self.folder, self.partial = folder / f"{task:05d}", folder / f"{task:05d}.partial"
+        self.folder = folder / f"{task:05d}"
+        self.partial = whole_files.own_name(self.folder)
         self.sets, self.bands, self.rows, self.fewest = sets, bands, rows, fewest
         self.waiting: list[Row] = []
         self.characters = self.written = self.sketch_end = self.id_end = 0
@@ -77,7 +78,7 @@ class Keys:
         self.facts: list[Facts] = [np.zeros(0, FACT)]
 
     def __enter__(self) -> "Keys":
-        shutil.rmtree(self.partial, ignore_errors=True)
+        whole_files.remove(self.partial)
         self.partial.mkdir(parents=True)
         self.sketches: IO[bytes] = (self.partial / "sketches.bin").open("wb")
         self.ids: IO[bytes] = (self.partial / "ids.bin").open("wb")
@@ -95,8 +96,7 @@ class Keys:
             np.save(self.partial / "keys.npy", keys[order])
             np.save(self.partial / "rows.npy", np.concatenate(self.key_rows)[order])
             np.save(self.partial / "facts.npy", np.concatenate(self.facts))
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.partial.rename(self.folder)
+            whole_files.put(self.partial, self.folder)
 
     def add(self, row: Row) -> None:
         """Add the next record."""
@@ -143,7 +143,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tasks = len([path for path in folder.iterdir() if path.suffix != ".partial"]) if folder.is_dir() else 0
+        self.tasks = len([path for path in folder.iterdir() if path.name.isdigit()]) if folder.is_dir() else 0
 
     def keys(self) -> int:
         """Return how many keys there are in all."""

@@ -29,6 +29,7 @@ from stages.common.curate.dedup import shingles
 from stages.common.curate.dedup.dedup_keys import SKETCH_SIZE, Facts, Keys, References, Store
 from stages.common.curate.dedup.hashing import Hashes
 from stages.common.runtime.errors import DataError
+from stages.common.runtime.whole_files import written_whole
 
 KEYS_PER_PARTITION = 1_000_000
 PAIRS_AT_ONCE = 4_096
@@ -193,9 +194,8 @@ def _gone(better: References, worse: References) -> tuple[References, References
 def save(found: Pairs, folder: Path, partition: int) -> None:
     """Write the pairs of one part of the key space."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{partition:05d}.partial").open("wb") as file:
+    with written_whole(folder / f"{partition:05d}.npy") as own, own.open("wb") as file:
         np.save(file, found)
-    (folder / f"{partition:05d}.partial").rename(folder / f"{partition:05d}.npy")
 
 
 def cluster(keys: Path, pairs_folder: Path, out: Path) -> int:
@@ -217,7 +217,8 @@ def cluster(keys: Path, pairs_folder: Path, out: Path) -> int:
         rows = gone[first:last].astype(np.uint32).tolist()
         reasons = [REASONS[copy] for copy in exact[first:last].tolist()]
         lines = list(zip(rows, reasons, [names[index] for index in place.tolist()], strict=True))
-        (out / f"{task:05d}.json").write_text(json.dumps(lines), encoding="utf-8")
+        with written_whole(out / f"{task:05d}.json") as own:
+            own.write_text(json.dumps(lines), encoding="utf-8")
     return len(gone)
 
 

@@ -2,12 +2,13 @@
 looked up on disk.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.common.runtime.whole_files import written_whole
 
 KEYS_AT_ONCE = 2**20  # of 8 bytes: 8 MB
 KEY = np.dtype("<u8")
@@ -54,9 +55,7 @@ def contains(members: Keys, keys: Keys) -> NDArray[np.bool_]:
 
 
 def _put(file: Path, arrays: Iterable[Keys]) -> Path:
-    new = file.with_suffix(".new")
-    with new.open("wb") as handle:
+    with written_whole(file) as own, own.open("wb") as handle:
         for array in arrays:
             handle.write(array.tobytes())
-    os.replace(new, file)
     return file

@@ -28,6 +28,7 @@ from pydantic import PositiveFloat, PositiveInt
 from stages.common.core import records
 from stages.common.core.params import StageParams
 from stages.common.runtime.logs import log
+from stages.common.runtime.whole_files import written_whole
 from stages.common.text.content_hash import draw
 from stages.common.text.normalisation import normalise
 from stages.common.text.units import units
@@ -76,7 +77,7 @@ class Model:
     def save(self, file: Path) -> None:
         """Write plain arrays (.npz)."""
         text = np.frombuffer(json.dumps(self.report).encode(), np.uint8)
-        with file.open("wb") as handle:
+        with written_whole(file) as own, own.open("wb") as handle:
             np.savez_compressed(handle, weights=self.weights, intercepts=self.intercepts, report=text)
 
     @classmethod

@@ -12,6 +12,10 @@ from stages.common.ingest.files.unpack import DAMAGE, Stream
 
 CHUNK_BYTES = 1 << 16
 GAP = re.compile(r"[\s,]*")
+WRAPPED = re.compile(
+    r'\s*\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"([^"\\]+)"\s*:\s*\[(?=\s*\{)'
+)
+"""An object of plain values that holds a list of objects: `{"version": 1, "data": [{`."""
 NEXT_OBJECT = re.compile(r"\}\s*,?(?=\s*\{)")
 LONGEST_TOKEN = 16
 """An error this close to the end of what has been read may be a number or a word cut in two."""
@@ -43,16 +47,17 @@ class Window:
         self.at = end
 
 
-def elements(stream: Stream, in_array: bool) -> Iterator[Row]:
-    """Yield the elements of a JSON array, or values one after another, holding one at a time.
+def elements(stream: Stream, in_array: bool, wrapped: bool = False) -> Iterator[Row]:
+    """Yield the elements of a JSON array, `wrapped` in an object or not, or values one after
+    another, holding one at a time.
 
     After a malformed one reading goes on at the next that looks like an object.
     """
     window, decoder = Window(stream), json.JSONDecoder()
     try:
         if in_array:
-            _open_array(window)
-        while _at_element(window, in_array):
+            _open_array(window, wrapped)
+        while not (wrapped and _ends_list(window)) and _at_element(window, in_array):
             end = _end(window, decoder)
             data = window.text[window.at : end].encode("utf-8", "surrogateescape")
             yield Row(window.line, data, "row too large" if len(data) >= ROW_BYTES else "")
@@ -61,10 +66,22 @@ def elements(stream: Stream, in_array: bool) -> Iterator[Row]:
         yield Row(window.line, window.text[window.at :].encode("utf-8", "surrogateescape"), "damaged archive")
 
 
-def _open_array(window: Window) -> None:
-    while "[" not in window.text and window.more():
+def _open_array(window: Window, wrapped: bool) -> None:
+    while not (WRAPPED.match(window.text) if wrapped else "[" in window.text) and window.more():
         pass
-    window.skip(window.text.index("[") + 1)
+    opened = WRAPPED.match(window.text) if wrapped else None
+    window.skip(opened.end() if opened else window.text.index("[") + 1)
+
+
+def _ends_list(window: Window) -> bool:
+    """Whether the list ends here; what follows it in its object is of no element."""
+    while True:
+        gap = GAP.match(window.text, window.at)
+        at = gap.end() if gap else window.at
+        if at < len(window.text):
+            return window.text[at] == "]"
+        if not window.more():
+            return True
 
 
 def _at_element(window: Window, in_array: bool) -> bool:

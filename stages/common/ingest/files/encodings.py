@@ -2,9 +2,9 @@
 mean.
 
 Where the lines that are not ASCII are mostly UTF-8, the file is UTF-8 and the others are faulty
-rows. Otherwise three encodings are known by their bytes, each with evidence that its neighbours
-cannot give:
+rows. Otherwise these are known by their bytes, each with evidence that its neighbours cannot give:
 
+- UTF-16 without its mark: zeros, which text has nowhere else, stand on one side of its pairs;
 - GB18030: nearly all double bytes lie in GB 2312's common half (lead B0-D7) or punctuation, spread
   over all of it (Korean EUC-KR stops at C8; Japanese EUC-JP is half kana, lead A4-A5; Big5 has
   trails below A1);
@@ -40,6 +40,8 @@ WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüßœ�
 HIGH_CHARACTERS = re.compile(r"[^\x00-\x7f]+")
 LETTER = re.compile(r"[^\W\d_]")
 UNDECODABLE = "\udcff"
+DECODED_AT_ONCE = 1 << 14
+LEAST_ASCII, MANY_NULS = 0.02, 0.6
 
 
 def detect(sample: bytes, whole: bool) -> str:
@@ -48,6 +50,9 @@ def detect(sample: bytes, whole: bool) -> str:
     """
     for mark, name in BOMS:
         if sample.startswith(mark):
+            return name
+    for name in ("utf-16-be", "utf-16-le"):
+        if _is_utf_16(sample, name):
             return name
     try:
         codecs.getincrementaldecoder(UTF_8)().decode(sample, whole)
@@ -94,26 +99,47 @@ class Recoded(io.RawIOBase):
     def __init__(self, stream: Stream, encoding: str) -> None:
         codecs.register_error("lathe-undecodable", lambda error: (UNDECODABLE, _end(error)))
         self.stream, self.decoder = stream, codecs.getincrementaldecoder(encoding)("lathe-undecodable")
+        self.waiting = b""
 
     def readable(self) -> bool:
         """Return that it can be read."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed has a private buffer type
-        """Fill `buffer`; a byte becomes at most three, and a few may wait in the decoder."""
-        written = b""
-        while not written:
-            data = self.stream.read(max(len(buffer) // 4, 1))
-            written = self.decoder.decode(data, not data).encode(UTF_8, "surrogateescape")
+        """Fill `buffer`; what does not fit waits: a byte can become three, and a decoder holds some
+        back.
+        """
+        while not self.waiting:
+            data = self.stream.read(DECODED_AT_ONCE)
+            self.waiting = self.decoder.decode(data, not data).encode(UTF_8, "surrogateescape")
             if not data:
                 break
-        buffer[: len(written)] = written
-        return len(written)
+        part, self.waiting = self.waiting[: len(buffer)], self.waiting[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
 
 
 def _end(error: UnicodeError) -> int:
     assert isinstance(error, UnicodeDecodeError)
     return error.end
+
+
+def _is_utf_16(sample: bytes, name: str) -> bool:
+    """Whether the bytes are UTF-16 without its mark: every character is text, several different
+    ones are ASCII, and the zeros that these bring are not a few in a text of another kind.
+    """
+    if sample.count(0) < LEAST_EVIDENCE:
+        return False
+    if sample.count(0) < MANY_NULS * len(sample) / 2 and decodable(sample[: sample.rfind(b"\n") + 1] or sample, UTF_8):
+        return False
+    try:
+        text = codecs.getincrementaldecoder(name)().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    ascii_characters = [character for character in text if character < "\x80"]
+    if len(ascii_characters) < LEAST_ASCII * len(text) or len(set(ascii_characters)) < LEAST_LETTERS:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def _is_gb18030(data: bytes) -> bool:

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.ingest.files import arrays, encodings, rows, tables
+from stages.common.ingest.files import arrays, columnar, cornell, encodings, rows, tables
 from stages.common.ingest.files.rows import MEBIBYTE, Kind, Row
 from stages.common.ingest.files.unpack import DAMAGE, Stream, unpacked, without_suffix
+from stages.common.ingest.layout_table import COLUMNS
 from stages.common.runtime.errors import DataError, ParamsError
 
 SAMPLE_BYTES = MEBIBYTE // 4
@@ -31,7 +32,7 @@ class RawFile:
     kind: Kind
     encoding: str
     stream: Stream
-    read: tables.Position
+    read: columnar.Position
 
     def position(self) -> int:
         """Return the bytes read from disk; compressed ones when the file is compressed."""
@@ -43,9 +44,13 @@ class RawFile:
         """
         match self.kind:
             case "parquet":
-                return tables.parquet_rows(self.path, self.read)
-            case "array" | "objects":
-                return arrays.elements(self.stream, in_array=self.kind == "array")
+                return columnar.parquet_rows(self.path, self.read)
+            case "arrow":
+                return columnar.arrow_rows(self.path, self.read)
+            case "array" | "objects" | "wrapped":
+                return arrays.elements(self.stream, self.kind != "objects", self.kind == "wrapped")
+            case "cornell":
+                return cornell.rows(filled(self.stream), lambda name: _beside(self.path, name))
             case "table":
                 return tables.rows(filled(self.stream))
             case "pairs":
@@ -56,11 +61,13 @@ class RawFile:
 
 
 def find(folder: Path) -> list[Path]:
-    """Return the raw files under `folder`, in order: all but dot-files, DVC's pointers and
-    READMEs.
+    """Return the raw files under `folder`, in order: all but dot-files, DVC's pointers, READMEs and
+    what `save_to_disk` writes beside the data.
     """
     found = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
-    return [path for path in found if path.is_file() and not _ignored(path.relative_to(folder))]
+    files = [path for path in found if path.is_file() and not _ignored(path.relative_to(folder))]
+    arrow = {path.parent for path in files if path.suffix == ".arrow"}
+    return [path for path in files if not _describes_arrow(path, arrow)]
 
 
 def none_found(folder: Path) -> DataError:
@@ -90,15 +97,16 @@ def open_raw(path: Path, encoding: str = "") -> Iterator[RawFile]:
     the encoding out.
     """
     with path.open("rb") as disk:
-        if disk.read(len(tables.PARQUET_MAGIC)) == tables.PARQUET_MAGIC:
-            yield RawFile(path, "parquet", "", disk, tables.Position(path.stat().st_size))
+        table = columnar.sniff(disk.read(8), path.name)
+        if table:
+            yield RawFile(path, table, "", disk, columnar.Position(path.stat().st_size))
             return
         sample = _sample(path, encodings.UTF_8)
         found = encoding or encodings.detect(sample, whole=len(sample) < SAMPLE_BYTES)
         head = sample if found == encodings.UTF_8 else _sample(path, found)
         kind = sniff(head, without_suffix(path.name))
         stream = encodings.as_utf_8(unpacked(disk), found)
-        yield RawFile(path, kind, "" if kind == "unknown" else found, stream, tables.Position(disk=disk))
+        yield RawFile(path, kind, "" if kind == "unknown" else found, stream, columnar.Position(disk=disk))
 
 
 def sniff(head: bytes, name: str) -> Kind:
@@ -106,7 +114,11 @@ def sniff(head: bytes, name: str) -> Kind:
     text = head.lstrip()
     if ARRAY_START.match(text):
         return "array"
-    first, whole, _ = text.partition(b"\n")
+    first, whole, rest = text.partition(b"\n")
+    if name.endswith(".json") and _is_wrapped(text) and not (rest.strip() and _is_object(first)):
+        return "wrapped"
+    if cornell.MARK in first:
+        return "cornell"
     if first.startswith(b"{") and (not whole or _is_object(first) or not name.endswith(TEXT_SUFFIXES)):
         several = whole and name.endswith(".json") and not _is_object(first)
         return "objects" if several and _opens(text) else "rows"
@@ -158,6 +170,27 @@ def _sample(path: Path, encoding: str) -> bytes:
     return bytes(sample)
 
 
+def _is_wrapped(text: bytes) -> bool:
+    """Whether a file is one object around a list of rows, under a name that is no column of a
+    row's.
+    """
+    found = arrays.WRAPPED.match(text[:10_000].decode("utf-8", "replace"))
+    return found is not None and (found[1] == "data" or found[1] not in COLUMNS)
+
+
+def _beside(path: Path, name: str) -> Iterator[Row] | None:
+    """Return the lines of the file of that name in the same folder, or None."""
+    other = path.with_name(name)
+    if not other.is_file():
+        return None
+
+    def opened() -> Iterator[Row]:
+        with open_raw(other) as file:
+            yield from filled(file.stream)
+
+    return opened()
+
+
 def _opens(text: bytes) -> bool:
     """Whether a value starts that is written over several lines: its first line is right as far as
     it goes.
@@ -187,3 +220,9 @@ def _skip_line(stream: Stream) -> None:
 def _ignored(path: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     return hidden or path.suffix == ".dvc" or path.name.upper().startswith("README")
+
+
+def _describes_arrow(path: Path, arrow: set[Path]) -> bool:
+    """Whether a file is one of those that `datasets` writes beside the Arrow files of `arrow`."""
+    beside = path.name in ("dataset_info.json", "state.json") and path.parent in arrow
+    return beside or (path.name == "dataset_dict.json" and any(folder.parent == path.parent for folder in arrow))

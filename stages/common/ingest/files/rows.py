@@ -3,7 +3,20 @@
 import json
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["text", "rows", "array", "objects", "table", "pairs", "parquet", "dataset", "unknown"]
+Kind = Literal[
+    "text",
+    "rows",
+    "array",
+    "objects",
+    "wrapped",
+    "table",
+    "pairs",
+    "cornell",
+    "parquet",
+    "arrow",
+    "dataset",
+    "unknown",
+]
 MEBIBYTE = 1 << 20
 ROW_BYTES = 64 * MEBIBYTE
 

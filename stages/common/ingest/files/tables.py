@@ -1,58 +1,37 @@
-"""Tables as rows: Parquet, CSV and TSV with a head of known columns, lines of `question<tab>answer`
-without one.
+"""Tables as rows: CSV and TSV with a head of known columns, lines of `question<tab>answer` without
+one.
 """
 
 import csv
-import io
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.common.ingest.files.rows import MEBIBYTE, Kind, Row
-from stages.common.ingest.layouts.recognise import COLUMNS
+from stages.common.ingest.layout_table import COLUMNS, KNOWN
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-PARQUET_MAGIC = b"PAR1"
-ROWS_AT_ONCE = 256
-"""Of a Parquet file, in memory."""
 SUFFIXES = (".csv", ".tsv", ".tab")
 DELIMITERS = (",", "\t", ";", "|")
 RECORD_BYTES = 16 * MEBIBYTE
 """A cell left open takes in what follows, up to here; then its first line is refused and the next
 is read afresh.
 """
+NO_HEAD = "no cell of the table's first line is a known column"
 LINES_LOOKED_AT = 100
 NESTED = frozenset(
     {
         *("conversations", "conversation", "messages", "history", "tools", "chat", "dialog", "dialogue"),
-        *("responses", "ranks", "scores", "categories"),
+        *("responses", "ranks", "scores", "categories", "choices", "answers", "completions", "instances", "info"),
+        *("summaries", "items", "rejected_messages", "chosen_messages", "turns"),
     }
 )
 """Columns that hold lists or objects: their cells are JSON."""
-PERHAPS_TURNS = frozenset({"prompt", "chosen", "rejected", "response_chosen", "response_rejected"})
+PERHAPS_TURNS = frozenset({"prompt", "completion", "chosen", "rejected", "response_chosen", "response_rejected"})
 """Columns of texts that may hold turns: a cell is read as JSON where that gives an object, or a
 list of objects.
 """
-
-
-@dataclass
-class Position:
-    """How many of a file's bytes have been read: the disk says so, or a reader that jumps counts
-    for itself.
-    """
-
-    size: int = 0
-    share: float = 0.0
-    disk: io.BufferedReader | None = None
-
-    def __call__(self) -> int:
-        """Return the bytes read; compressed ones where the file is compressed."""
-        return self.disk.tell() if self.disk else int(self.size * self.share)
 
 
 def sniff(text: bytes, name: str) -> Kind | None:
@@ -63,6 +42,7 @@ def sniff(text: bytes, name: str) -> Kind | None:
     if len(head) > 1 and known == len(head):
         return "table"
     named = text and name.endswith(SUFFIXES)
+    known = sum(map(_is_known, head)) if named else known
     if (named or name.endswith(".txt")) and not known and _all_pairs(text):
         return "pairs"
     return "table" if named else None
@@ -75,9 +55,13 @@ def delimiter(head: str) -> str:
 
     def found(one: str) -> tuple[int, int]:
         parts = cells(head, one) or []
-        return sum(part in COLUMNS for part in parts), len(parts)
+        return sum(map(_is_known, parts)), len(parts)
 
     return max(DELIMITERS, key=found)
+
+
+def _is_known(cell: str) -> bool:
+    return cell in KNOWN or cell.lower() in KNOWN
 
 
 def cells(line: str, separator: str) -> list[str] | None:
@@ -89,13 +73,25 @@ def cells(line: str, separator: str) -> list[str] | None:
 
 
 def rows(lines: Iterator[Row]) -> Iterator[Row]:
-    """Yield the rows below a table's head, each with its cells by column; an empty cell is null."""
+    """Yield the rows below a table's head, each with its cells by column; an empty cell is null.
+
+    Where no cell of the first line is a known column, it is no head, and nobody knows what the
+    cells mean.
+    """
     head = next(lines, None)
     if head is None:
         return
     text = head.data.decode("utf-8", "replace")
     separator = delimiter(text)
     names = cells(text, separator) or []
+    if not any(map(_is_known, names)):
+        for row in itertools.chain([head], lines):
+            yield (
+                row
+                if row.fault
+                else row._replace(fault="unknown format", detail=f"{NO_HEAD}: {', '.join(names)}"[:300])
+            )
+        return
     for record, found in _records(lines, separator):
         first = Row(record[0].line, b"\n".join(row.data for row in record))
         if isinstance(found, str):
@@ -172,52 +168,3 @@ def _all_pairs(text: bytes) -> bool:
     first = text.split(b"\n", LINES_LOOKED_AT)
     lines = [line.split(b"\t") for line in (first[:-1] or first) if line.strip()]
     return bool(lines) and all(len(parts) == 2 and all(part.strip() for part in parts) for parts in lines)
-
-
-def parquet_rows(path: Path, position: Position) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, numbered from 1; a part that cannot be read is one faulty
-    row.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    damage = (pa.ArrowException, OSError, ValueError, MemoryError)  # a changed byte can ask for any amount of memory
-    try:
-        file = pq.ParquetFile(path)
-    except damage as error:
-        yield Row(1, b"", "damaged Parquet file", str(error))
-        return
-    with file:
-        start, total = 1, max(file.metadata.num_rows, 1)
-        for group in range(file.metadata.num_row_groups):
-            number, start = start, start + file.metadata.row_group(group).num_rows
-            why = "they are not there"
-            try:
-                for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group]):
-                    yield from _rows_of_batch(batch, number)
-                    number += batch.num_rows
-                    position.share = (number - 1) / total
-            except damage as error:
-                why = str(error)
-            if number < start:
-                yield Row(number, b"", "damaged Parquet file", f"rows {number} to {start - 1}: {why}")
-
-
-def _rows_of_batch(batch: "pa.RecordBatch", first: int) -> list[Row]:
-    try:
-        return [Row(number, b"", value=value) for number, value in enumerate(batch.to_pylist(), first)]
-    except (ValueError, OverflowError):
-        return [_row_of_batch(batch, at, first + at) for at in range(batch.num_rows)]
-
-
-def _row_of_batch(batch: "pa.RecordBatch", at: int, number: int) -> Row:
-    """Return one row of a batch that holds some that Python has no value for: text that is not
-    UTF-8, a date.
-    """
-    try:
-        value: dict[str, Any] = batch.slice(at, 1).to_pylist()[0]
-    except UnicodeDecodeError as error:
-        return Row(number, b"", "not UTF-8", error.reason)
-    except (ValueError, OverflowError) as error:
-        return Row(number, b"", "no Python value", str(error))
-    return Row(number, b"", value=value)

@@ -7,11 +7,16 @@ from typing import Any
 
 from stages.common.core.records import Record
 from stages.common.ingest.layouts import transcripts
-from stages.common.ingest.layouts.fields import Malformed, first, optional_string, optional_strings, string
-from stages.common.ingest.layouts.pairs import ASKED, conversation_before
+from stages.common.ingest.layouts.fields import Malformed, first, optional_string, optional_strings, peek, string
+from stages.common.ingest.layouts.meaning import answer_text
+from stages.common.ingest.layouts.pairs import ASKED, conversation_before, keys_of
 from stages.common.ingest.layouts.turns import SHAREGPT_KEYS, tools, turns, with_system
 
-PREFERENCES = (("chosen", "rejected"), ("response_chosen", "response_rejected"))
+PREFERENCES = (
+    *(("chosen", "rejected"), ("response_chosen", "response_rejected")),
+    *(("chosen_messages", "rejected_messages"), ("response_j", "response_k")),
+)
+REJECTED = ("rejected_response", "rejected_messages")
 TURN_TEXTS = ("value", "content")
 
 
@@ -20,7 +25,7 @@ def preference_keys(row: Record) -> tuple[str, str] | None:
     is then a fault.
     """
     for keys in PREFERENCES:
-        if row.get(keys[0]) is not None or row.get(keys[1]) is not None:
+        if peek(row, keys[0]) is not None or peek(row, keys[1]) is not None:
             return keys
     return None
 
@@ -29,17 +34,42 @@ def preference(row: Record) -> Record:
     """`{"prompt" | "question" | "conversations" | "messages", "chosen", "rejected", "system"?}` ->
     comparison.
 
-    An answer is a text, a turn, or a list of messages that ends with it and may repeat the prompt
-    or replace it.
+    An answer is a text, a turn, a list of messages that ends with it and may repeat the prompt or
+    replace it, or a list of texts that are all better, or all worse.
     """
     keys = preference_keys(row) or PREFERENCES[0]
-    (before, better), (before_worse, worse) = _answer(row, keys[0]), _answer(row, keys[1])
+    (before, better), (before_worse, worse) = _answers(row, keys[0]), _answers(row, keys[1])
     if before != before_worse:
         raise Malformed("bad chosen", "chosen and rejected do not answer the same prompt")
     prompt = with_system(row, before) if before else _prompt(row)
-    if not prompt:
-        raise Malformed("bad prompt", "there is none")
-    return _pair(prompt, [better, worse], tools(row))
+    return _two_sides(prompt, better, worse, tools(row))
+
+
+def against(row: Record) -> Record:
+    """ms-swift's `{"messages" | "query", "response", …}` with `rejected_response` or
+    `rejected_messages` -> comparison.
+    """
+    if peek(row, "messages") is not None:
+        before, better = _answers(row, "messages")
+        prompt = with_system(row, before)
+    else:
+        asked, answered = keys_of(row)
+        prompt, better = conversation_before(row, asked), [string(row, answered)]
+    repeated, worse = _answers(row, first(row, REJECTED) or REJECTED[0])
+    if repeated and repeated not in (prompt, prompt[1:]):
+        raise Malformed("bad rejected_messages", "they do not answer the same prompt")
+    return _two_sides(prompt, better, worse, tools(row))
+
+
+def preferred(row: Record) -> Record:
+    """OpenAI's `{"input": {"messages", "tools"?}, "preferred_output", "non_preferred_output"}` ->
+    comparison.
+    """
+    asked = row["input"]
+    if not isinstance(asked, dict) or peek(asked, "messages") is None:
+        raise Malformed("bad input", "no object with messages")
+    better, worse = _answers(row, "preferred_output")[1], _answers(row, "non_preferred_output")[1]
+    return _two_sides(turns(asked["messages"]), better, worse, tools(asked))
 
 
 def transcript_pair(row: Record) -> Record:
@@ -53,7 +83,8 @@ def transcript_pair(row: Record) -> Record:
             raise Malformed(f"bad {name}", "it does not end with an answer")
     if better[:-1] != worse[:-1]:
         raise Malformed("bad chosen", "the transcripts differ before the last answer")
-    return _pair(with_system(row, better[:-1]), [better[-1]["content"], worse[-1]["content"]], tools(row))
+    texts = [better[-1]["content"], worse[-1]["content"]]
+    return comparison(with_system(row, better[:-1]), texts, [1, 2], tools(row))
 
 
 def ranked(row: Record) -> Record:
@@ -63,7 +94,7 @@ def ranked(row: Record) -> Record:
     responses, ranks = row["responses"], row.get("ranks")
     if not isinstance(responses, list) or not all(isinstance(response, str) for response in responses):
         raise Malformed("bad responses", "not a list of texts")
-    if ranks is None and row.get("scores") is not None:
+    if ranks is None and peek(row, "scores") is not None:
         ranks = ranks_of(row["scores"])
     if not isinstance(ranks, list) or len(ranks) != len(responses) or len(ranks) < 2:
         raise Malformed("bad ranks", f"{len(responses)} responses need as many ranks, and at least two")
@@ -93,8 +124,15 @@ def _finite(score: float) -> bool:
     return isinstance(score, int) or math.isfinite(score)
 
 
-def _pair(prompt: list[Record], responses: list[str], listed: str | None) -> Record:
-    return {"prompt": prompt, "responses": responses, "ranks": [1, 2], "tools": listed}
+def comparison(prompt: list[Record], responses: list[str], ranks: list[int], listed: str | None) -> Record:
+    """Return a comparison. Raises Malformed where there is nothing to answer."""
+    if not prompt:
+        raise Malformed("bad prompt", "there is none")
+    return {"prompt": prompt, "responses": responses, "ranks": ranks, "tools": listed}
+
+
+def _two_sides(prompt: list[Record], better: list[str], worse: list[str], listed: str | None) -> Record:
+    return comparison(prompt, better + worse, [1] * len(better) + [2] * len(worse), listed)
 
 
 def _prompt(row: Record) -> list[Record]:
@@ -106,14 +144,18 @@ def _prompt(row: Record) -> list[Record]:
     return conversation_before(row, asked) if asked else []
 
 
-def _answer(row: Record, key: str) -> tuple[list[Record], str]:
-    """Return the messages before an answer, if it brings them, and its text."""
+def _answers(row: Record, key: str) -> tuple[list[Record], list[str]]:
+    """Return the messages before an answer, if it brings them, and its text; or several texts."""
     value = row.get(key)
     if isinstance(value, dict):
-        return [], string(value, first(value, TURN_TEXTS) or "value")
+        for name in ("from", "role"):
+            value.get(name)
+        return [], [string(value, first(value, TURN_TEXTS) or "value")]
     if not isinstance(value, list):
-        return [], string(row, key)
+        return [], [string(row, key)]
+    if value and all(isinstance(text, str) for text in value):
+        return [], list(value)
     *before, last = turns(value)
     if last["role"] != "assistant" or last["tool_calls"]:
         raise Malformed(f"bad {key}", "it does not end with an answer in words")
-    return before, last["content"]
+    return before, [answer_text(last)]

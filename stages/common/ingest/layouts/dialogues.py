@@ -2,13 +2,13 @@
 dialogues).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stages.common.core.records import Record, message
 from stages.common.ingest.layouts.fields import Malformed, first, string
 from stages.common.ingest.layouts.turns import turns
 
-DIALOGUE_KEYS = ("dialog", "dialogue")
+DIALOGUE_KEYS = ("dialog", "dialogue", "data")
 SPEAKER_KEYS, CONVERSATION_KEYS, REPLY_KEYS = ("speaker", "user"), ("conversation_id", "root"), ("reply-to", "reply_to")
 LONGEST_DIALOGUE = 1_000
 ROLES_IN_TURN = ("user", "assistant")
@@ -38,13 +38,18 @@ class Dialogue(NamedTuple):
 
 
 def dialogue(row: Record) -> Record:
-    """`{"dialog": [str, …]}`, lines said in turn, or `[{"role" | "from", …}, …]` ->
+    """`{"dialog" | "data": [str, …]}`, lines said in turn, or `[{"role" | "from", …}, …]` ->
     conversation.
     """
     lines = row[first(row, DIALOGUE_KEYS) or DIALOGUE_KEYS[0]]
-    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in lines):
+    if not is_said_in_turn(lines):
         return {"messages": turns(lines), "tools": None}
     return {"messages": [message(ROLES_IN_TURN[at % 2], line) for at, line in enumerate(lines)], "tools": None}
+
+
+def is_said_in_turn(value: Any) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list) and bool(value) and all(isinstance(line, str) for line in value)
 
 
 def is_line(row: Record) -> bool:
@@ -59,15 +64,14 @@ def line(number: int, row: Record) -> Line:
     """
     speaker_key, conversation_key = first(row, SPEAKER_KEYS) or "speaker", first(row, CONVERSATION_KEYS) or "root"
     speaker = row[speaker_key]
-    if isinstance(speaker, dict):
-        row = row | {speaker_key: speaker.get("id")}
+    named = speaker if isinstance(speaker, dict) else row
     after = first(row, REPLY_KEYS)
     return Line(
         number,
         string(row, conversation_key),
         string(row, "id"),
         string(row, after) if after else None,
-        string(row, speaker_key),
+        string(named, "id" if isinstance(speaker, dict) else speaker_key),
         string(row, "text"),
     )
 

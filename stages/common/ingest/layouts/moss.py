@@ -26,8 +26,8 @@ def moss(row: Record) -> Record:
     if not isinstance(chat, dict) or not chat:
         raise Malformed("bad chat", "not an object of turns, or there are none")
     numbered: dict[int, Any] = {}
-    for name, turn in chat.items():
-        found = TURN_NAME.fullmatch(name)
+    for name in chat:
+        found, turn = TURN_NAME.fullmatch(name), chat[name]
         if not found or not isinstance(turn, dict):
             raise Malformed("bad chat", f"{name[:50]!r} is no turn")
         numbered[int(found[1])] = turn

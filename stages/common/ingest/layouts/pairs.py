@@ -2,11 +2,12 @@
 ChatGLM and more.
 """
 
+import re
 from typing import Any
 
-from stages.common.core.records import Record, message
-from stages.common.ingest.layouts import transcripts
-from stages.common.ingest.layouts.fields import Malformed, first, optional_string, string
+from stages.common.core.records import Record, Shape, message
+from stages.common.ingest.layouts import meaning, transcripts
+from stages.common.ingest.layouts.fields import Malformed, first, peek, string
 from stages.common.ingest.layouts.turns import tools, turns, with_system
 
 ANSWERS = {
@@ -15,13 +16,30 @@ ANSWERS = {
     "query": ("response", "answer", "output"),
     "prompt": ("response", "completion", "output", "answer"),
     "input": ("output", "target", "response"),
-    "context": ("response",),
+    "context": ("response", "target"),
     "text": ("response", "reply"),
+    "problem": ("solution", "answer"),
+    "ask": ("answer", "response"),
+    "q": ("a", "A"),
+    "inputs": ("targets",),
+    "message_1": ("message_2",),
+    "问": ("答",),
+    "问题": ("答案", "回答"),
 }
 """Where the question may stand, and where the answer to it; the first that a row has counts."""
 
 ASKED = ("instruction", "question", "query", "prompt")
 MATERIAL = ("input", "context")
+NO_INPUT = ("<noinput>", "<no input>", "noinput")
+FRAMES = (
+    re.compile(
+        r"\A(?:问题|问|Question|Q) ?[:：]\s*(?P<asked>.+?)\s*\n(?:回答|答案|答|Answer|A) ?[:：]\s*\Z", re.DOTALL
+    ),
+    re.compile(
+        r"\AInstruction:\s*(?P<asked>.+?)\s*(?:\nInput:\s*(?P<about>.*?)\s*)?\nAnswer:\s*\Z", re.DOTALL | re.IGNORECASE
+    ),
+)
+"""What ChatGLM-Tuning and Med-ChatGLM write around a question under `context`."""
 ROLES_IN_TURN = ("user", "assistant")
 
 
@@ -32,7 +50,7 @@ def keys(row: Record) -> tuple[str, str] | None:
     questions.
     """
     for asked, answers in ANSWERS.items():
-        if row.get(asked) is not None:
+        if peek(row, asked) is not None:
             found = first(row, answers)
             if not found and (asked in ASKED or not any(key in row for key in ASKED)):
                 found = next((key for key in answers if key in row), None)
@@ -45,28 +63,43 @@ def pair(row: Record) -> Record:
     """`{"instruction" | "question" | …, "output" | "answer" | …, "input"?, "history"?, "system"?}`
     -> conversation.
     """
-    asked, answer = keys(row) or ("question", "answer")
-    return {
-        "messages": [*conversation_before(row, asked), message("assistant", string(row, answer))],
-        "tools": tools(row),
-    }
+    asked, answered = keys_of(row)
+    return {"messages": [*conversation_before(row, asked), *_answer(row, answered)], "tools": tools(row)}
 
 
-def prompt(row: Record) -> Record:
-    """A question without an answer, with `reference` and `category` if it has them -> prompt."""
-    reference, category = optional_string(row, "reference"), optional_string(row, "category")
-    return {
-        "messages": conversation_before(row, first(row, ASKED) or "prompt"),
-        "reference": reference,
-        "category": category,
-    }
+def instances(row: Record) -> list[tuple[Shape, Record]]:
+    """Self-Instruct's `{"instruction", "instances": [{"input", "output"}, …]}` -> a conversation
+    each.
+    """
+    listed = row["instances"]
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+        raise Malformed("bad instances", "not a list of objects, or there are none")
+    asked = string(row, "instruction")
+    found: list[tuple[Shape, Record]] = []
+    for one in listed:
+        parts = [asked, string(one, "input") if peek(one, "input") is not None else ""]
+        said = message("user", "\n".join(part for part in parts if _says_something(part)))
+        found.append(("conversations", {"messages": [said, *_answer(one, "output")], "tools": None}))
+    return found
 
 
-def question(row: Record) -> Record:
-    """A question with a group and its reference under `reference` or `answer` -> test question."""
-    reference = string(row, "answer" if row.get("reference") is None and "answer" in row else "reference")
-    record = {"messages": conversation_before(row, first(row, ASKED) or "question"), "reference": reference}
-    return record | {"group": string(row, "group"), "category": optional_string(row, "category")}
+def keys_of(row: Record) -> tuple[str, str]:
+    """Return the keys of a row that is known to hold question and answer."""
+    return keys(row) or ("question", "answer")
+
+
+def _answer(row: Record, key: str) -> list[Record]:
+    """Return an answer as messages: a text with its thought, a turn, or a list of turns. Raises
+    Malformed.
+    """
+    value = row.get(key)
+    if isinstance(value, dict) and ("role" in value or "from" in value):
+        return turns([value])
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        return turns(value)
+    if isinstance(value, list):
+        raise Malformed(f"bad {key}", f"a list of {len(value)}: which of them is the answer is not said")
+    return [meaning.answer(string(row, key), meaning.thought(row))]
 
 
 def conversation_before(row: Record, asked: str) -> list[Record]:
@@ -78,6 +111,7 @@ def conversation_before(row: Record, asked: str) -> list[Record]:
         said = turns(value)
     else:
         text = _with_material(row, asked)
+        text = _unframed(text) if asked == "context" else text
         said = transcripts.messages(text) if transcripts.is_transcript(text) else [message("user", text)]
     return with_system(row, history(row.get("history")) + said)
 
@@ -106,5 +140,15 @@ def _with_material(row: Record, asked: str) -> str:
     """
     parts = [string(row, asked)]
     if asked in ("instruction", "question"):
-        parts += [string(row, key) for key in MATERIAL if row.get(key) is not None]
-    return "\n".join(part for part in parts if part)
+        parts += [string(row, key) for key in MATERIAL if peek(row, key) is not None]
+    return "\n".join(part for part in parts if _says_something(part))
+
+
+def _says_something(part: str) -> bool:
+    return bool(part) and part.strip().lower() not in NO_INPUT
+
+
+def _unframed(text: str) -> str:
+    """Return a question without the words that a template wrote around it."""
+    found = next((frame for pattern in FRAMES if (frame := pattern.match(text))), None)
+    return "\n".join(part for part in found.groupdict().values() if part) if found else text

@@ -3,8 +3,9 @@
 import pytest
 
 from stages.common.core.records import SCHEMAS, Record, message
+from stages.common.ingest.layout_table import COLUMNS, LAYOUTS
 from stages.common.ingest.layouts.fields import Malformed
-from stages.common.ingest.layouts.recognise import COLUMNS, FORMATS, recognise
+from stages.common.ingest.layouts.recognise import recognise
 from tests.support.parse import parse
 
 
@@ -30,7 +31,6 @@ def test_a_lost_answer_does_not_turn_a_row_into_something_else() -> None:
         {"text": None},
         {"messages": None},
         {"prompt": None, "response": "a"},
-        {"instruction": "a"},
         {"question": "a", "choices": ["b", "c"]},
         {"responses": ["a"], "ranks": [1]},
         {"content": "a"},
@@ -41,7 +41,7 @@ def test_other_keys_are_no_known_format(row: Record) -> None:
 
 
 def test_every_shape_can_be_read_from_some_format_and_every_column_is_a_string() -> None:
-    assert {shape for shape, _ in FORMATS.values()} == set(SCHEMAS)
+    assert {layout.shape for layout in LAYOUTS.values()} == set(SCHEMAS) - {"labelled"}
     assert all(isinstance(column, str) for column in COLUMNS)
 
 

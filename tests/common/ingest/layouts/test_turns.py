@@ -135,7 +135,7 @@ def user(content: Any = "Hi", **more: Any) -> dict[str, Any]:
         ({"conversations": [{"from": "human", "value": "Hi"}], "tools": {"a": 1}}, "bad tools"),
         ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": 1, "rejected": "b"}, "bad chosen"),
         ({"messages": [user(None)]}, "bad turn"),
-        ({"messages": [user([{"type": "image_url"}])]}, "bad turn"),
+        ({"messages": [user([{"type": "image_url"}])]}, "refers to images"),
         ({"messages": [user([{"type": "text", "text": 1}])]}, "bad turn"),
         ({"messages": [user(thought=1)]}, "bad turn"),
         ({"messages": [user(tool_calls="x")]}, "bad tool call"),
