@@ -14,6 +14,7 @@ from stages.common.runtime.errors import DataError
 from stages.common.runtime.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from transformers import PreTrainedModel
 
@@ -49,6 +50,11 @@ class Order:
     sampling: Sampling
     samples: int
     log_probabilities: bool
+    before: Sequence[int] | None = None
+
+    def keys(self) -> "npt.NDArray[np.uint64]":
+        """Return the number of each prompt that its random numbers come from."""
+        return keys(self.prompts, self.sampling.seed, self.before)
 
 
 class Batch:
@@ -63,7 +69,7 @@ class Batch:
 
         self.model, self.order, self.batch_size, self.progress = model, order, batch_size, progress
         self.stop = torch.tensor(list(order.stop), dtype=torch.long, device=model.device)
-        self.keys = keys(order.prompts, order.sampling.seed)
+        self.keys = order.keys()
         self.cache = kv_cache.for_model(model, batch_size)
         self.size = self.longest = 0
         self.rows: dict[str, torch.Tensor] = {}
