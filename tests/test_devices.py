@@ -45,7 +45,12 @@ def test_a_process_puts_what_it_reads_on_its_own_gpu(world: Path, monkeypatch: p
     placed: list[Any] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(ranks, "_joined", lambda: type("State", (), {"device": torch.device("cuda:1")}))
-    monkeypatch.setattr(torch.nn.Module, "to", lambda model, place, *_: placed.append(place) or model)
+
+    def to(model: torch.nn.Module, place: Any) -> torch.nn.Module:
+        placed.append(place)
+        return model
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
     models.load_frozen(world / "model")
     scoring.load(world / "reward")
     assert placed == ["cuda:1", "cuda:1"]
