@@ -19,7 +19,7 @@ from stages.common.evaluation import generate_answers, harness, metrics, perplex
 from stages.common.evaluation.generate_answers import Answer, Candidate
 from stages.common.evaluation.grading import Grading
 from stages.common.ranking.llm_judge import JudgeParams
-from stages.common.runtime import logs, process
+from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.errors import ParamsError
 from stages.common.text.graders import Grader
 from stages.common.tracking import session
@@ -71,8 +71,10 @@ def main(
     others = {"samples": samples, "reward": reward}
     inputs = {"model": model, "questions": questions} | {name: path for name, path in others.items() if path}
     if why := left_out.reason(model):
-        results.write_left_out(candidate, why, out)
-        return logs.report(f"left out: {why}")
+        if process.is_main_process():
+            results.write_left_out(candidate, why, out)
+            logs.report(f"left out: {why}")
+        return
     if reward and left_out.reason(reward):
         reward = None
     with session.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
@@ -86,7 +88,9 @@ def main(
             generate_answers.add_rewards(answers, asked, one.prompt, reward)
         losses = read_texts(one, documents, conversations, settings.max_tokens)
         report = measure(answers, shots, losses, one.prompt)
-        harness.run(report, one, settings.lm_eval, tasks)
+        ranks.once(lambda: harness.run(report, one, settings.lm_eval, tasks))
+        if not process.is_main_process():
+            return
         facts = identity(candidate, before or candidate, model, one.prompt, questions) | {
             "test_sha256": test_sha256(asked, documents, conversations, settings, tasks)
         }

@@ -24,7 +24,7 @@ from stages.common.ranking.eligibility import Wanted, judge, worthwhile
 from stages.common.ranking.llm_judge import Judge, JudgeParams
 from stages.common.ranking.samples import Sample
 from stages.common.reward import scoring
-from stages.common.runtime import logs, process
+from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.figures import bars
 from stages.common.text import rule_grader
@@ -62,20 +62,27 @@ def main(
     asked = {"human": human, "reward": reward}
     inputs = {"samples": samples} | {name: path for name, path in asked.items() if path and name in settings.annotators}
     with session.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
-        write({split: [] for split in SPLITS}, {}, settings.annotators[0], out)  # what is left with nothing to rank
+        main_process = process.is_main_process()
+        if main_process:  # what is left with nothing to rank
+            write({split: [] for split in SPLITS}, {}, settings.annotators[0], out)
         with left_out.allowed(reports=[report]):
             facts = rank(settings, samples, out, human, reward)
+            if not main_process:
+                return
             write_json(report, facts)
             run.metrics({f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()})
             if "rules" in facts:
                 run.figure("indicators", bars(facts["rules"]["indicators"], "answers by indicator"))
             ranked = sum(facts["comparisons"][split] for split in SPLITS)
             logs.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
-        join([earlier, out], pool)
+        if main_process:
+            join([earlier, out], pool)
 
 
 def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward: Path | None) -> dict[str, Any]:
-    """Rank the samples, write the comparisons and return the report."""
+    """Rank the samples, write the comparisons and return the report; processes that only help to
+    score return nothing.
+    """
     found = {split: list(drawn.read(samples, split)) for split in SPLITS}
     several = [sample for split in SPLITS for sample in found[split] if len(sample.responses) > 1]
     weights = settings.all_weights
@@ -86,6 +93,8 @@ def rank(settings: Params, samples: Path, out: Path, human: Path | None, reward:
         raise LackError(what, where=samples, remedy="raise sample.temperature, or lower rank.least_best")
     by_rule = by_rules([judged[id(sample)] for sample in everything], weights)
     rankings, facts = annotate(settings, everything, by_rule, human, reward)
+    if not process.is_main_process():
+        return {}
     first = settings.annotators[0]
     ranked = dict(zip(map(id, everything), rankings[first], strict=True))
     counts = write(found, ranked, first, out)
@@ -110,8 +119,7 @@ def annotate(
         if name == "rules":
             rankings[name], facts[name] = by_rule
         elif name == "judge":
-            with Judge(settings.judge) as endpoint:
-                rankings[name], facts[name] = endpoint.rank(samples), endpoint.summary()
+            rankings[name], facts[name] = ranks.once(lambda: by_judge(samples, settings.judge))
         elif name == "human":
             waits = name == settings.annotators[0]
             rankings[name] = ranking_store.by_people(
@@ -135,8 +143,14 @@ def by_rules(
 ) -> tuple[Ranks, dict[str, Any]]:
     """Return ranks by the sum of each answer's indicators, and how many answers have each."""
     counts = Counter(name for answers in judged for names in answers for name in names)
-    ranks = [rule_grader.ranks([rule_grader.score(names, weights) for names in answers]) for answers in judged]
-    return ranks, {"indicators": dict(sorted(counts.items())), "answers": sum(map(len, judged))}
+    found = [rule_grader.ranks([rule_grader.score(names, weights) for names in answers]) for answers in judged]
+    return found, {"indicators": dict(sorted(counts.items())), "answers": sum(map(len, judged))}
+
+
+def by_judge(samples: Sequence[Sample], settings: JudgeParams) -> tuple[Ranks, dict[str, Any]]:
+    """Return the ranks that the endpoint gives, and what it was asked."""
+    with Judge(settings) as endpoint:
+        return endpoint.rank(samples), endpoint.summary()
 
 
 def by_reward(samples: Sequence[Sample], folder: Path) -> Ranks:

@@ -21,7 +21,7 @@ from stages.common.generation import architecture
 from stages.common.pairs import losses, pair_dataset, preference_pairs
 from stages.common.reward import batches, calibration, ranked_answers, scoring, shared_prompt
 from stages.common.reward import report as reward_report
-from stages.common.runtime import process
+from stages.common.runtime import process, ranks
 from stages.common.training import fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable, TrainerBase
 
@@ -76,12 +76,13 @@ def main(
         data = read(settings, models.load_tokenizer(model), comparisons)
         trainer = build_trainer(settings, model, data, fingerprint)
         kept = fit.fit(trainer, settings, run, "reward")
-        kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "reward")
+        ranks.once(lambda: kept_models.publish(trainer, {"": kept[-1]}, out, curve, run, "reward"))
+        tokenizer = models.load_tokenizer(model)
+        answers = calibration.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
+        centred = shift(out, answers)
+        scored = reward_report.score(out, data.validation)
         if process.is_main_process():
-            tokenizer = models.load_tokenizer(model)
-            answers = calibration.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
-            centred = shift(out, answers)
-            reward_report.write(report, out, data.validation, data.counts | {"demonstrations": centred}, run)
+            reward_report.write(report, scored, data.counts | {"demonstrations": centred}, run)
 
 
 class KwiseLoss(TrainerBase):
@@ -167,11 +168,15 @@ def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:
     """Write the mean score of `rows` to the model's config.json as `reward_offset`; return it, with
     what it is of.
     """
-    scores = scoring.score_rows(scoring.load(folder), rows)
+    scores = scoring.score_rows(scoring.load(folder), rows, shared=True)
     offset = sum(scores) / len(scores)
     config = folder / "config.json"
-    known = json.loads(config.read_text(encoding="utf-8")) | {"reward_offset": offset}
-    config.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def write() -> None:
+        known = json.loads(config.read_text(encoding="utf-8")) | {"reward_offset": offset}
+        config.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    ranks.once(write)
     return {"count": len(scores), "mean_before_shift": float(f"{offset:.6g}")}
 
 

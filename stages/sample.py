@@ -1,6 +1,7 @@
 """K answers to every prompt from a policy, to be ranked: sampled, and the same for the same seed.
 
-A sampling that was stopped goes on behind the prompts that are answered (checkpoints/sample).
+Several processes share the prompts. A sampling that was stopped goes on behind those that are
+answered (checkpoints/sample), with as many processes as it is then given.
 
 Reads a policy, data/validated/prompts and, where wanted, the questions of
 data/validated/conversations. Writes data/samples/<round>, in the splits of what it reads, and a
@@ -9,7 +10,7 @@ report. Run: dvc repro sample@r1
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ from stages.common.generation import generator
 from stages.common.generation.batch import Continuation
 from stages.common.generation.sampling import Sampling
 from stages.common.ranking import samples as drawn
-from stages.common.runtime import logs, process
+from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.progress import Progress
 from stages.common.text.parquet_writer import Shards, row_count, write_json
 from stages.common.tracking import session
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 PROMPTS_AT_ONCE = 500
 SHOWN = 20
+Part = tuple[int, str, list[Record]]
 
 
 class Params(params.StageParams):
@@ -72,11 +74,13 @@ def main(
     with session.start("sample", params=sections, inputs=inputs) as run:
         with left_out.allowed(reports=[report]):
             facts = sample(policy, prompts, conversations, out, parts, settings)
-            write_json(report, facts)
-            run.metrics(facts)
-            run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
-            logs.report(headline(facts))
-        shutil.rmtree(parts, ignore_errors=True)
+            if process.is_main_process():
+                write_json(report, facts)
+                run.metrics(facts)
+                run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
+                logs.report(headline(facts))
+        if process.is_main_process():
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def sample(
@@ -85,29 +89,26 @@ def sample(
     """Write the answers to each split's prompts, then to its conversations' questions; return
     counts for the report.
 
-    Every PROMPTS_AT_ONCE prompts are a part, kept in `parts` until all are answered: one that is
-    there is taken. Raises LackError when there is no prompt, or none has room for an answer in the
-    model's context.
+    Every PROMPTS_AT_ONCE prompts are a part, which one process answers and the main one keeps in
+    `parts` until all are answered: one that is there is taken. Raises LackError when there is no
+    prompt, or none has room for an answer in the model's context.
     """
     model, tokenizer = models.load_frozen(policy), models.load_tokenizer(policy)
     questions = {split: drawn.first_questions(conversations / split, settings.from_conversations) for split in SPLITS}
     total = row_count(prompts) + sum(map(len, questions.values()))
-    progress = Progress(settings.answers * total)
-    counts = Counter(dict.fromkeys((*SPLITS, "too_long", "answers", "tokens", "cut", "different", "comparable"), 0))
-    number = 0
-    with Shards({out / split: drawn.SCHEMA for split in SPLITS}) as shards:
-        for split in SPLITS:
-            rows = chain(records.read(prompts / split), questions[split])
-            while some := list(islice(rows, PROMPTS_AT_ONCE)):
-                number += 1
-                part = drawn.kept_part(parts, number)
-                if part is None:
-                    part = answered(model, tokenizer, some, settings, progress)
-                    drawn.keep_part(parts, number, *part, drawn.SCHEMA)
-                found, added = part
-                for row in found:
-                    shards.add(out / split, row)
-                counts.update({split: len(found)} | added)
+    progress = Progress(settings.answers * total // ranks.count())
+    order = {number: split for number, split, _ in cut(prompts, questions)}
+    missing = set(ranks.once(lambda: [number for number in order if not drawn.has_part(parts, number)]))
+
+    def made(mine: Iterator[Part]) -> Iterator[tuple[list[Record], dict[str, int]]]:
+        return (answered(model, tokenizer, some, settings, progress) for _, _, some in mine)
+
+    unanswered = (part for part in cut(prompts, questions) if part[0] in missing)
+    while some := list(islice(unanswered, ranks.count())):
+        for (number, _, _), part in zip(some, ranks.shared(some, made), strict=True):
+            if process.is_main_process():
+                drawn.keep_part(parts, number, *part, drawn.SCHEMA)
+    counts = ranks.once(lambda: joined(parts, order, out))
     counts["too_long"] = total - sum(counts[split] for split in SPLITS)
     if counts["too_long"]:
         what = "%s prompts are left out: they leave no room for an answer in the model's context of %s tokens"
@@ -116,6 +117,28 @@ def sample(
         what = f"no prompt to answer; {counts['too_long']:,} are too long for the model"
         raise LackError(what, where=prompts, remedy="bring prompts, or set sample.from_conversations")
     return dict(counts)
+
+
+def cut(prompts: Path, questions: Mapping[str, list[Record]]) -> Iterator[Part]:
+    """Yield the parts of all prompts and questions: number from 1 on, split, prompts."""
+    number = 0
+    for split in SPLITS:
+        rows = chain(records.read(prompts / split), questions[split])
+        while some := list(islice(rows, PROMPTS_AT_ONCE)):
+            number += 1
+            yield number, split, some
+
+
+def joined(parts: Path, order: Mapping[int, str], out: Path) -> Counter[str]:
+    """Write the rows of all parts, in order, to their splits; return their counts."""
+    counts = Counter(dict.fromkeys((*SPLITS, "too_long", "answers", "tokens", "cut", "different", "comparable"), 0))
+    with Shards({out / split: drawn.SCHEMA for split in SPLITS}) as shards:
+        for number, split in order.items():
+            found, added = drawn.read_part(parts, number)
+            for row in found:
+                shards.add(out / split, row)
+            counts.update({split: len(found)} | added)
+    return counts
 
 
 def answered(

@@ -8,6 +8,9 @@ Writes models/sft_best, a report and both curves side by side. Run: dvc repro se
 
 import csv
 import shutil
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +20,9 @@ from pydantic import PositiveInt
 from stages.common.core import chat, checkpoints, left_out, models, params, records
 from stages.common.core.left_out import LackError
 from stages.common.evaluation import sft_epochs
-from stages.common.generation import generator
+from stages.common.generation import generator, shares
 from stages.common.reward import scoring
-from stages.common.runtime import logs, process
+from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import session
 
@@ -53,12 +56,13 @@ def main(
             scores = rewards(epochs(sft), reward, asked, settings)
             measured = sft_epochs.measure(scores, validation_losses(losses))
             best = sft_epochs.pick(measured)
-            shutil.copytree(sft / best, out, dirs_exist_ok=True)
-            sft_epochs.write(measured, best, scores, models.weights_sha256(out), report, curve)
-            run.figure("loss-and-reward", sft_epochs.figure(measured, best))
-            run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
-            logs.report(headline(measured, best))
-        if not best:
+            if process.is_main_process():
+                shutil.copytree(sft / best, out, dirs_exist_ok=True)
+                sft_epochs.write(measured, best, scores, models.weights_sha256(out), report, curve)
+                run.figure("loss-and-reward", sft_epochs.figure(measured, best))
+                run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
+                logs.report(headline(measured, best))
+        if not best and process.is_main_process():
             best = sft_epochs.by_loss(epochs(sft), validation_losses(losses), out, report, curve)
             logs.report(f"{best}: lowest validation loss, for want of rewards")
 
@@ -74,28 +78,42 @@ def epochs(sft: Path) -> list[Path]:
 def rewards(
     folders: list[Path], reward: Path, prompts: list[list[records.Record]], settings: Params
 ) -> dict[str, list[float]]:
-    """Return the score of every epoch's greedy answer to each prompt; one model is held at a time.
+    """Return the score of every epoch's greedy answer to each prompt; a process holds one model at
+    a time.
 
     Raises LackError without prompts.
     """
     if not prompts:
         raise LackError("no held-out prompts to answer", remedy="raise curate.splits.prompts.validation")
-    answers = {folder.name: reply(folder, prompts, settings) for folder in folders}
+    every = [(folder, share) for folder in folders for share in shares.cut(len(prompts), settings.batch_size)]
+
+    def replies(mine: Iterator[tuple[Path, slice]]) -> Iterator[list[str]]:
+        for folder, some in groupby(mine, key=itemgetter(0)):
+            yield from reply(folder, [prompts[share] for _, share in some], settings)
+
+    texts: dict[str, list[str]] = {folder.name: [] for folder in folders}
+    for (folder, _), some in zip(every, ranks.shared(every, replies), strict=True):
+        texts[folder.name] += some
     judge, judges = scoring.load(reward), models.load_tokenizer(reward)
-    return {name: scoring.score(judge, judges, prompts, texts, settings.batch_size) for name, texts in answers.items()}
+    return {name: scoring.score(judge, judges, prompts, said, settings.batch_size) for name, said in texts.items()}
 
 
-def reply(folder: Path, prompts: list[list[records.Record]], settings: Params) -> list[str]:
-    """Return the greedy answers of the policy in `folder`, which is let go of then."""
-    tokenizer = models.load_tokenizer(folder)
-    tokens = generator.generate(
-        models.load_frozen(folder),
-        [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
-        max_new_tokens=settings.max_new_tokens,
-        stop=chat.stops(tokenizer),
-        batch_size=settings.batch_size,
-    )
-    return [str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens]
+def reply(folder: Path, asked: list[list[list[records.Record]]], settings: Params) -> list[list[str]]:
+    """Return the greedy answers of the policy in `folder`, which is let go of then, to each share
+    of the prompts.
+    """
+    model, tokenizer = models.load_frozen(folder), models.load_tokenizer(folder)
+    found = []
+    for prompts in asked:
+        tokens = generator.generate(
+            model,
+            [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
+            max_new_tokens=settings.max_new_tokens,
+            stop=chat.stops(tokenizer),
+            batch_size=settings.batch_size,
+        )
+        found.append([str(tokenizer.decode(answer, skip_special_tokens=True)) for answer in tokens])
+    return found
 
 
 def validation_losses(path: Path) -> list[float]:

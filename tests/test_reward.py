@@ -47,7 +47,8 @@ def test_a_trained_model_ranks_held_out_answers(work: Path) -> None:
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < 0.3
     trainer.save_model(str(work / "out"))
-    report = reward_report.write(work / "r1.json", work / "out", list(trainer.eval_dataset), {"train": {}}, Run(None))
+    scored = reward_report.score(work / "out", list(trainer.eval_dataset))
+    report = reward_report.write(work / "r1.json", scored, {"train": {}}, Run(None))
     assert report["pair_accuracy"]["overall"]["value"] > 0.9
     assert report["pair_accuracy"]["overall"]["pairs"] == 30
     assert json.loads((work / "r1.json").read_text())["kendall_tau"]["value"] > 0.8
@@ -205,8 +206,7 @@ def test_a_model_that_scores_nan_is_no_report(work: Path) -> None:
     trainer.model.get_submodule("score").weight.data.fill_(float("nan"))
     trainer.save_model(str(work / "out"))
     with pytest.raises(DataError, match="not a number"):
-        reward_report.write(work / "r1.json", work / "out", list(trainer.eval_dataset), {}, Run(None))
-    assert not (work / "r1.json").exists()
+        reward_report.score(work / "out", list(trainer.eval_dataset))
 
 
 def test_padding_is_never_the_end_of_turn(work: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import precision
+from stages.common.runtime import ranks
 from stages.common.runtime.errors import DataError, ParamsError
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def load(folder: Path | str, dtype: Any = None) -> "PreTrainedModel":
 def load_frozen(folder: Path | str) -> "PreTrainedModel":
     """Return the language model in `folder` as one that only answers, on the device for that."""
     precision.fast_products()
-    return load(folder, precision.frozen(folder)).to(device()).requires_grad_(False)
+    place = device()
+    return load(folder, precision.frozen(folder)).to(place).requires_grad_(False)
 
 
 def read(
@@ -160,10 +162,8 @@ def check_context(config: "PretrainedConfig", max_tokens: int, key: str) -> None
 
 
 def device() -> str:
-    """Return the device inference runs on: cuda when there is one, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return the device inference runs on: this process's GPU when there is one, else the CPU."""
+    return ranks.device()
 
 
 def check(folder: Path) -> dict[str, tuple[int, ...]]:

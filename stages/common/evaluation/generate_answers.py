@@ -11,7 +11,7 @@ from stages.common.core import models, records
 from stages.common.evaluation import question_prompts
 from stages.common.evaluation.grading import Grading
 from stages.common.evaluation.metrics import digits
-from stages.common.generation import generator
+from stages.common.generation import shares
 from stages.common.reward import scoring
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _answers(
 ) -> list[Answer]:
     if not questions:
         return []
-    tokens = generator.generate(
+    tokens = shares.generate(
         candidate.policy,
         prompts,
         max_new_tokens=candidate.max_new_tokens,

@@ -11,6 +11,7 @@ from stages.common.core.params import PARAMS_FILE, suggestion
 from stages.common.evaluation.metrics import Answer
 from stages.common.evaluation.question_prompts import said
 from stages.common.ranking.llm_judge import Judge, JudgeParams
+from stages.common.runtime import ranks
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.logs import log
 from stages.common.text import graders
@@ -73,12 +74,15 @@ class Grading:
             log.warning(what, f"{lost:,}", f"{len(answers):,}")
 
     def _ask(self, asked: Sequence[tuple[Answer, str]]) -> None:
+        for (row, _), verdict in zip(asked, ranks.once(lambda: self._verdicts(asked)), strict=True):
+            row["correct"] = verdict == "CORRECT"
+
+    def _verdicts(self, asked: Sequence[tuple[Answer, str]]) -> list[str]:
         with Judge(self.judge, key="evaluate.judge") as endpoint:
-            jobs = [(VERDICT, messages(row, text)) for row, text in asked]
-            for (row, _), verdict in zip(asked, endpoint.each(endpoint.word, jobs), strict=True):
-                row["correct"] = verdict == "CORRECT"
+            found = endpoint.each(endpoint.word, [(VERDICT, messages(row, text)) for row, text in asked])
             if endpoint.unreadable:
                 log.warning("%s of %s replies of the judge name no verdict", endpoint.unreadable, len(asked))
+            return found
 
 
 def messages(row: Answer, text: str) -> list[dict[str, str]]:

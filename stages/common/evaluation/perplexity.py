@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from stages.common.core import chat, fused_head
 from stages.common.core.chat import Encoded
 from stages.common.core.statistics import bootstrap_ratio
+from stages.common.runtime import ranks
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +37,18 @@ def losses(
     model: "PreTrainedModel", rows: Iterable[Encoded], max_tokens: int, batch_size: int
 ) -> list[tuple[float, int]]:
     """Return (summed negative log-likelihood in nats, tokens) of each row, in order; longer rows
-    are read in pieces.
+    are read in pieces. The processes of a stage share the batches.
     """
+
+    def read(batches: Iterator[list[tuple[int, Encoded]]]) -> Iterator[list[tuple[int, float, int]]]:
+        for batch in batches:
+            found = batch_losses(model, [piece for _, piece in batch])
+            yield [(number, *one) for (number, _), one in zip(batch, found, strict=True)]
+
     totals: list[tuple[float, int]] = []
-    for batch in _batches(rows, max_tokens, batch_size):
-        for (number, _), (loss, count) in zip(batch, batch_losses(model, [piece for _, piece in batch]), strict=True):
-            totals += [(0.0, 0)] * (number + 1 - len(totals))
-            totals[number] = (totals[number][0] + loss, totals[number][1] + count)
+    for number, loss, count in chain.from_iterable(ranks.shared(_batches(rows, max_tokens, batch_size), read)):
+        totals += [(0.0, 0)] * (number + 1 - len(totals))
+        totals[number] = (totals[number][0] + loss, totals[number][1] + count)
     return totals
 
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from stages.common.generation.sampling import Sampling, choose, keys, uniforms
 from stages.common.runtime.errors import DataError
+from stages.common.runtime.logs import log
 from stages.common.runtime.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from transformers import PreTrainedModel
 
@@ -49,6 +51,11 @@ class Order:
     sampling: Sampling
     samples: int
     log_probabilities: bool
+    before: Sequence[int] | None = None
+
+    def keys(self) -> "npt.NDArray[np.uint64]":
+        """Return the number of each prompt that its random numbers come from."""
+        return keys(self.prompts, self.sampling.seed, self.before)
 
 
 class Batch:
@@ -63,11 +70,13 @@ class Batch:
 
         self.model, self.order, self.batch_size, self.progress = model, order, batch_size, progress
         self.stop = torch.tensor(list(order.stop), dtype=torch.long, device=model.device)
-        self.keys = keys(order.prompts, order.sampling.seed)
-        self.cache = kv_cache.for_model(model, batch_size)
+        self.keys = order.keys()
+        self.tokens = kv_cache.most_tokens(model)
         self.size = self.longest = 0
         self.rows: dict[str, torch.Tensor] = {}
         self.answers: dict[int, Continuation] = {}
+        self.ends: dict[int, int] = {}
+        """How many tokens the row of each answer under way has at most."""
         # The longest first: rows of like length share a step, and if memory is short it shows at
         # once.
         by_length = sorted(range(len(order.prompts)), key=lambda index: -len(order.prompts[index]))
@@ -77,22 +86,56 @@ class Batch:
             for index in by_length
             for first in range(0, order.samples, batch_size)
         )
+        rows = self._room(by_length[0]) if by_length else batch_size
+        self.cache = kv_cache.for_model(model, rows)
+        if rows < batch_size:
+            what = "memory has room for the keys and values of %s tokens: %s rows at first, not %s"
+            log.info(what, f"{self.tokens:,}", rows, batch_size)
+
+    def _end(self, index: int) -> int:
+        end = len(self.order.prompts[index]) + self.order.max_new_tokens
+        return min(end, self.order.context or end)
+
+    def _room(self, index: int) -> int:
+        """Return how many rows there may be when this prompt is among them."""
+        from stages.common.generation import kv_cache
+
+        longest = max(self._end(index), *self.ends.values(), 0)
+        return kv_cache.rows_within(self.tokens, longest, self.batch_size)
 
     def wants_prompts(self) -> bool:
         """Whether it is time to read prompts: enough rows are free for it to pay, or all are."""
         if not self.queue or not self.size:
             return bool(self.queue)
-        free = self.batch_size - self.size
-        return self.cache.refills and free >= max(self.batch_size // REFILL_SHARE, self.queue[0][2])
+        index, _, count = self.queue[0]
+        room = self._room(index)
+        return self.cache.refills and room - self.size >= max(room // REFILL_SHARE, count)
+
+    def _next(self) -> list[tuple[int, int, int]]:
+        """Take from the queue what there are free rows for; of more samples than rows, some."""
+        taken: list[tuple[int, int, int]] = []
+        held = self.size
+        while self.queue:
+            index, first, count = self.queue[0]
+            free = self._room(index) - held
+            if count > free and held:
+                break
+            if count > free:
+                self.queue[0] = (index, first + free, count - free)
+                count = free
+            else:
+                self.queue.popleft()
+            taken.append((index, first, count))
+            held += count
+            answers = range(index * self.order.samples + first, index * self.order.samples + first + count)
+            self.ends |= dict.fromkeys(answers, self._end(index))
+        return taken
 
     def admit(self) -> None:
         """Read as many prompts as there are free rows for."""
         import torch
 
-        taken, free = [], self.batch_size - self.size
-        while self.queue and self.queue[0][2] <= free:
-            taken.append(self.queue.popleft())
-            free -= taken[-1][2]
+        taken = self._next()
         # The last token of a prompt is left to the next step: it gives the logits of the answer's
         # first token.
         prefixes = [self.order.prompts[index][:-1] for index, _, _ in taken]
@@ -169,6 +212,7 @@ class Batch:
                 tokens[count - 1] if at_stop else None,
                 scores[number][:count] if scores else [],
             )
+            del self.ends[answer]
             self.progress.row(self.progress.rows + 1)
         order = survivors(is_over)
         self.size = len(order)

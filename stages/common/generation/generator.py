@@ -47,14 +47,16 @@ def decode(
     log_probabilities: bool = False,
     batch_size: int = 64,
     progress: Progress | None = None,
+    before: Sequence[int] | None = None,
 ) -> list[list[Continuation]]:
     """Return `samples` continuations of each prompt, in the order given; a prompt is read once for
     all of them.
 
     A continuation depends on model, prompt, seed and its number among the samples, not on order or
     batch size, up to the rounding of the model's sums. An answer ends where the model's context
-    does. `progress` counts the answers, by default against those of this call. Raises DataError for
-    a prompt that is empty or leaves no room, and for logits that are not numbers.
+    does. `progress` counts the answers, by default against those of this call. `before` is
+    `sampling.earlier` of all prompts where these are a share of them. Raises DataError for a prompt
+    that is empty or leaves no room, and for logits that are not numbers.
     """
     import torch
 
@@ -63,7 +65,7 @@ def decode(
     for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch_size", batch_size)):
         if value < 1:
             raise ParamsError(f"{name} is {value}, it must be 1 or more", where="params.yaml")
-    order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities)
+    order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities, before)
     progress = progress or Progress(len(prompts) * samples)
     with torch.inference_mode(), evaluating(model):
         if transformers_generate.needed(model, order):

@@ -6,6 +6,7 @@ generation.py drives them. Imported where needed: it needs transformers' classes
 """
 
 import inspect
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from stages.common.generation import architecture, llama_forward, packed_forward
 from stages.common.generation.kv_layer import SlotLayer
+from stages.common.memory import available
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +26,29 @@ if TYPE_CHECKING:
 SLOT_MODELS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"})
 BLOCK = 64
 PREFILL_TOKENS = 4096
+SHARE = 0.8
+"""Of the memory that is free, what a cache may take; the rest is for activations and logits."""
+
+
+def most_tokens(model: "PreTrainedModel") -> int | None:
+    """Return how many tokens of all rows together the memory that is free now has room for; None
+    for a model whose config does not say what a token takes.
+    """
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if not isinstance(heads, int) or not isinstance(size, int):  # they differ from layer to layer
+        return None
+    token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    free = available.unused(model.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return int(SHARE * free) // token
+
+
+def rows_within(tokens: int | None, longest: int, most: int) -> int:
+    """Return how many rows, `most` at most and one at least, a cache of so many tokens has room for
+    when the longest of them has reached its end.
+    """
+    return most if tokens is None else max(1, min(most, tokens // (-(-longest // BLOCK) * BLOCK)))
 
 
 def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
@@ -55,7 +80,7 @@ class Slots:
     refills = True
 
     def __init__(self, model: "PreTrainedModel", rows: int) -> None:
-        self.model, self.used, self.capacity = model, 0, 0
+        self.model, self.rows, self.used, self.capacity = model, rows, 0, 0
         self.layers = [SlotLayer(rows) for _ in range(model.config.get_text_config(decoder=True).num_hidden_layers)]
         self.cache = Cache(layers=self.layers)
         self.short = llama_forward.Forward(model) if llama_forward.suits(model) else None
@@ -66,7 +91,9 @@ class Slots:
         the rows in use.
         """
         need = max(longest, *(len(prefix) for prefix in prefixes)) + 1
-        if not need <= self.capacity <= 2 * need + BLOCK:
+        rows = max(self.rows, self.used + sum(repeats))
+        if rows > self.rows or not need <= self.capacity <= 2 * need + BLOCK:
+            self.rows = rows
             self._resize(need)
         start = 0
         while start < len(prefixes):
@@ -147,7 +174,7 @@ class Slots:
     def _resize(self, need: int) -> None:
         self.capacity = -(-need // BLOCK) * BLOCK
         for layer in self.layers:
-            layer.used = self.used
+            layer.used, layer.rows = self.used, self.rows
             layer.resize(self.capacity)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import rms_norm
 
-from stages.common.generation import architecture, onednn_weights, packed_forward
+from stages.common.generation import architecture, attention, onednn_weights, packed_forward
 
 if TYPE_CHECKING:
     from stages.common.generation.kv_layer import SlotLayer
@@ -68,6 +68,8 @@ class Forward:
         lay_out = onednn_weights.pays(inner)
         self.layers = [_Layer(layer, lay_out) for layer in self.body.layers]
         self.head = onednn_weights.product([inner.lm_head], lay_out)
+        size = self.body.layers[0].self_attn.head_dim
+        self.kernels = attention.choose(self.heads, self.pairs, size, self.body.norm.weight)
 
     def read(self, layers: "list[SlotLayer]", blocks: "list[Block]") -> None:
         """Write prompts into the cache's `layers`; all are read at once, and each sees itself."""
@@ -88,10 +90,11 @@ class Forward:
                 queries, keys = together[:, : self.heads], together[:, self.heads :]  # [B, heads, T, D]
                 cached.write(block.rows, keys.index_select(0, block.source), own.index_select(0, block.source))
                 if layer is not self.layers[-1]:
-                    mixed.append(self._attend(layer, queries, keys, own, is_causal=True).transpose(1, 2).flatten(0, 1))
+                    found = self.kernels.read(queries, keys, own, layer.scaling)
+                    mixed.append(found.transpose(1, 2).flatten(0, 1))
             if layer is not self.layers[-1]:
-                found = torch.cat([*mixed, both.new_zeros(len(spare), *mixed[0].shape[1:])])
-                hidden = layer.after(hidden, found.flatten(1))
+                whole = torch.cat([*mixed, both.new_zeros(len(spare), *mixed[0].shape[1:])])
+                hidden = layer.after(hidden, whole.flatten(1))
 
     def step(
         self, layers: "list[SlotLayer]", used: int, tokens: torch.Tensor, positions: torch.Tensor, longest: int
@@ -104,17 +107,18 @@ class Forward:
         """
         hidden = self.body.embed_tokens(tokens)
         cos, sin = _turns(*self.body.rotary_emb(hidden, positions[:, None]))  # [B, 1, D]
-        later = torch.arange(longest + 1, device=tokens.device) > positions[:, None]
+        later = torch.arange(longest + 1, device=tokens.device) > positions[:, None] if self.kernels.masked else None
+        lengths = positions + 1
         mask = None
         slots = torch.arange(used, device=tokens.device)
         for layer, cached in zip(self.layers, layers, strict=True):
             both, values = self._projected(layer, hidden)  # [B, heads, D]
             both = _turned(both, cos, sin)
-            if mask is None:  # in the states' type, which under autocast is not the embeddings'
+            if mask is None and later is not None:  # in the states' type, which under autocast is not the embeddings'
                 mask = both.new_zeros(later.shape).masked_fill_(later, -torch.inf)[:, None, None]
             cached.keys[slots, :, positions], cached.values[slots, :, positions] = both[:, self.heads :], values
             keys, values = (states[:used, :, : longest + 1] for states in (cached.keys, cached.values))
-            mixed = self._attend(layer, both[:, : self.heads, None], keys, values, attn_mask=mask)
+            mixed = self.kernels.step(both[:, : self.heads], keys, values, mask, lengths, layer.scaling)
             hidden = layer.after(hidden, mixed.reshape(used, -1))
         logits: torch.Tensor = self.head(_norm(self.body.norm, hidden))
         return logits
@@ -124,25 +128,19 @@ class Forward:
         states = layer.project(_norm(layer.before, hidden)).unflatten(-1, (self.heads + 2 * self.pairs, -1))
         return states[..., : -self.pairs, :], states[..., -self.pairs :, :]
 
-    def _attend(
-        self, layer: "_Layer", queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, **masked: Any
-    ) -> torch.Tensor:
-        shared = self.heads != self.pairs
-        return scaled_dot_product_attention(queries, keys, values, scale=layer.scaling, enable_gqa=shared, **masked)
-
 
 class _Layer:
     """One layer's products and norms."""
 
     def __init__(self, layer: Any, lay_out: bool) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
+        attended, mlp = layer.self_attn, layer.mlp
         self.before, self.between, self.scaling = (
             layer.input_layernorm,
             layer.post_attention_layernorm,
-            attention.scaling,
+            attended.scaling,
         )
-        self.project = onednn_weights.product([attention.q_proj, attention.k_proj, attention.v_proj], lay_out)
-        self.out = onednn_weights.product([attention.o_proj], lay_out)
+        self.project = onednn_weights.product([attended.q_proj, attended.k_proj, attended.v_proj], lay_out)
+        self.out = onednn_weights.product([attended.o_proj], lay_out)
         self.feed_forward = onednn_weights.feed_forward(mlp, lay_out)
 
     def after(self, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:

@@ -113,18 +113,31 @@ def _from_nucleus(logits: "torch.Tensor", sampling: Sampling, uniform: "torch.Te
     return chosen
 
 
-def keys(prompts: Sequence[Sequence[int]], seed: int) -> npt.NDArray[np.uint64]:
-    """Return a number [N] for each prompt, from seed, tokens and how many of the same came before,
-    not its place.
-    """
+def earlier(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Return how many of the same came before each prompt."""
     before: Counter[bytes] = Counter()
-    numbers = np.empty(len(prompts), dtype=np.uint64)
-    for place, prompt in enumerate(prompts):
-        content = np.asarray(prompt, dtype=np.int64).tobytes()
-        salt = seed.to_bytes(8, "little", signed=True) + before[content].to_bytes(8, "little")
+    found = []
+    for prompt in prompts:
+        content = _content(prompt)
+        found.append(before[content])
         before[content] += 1
-        numbers[place] = int.from_bytes(hashlib.blake2b(salt + content, digest_size=8).digest(), "little")
+    return found
+
+
+def keys(prompts: Sequence[Sequence[int]], seed: int, before: Sequence[int] | None = None) -> npt.NDArray[np.uint64]:
+    """Return a number [N] for each prompt, from seed, tokens and how many of the same came before
+    (`earlier`), not its place. `before` says the latter where these prompts are a share of more.
+    """
+    numbers = np.empty(len(prompts), dtype=np.uint64)
+    for place, (prompt, same) in enumerate(zip(prompts, before or earlier(prompts), strict=True)):
+        salt = seed.to_bytes(8, "little", signed=True) + same.to_bytes(8, "little")
+        digest = hashlib.blake2b(salt + _content(prompt), digest_size=8).digest()
+        numbers[place] = int.from_bytes(digest, "little")
     return numbers
+
+
+def _content(prompt: Sequence[int]) -> bytes:
+    return np.asarray(prompt, dtype=np.int64).tobytes()
 
 
 def uniforms(

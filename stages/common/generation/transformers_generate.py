@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from stages.common.generation import architecture
 from stages.common.generation.batch import Continuation, Order, refuse
-from stages.common.generation.sampling import choose, keys, uniforms
+from stages.common.generation.sampling import choose, uniforms
 from stages.common.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def answers(model: "PreTrainedModel", order: Order, batch_size: int, progress: P
     """Return every answer of `order` by its number, as a `batch.Batch` does."""
     found: dict[int, Continuation] = {}
     by_length = sorted(range(len(order.prompts)), key=lambda index: -len(order.prompts[index]))
-    every = keys(order.prompts, order.sampling.seed)
+    every = order.keys()
     for _, group in groupby(by_length, key=lambda index: len(order.prompts[index])):
         pairs = [(index, number) for index in group for number in range(order.samples)]
         for start in range(0, len(pairs), batch_size):

@@ -22,6 +22,16 @@ def free(device: "torch.device", held: int, processes: int) -> int:
     return system_free() // processes + held
 
 
+def unused(device: "torch.device", processes: int) -> int:
+    """Return the bytes that one of `processes` on this machine may take beside what it holds."""
+    if device.type == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return system_free() // processes
+
+
 def system_free() -> int:
     """Return the bytes of memory that can be taken now without swapping or hitting the container's
     limit.

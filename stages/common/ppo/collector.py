@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from stages.common.generation import generator
+from stages.common.generation import generator, sampling
 from stages.common.generation.batch import Continuation
 from stages.common.generation.sampling import Sampling
 from stages.common.ppo import actor_critic
@@ -79,9 +79,10 @@ class Collector:
         StopRequested on request, and DataError for scores or logits that are not numbers.
         """
         began = time.monotonic()
-        mine = list(prompts)[self.schedule.rank :: self.schedule.world]
+        rank, world = self.schedule.rank, self.schedule.world
+        mine = list(prompts)[rank::world]
         with torch.no_grad():
-            answers = self._answer(models.policy, mine, number)
+            answers = self._answer(models.policy, mine, number, sampling.earlier(prompts)[rank::world])
             answered = time.monotonic()
             episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
             scores = self._score(mine, answers)
@@ -90,7 +91,7 @@ class Collector:
         rollout = Rollout(
             number, episodes, columns, torch.tensor(scores), torch.tensor([one.stop is not None for one in answers])
         )
-        whole = gathered(rollout, self.schedule.world) if self.schedule.world > 1 else rollout
+        whole = gathered(rollout, world) if world > 1 else rollout
         whole.figures = figures(whole)
         whole.seconds = {"rollout": answered - began, "scoring": time.monotonic() - answered}
         return whole
@@ -110,8 +111,10 @@ class Collector:
             columns["values"][columns["mask"]], returns[columns["mask"]]
         )
 
-    def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int) -> list[Continuation]:
-        """Return an answer to each prompt, with the decoder's log-probabilities."""
+    def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int, before: list[int]) -> list[Continuation]:
+        """Return an answer to each prompt, with the decoder's log-probabilities; `before` as in
+        `decode`.
+        """
         found = generator.decode(
             policy,
             prompts,
@@ -121,6 +124,7 @@ class Collector:
             log_probabilities=True,
             batch_size=self.settings.rollout_batch_size,
             progress=Quiet(len(prompts), self.schedule.world == 1),
+            before=before,
         )
         return [one for (one,) in found]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, models
 from stages.common.core.statistics import bootstrap_mean
-from stages.common.generation import generator
+from stages.common.generation import shares
 from stages.common.reward import scoring
 from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
@@ -33,12 +33,12 @@ def publish(
     history, settings, run = trainer.state.log_history, trainer.setup.settings, trainer.setup.run
     epochs = measured(history, kept)
     best = pick(epochs, history, settings.kl_stop)
+    rewards = score_greedy([start, kept[best]], reward, trainer)
     if not trainer.args.should_save:
         return
     kept_models.copy_model(kept[best], out)
     write_curve(history, curve)
     stopped = exploded(history, settings.kl_stop)
-    rewards = score_greedy([start, out], reward, trainer)
     facts = compare(*rewards) | {
         "best": kept[best].name,
         "epochs": epochs,
@@ -91,7 +91,8 @@ def exploded(history: list[Row], limit: float) -> str:
 
 
 def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[list[float]]:
-    """Return of each policy the score of its greedy answer to each held-out prompt.
+    """Return of each policy the score of its greedy answer to each held-out prompt; the processes
+    share these.
 
     One model is held at a time: the trainer's are let go of first, then each policy, before the
     reward model comes.
@@ -99,7 +100,7 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
     tokenizer, settings, prompts = trainer.processing_class, trainer.setup.settings, trainer.setup.held_out
     trainer.release()
     written = [
-        generator.generate(
+        shares.generate(
             models.load_frozen(folder),
             prompts,
             max_new_tokens=settings.max_new_tokens,
@@ -113,7 +114,7 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
         [[*prompt, *scoring.said(tokenizer, text), end] for prompt, text in zip(prompts, answers, strict=True)]
         for answers in written
     ]
-    return [scoring.score_rows(judge, some, settings.rollout_batch_size) for some in rows]
+    return [scoring.score_rows(judge, some, settings.rollout_batch_size, shared=True) for some in rows]
 
 
 def compare(start: list[float], now: list[float]) -> Row:

@@ -89,17 +89,21 @@ def keep_part(folder: Path, number: int, rows: list[Record], counts: dict[str, i
     checkpoints.seal(temporary, folder / f"part-{number}")
 
 
-def kept_part(folder: Path, number: int) -> tuple[list[Record], dict[str, int]] | None:
-    """Return the rows and counts of part `number`, or None when it is not there whole: then it is
-    to be made again.
-    """
+def has_part(folder: Path, number: int) -> bool:
+    """Whether part `number` is there whole; if not, it is to be made again."""
     part = folder / f"part-{number}"
     if not part.exists():
-        return None
+        return False
     if wrong := checkpoints.fault(part):
         log.warning("a finished part is not usable and is made again: %s", wrong)
-        return None
+        return False
     log.info("taking %s, finished before", part)
+    return True
+
+
+def read_part(folder: Path, number: int) -> tuple[list[Record], dict[str, int]]:
+    """Return the rows and counts of part `number`."""
+    part = folder / f"part-{number}"
     return list(records.read(part / "rows")), json.loads((part / PART_COUNTS).read_text(encoding="utf-8"))
 
 

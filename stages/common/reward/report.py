@@ -19,13 +19,8 @@ if TYPE_CHECKING:
     from stages.common.tracking.run import Run
 
 
-def write(
-    report: Path, folder: Path, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, Any], run: "Run"
-) -> dict[str, Any]:
-    """Score `rows` (of `ranked_answers.tokenise`) with the model in `folder`, write the report and
-    draw its figures.
-    """
-    judged = score(folder, rows)
+def write(report: Path, judged: Sequence[Scored], counts: Mapping[str, Any], run: "Run") -> dict[str, Any]:
+    """Write the report on what `score` returned and draw its figures."""
     figures = measure(judged)
     parquet_writer.write_json(report, rounded(figures | {"counts": counts}))
     overall = figures["pair_accuracy"]["overall"]
@@ -42,10 +37,11 @@ def write(
 
 
 def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Scored]:
-    """Return each prompt's answers with the scores the model in `folder` gives them. Raises
-    DataError for a NaN.
+    """Return each prompt's answers (`rows` of `ranked_answers.tokenise`) with the scores the model
+    in `folder` gives them, the processes sharing them. Raises DataError for a NaN.
     """
-    scores = iter(scoring.score_rows(scoring.load(folder), [answer for row in rows for answer in row["rows"]]))
+    answers = [answer for row in rows for answer in row["rows"]]
+    scores = iter(scoring.score_rows(scoring.load(folder), answers, shared=True))
     return [
         Scored(row["ranks"], [next(scores) for _ in row["rows"]], row["lengths"], row["source"], row["categories"])
         for row in rows

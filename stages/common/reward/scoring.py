@@ -5,7 +5,7 @@ training and out of it.
 score: the heads that transformers gives its classifiers have no bias it could be folded into.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from stages.common.generation import generator
 from stages.common.pairs import preference_pairs
 from stages.common.reward import batches, score_head
 from stages.common.reward.batches import Row
+from stages.common.runtime import ranks
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.text.thoughts import without_thoughts
 
@@ -32,6 +33,7 @@ def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
     from transformers import AutoModelForSequenceClassification
 
     precision.fast_products()
+    place = models.device()
     config = models.load_config(folder)
     score_head.register(config)
     kind = AutoModelForSequenceClassification._model_mapping[type(config)]
@@ -42,7 +44,7 @@ def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
     if model.config.num_labels != 1:
         what = f"a reward model gives one number, this one {model.config.num_labels}"
         raise DataError(what, where=folder, remedy="run `dvc repro reward`")
-    return model.to(models.device()).eval()
+    return model.to(place).eval()
 
 
 def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) -> "PreTrainedModel":
@@ -135,7 +137,7 @@ def score(
     batch_size: int = 64,
 ) -> list[float]:
     """Return the reward of what each answer to its prompt (messages) says, in the order given; the
-    same in any batch.
+    same in any batch. The processes of a stage share the batches.
 
     Raises DataError for a score that is not a number, or a prompt with its answer beyond the
     model's context.
@@ -144,7 +146,7 @@ def score(
         preference_pairs.encode(tokenizer, prompt, without_thoughts(text))
         for prompt, text in zip(prompts, answers, strict=True)
     ]
-    return score_rows(model, [prompt + answer for prompt, answer in encoded], batch_size)
+    return score_rows(model, [prompt + answer for prompt, answer in encoded], batch_size, shared=True)
 
 
 def said(tokenizer: "PreTrainedTokenizerBase", answer: Sequence[int]) -> list[int]:
@@ -156,9 +158,11 @@ def said(tokenizer: "PreTrainedTokenizerBase", answer: Sequence[int]) -> list[in
     return list(answer) if spoken == text else list(tokenizer(spoken, add_special_tokens=False)["input_ids"])
 
 
-def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64) -> list[float]:
+def score_rows(
+    model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64, *, shared: bool = False
+) -> list[float]:
     """Return the scores of whole token sequences, in the order given; rows of like length are read
-    together.
+    together. Where they are the same rows in all processes, these may read a batch each (`shared`).
 
     Raises DataError for a score that is not a number, or a row beyond the model's context.
     """
@@ -167,10 +171,14 @@ def score_rows(model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_si
     if limit and longest > limit:
         raise DataError(f"an answer with its prompt has {longest} tokens, the reward model reads {limit}")
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+    def read(mine: Iterable[list[int]]) -> list[list[float]]:
+        return [score_tokens(model, [rows[index] for index in indices]) for indices in mine]
+
     scores = [0.0] * len(rows)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        for index, value in zip(indices, score_tokens(model, [rows[index] for index in indices]), strict=True):
+    for indices, values in zip(batches, ranks.shared(batches, read) if shared else read(batches), strict=True):
+        for index, value in zip(indices, values, strict=True):
             scores[index] = value
     return scores
 

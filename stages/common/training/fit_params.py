@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stages.common.core import checkpoints, params, precision
 from stages.common.core.params import StageParams
+from stages.common.runtime.logs import log
 from stages.common.training import ineffective_keys
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
     """Return the library's config from params.yaml, this stage's own keys and the hardware's.
 
     Hardware is not a parameter: fp32 without a GPU (bf16 is eight times slower there), bf16 with
-    one unless `training` says otherwise, and TF32; gloo between CPU processes. Raises ParamsError
-    for a key `cls` does not have, and for one without effect in this stage.
+    one unless `training` says otherwise, and TF32; gloo between CPU processes. Models are read
+    after this: the process then knows its device. Raises ParamsError for a key `cls` does not have,
+    and for one without effect in this stage.
     """
     import torch
 
@@ -82,6 +84,9 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
     if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         hardware["ddp_backend"] = "gloo"
     folder = checkpoints.ROOT / stage / fingerprint
-    return params.library_config(
+    arguments = params.library_config(
         cls, settings.training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own
     )
+    # Here accelerate chooses the process's device: a model read before would go to the first GPU.
+    log.debug("device of this process: %s", arguments.device)
+    return arguments

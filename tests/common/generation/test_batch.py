@@ -4,12 +4,15 @@ little more.
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stages.common.finetuning import lora, merging
 from stages.common.generation import batch, generator, kv_cache
+from stages.common.generation.sampling import Sampling
+from stages.common.memory import available
 from tests.support import decoders
 
 
@@ -79,3 +82,70 @@ def test_adapters_in_front_of_a_padded_model_answer_as_the_merged_model(tmp_path
     merged, prompts = merging.merged(model, tmp_path), decoders.prompts(5)
     expected = [decoders.alone(merged, prompt, [66]) for prompt in prompts]
     assert generator.generate(model, prompts, max_new_tokens=12, stop=[66], batch_size=2) == expected
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_rows_wait_for_room_in_the_cache_and_the_answers_stay_the_same(
+    model_type: str, samples: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, prompts = decoders.build(model_type), [*decoders.prompts(20), [5] * 50]
+    named: dict[str, Any] = {"max_new_tokens": 12, "stop": [66], "batch_size": 16, "samples": samples}
+    named["sampling"] = Sampling(temperature=1.0)
+    expected = generator.decode(model, prompts, **named)
+    sizes: list[int] = []
+    step = kv_cache.Slots.step if model_type == "llama" else kv_cache.Padded.step
+
+    def watched(cache: Any, tokens: torch.Tensor, *given: Any) -> torch.Tensor:
+        sizes.append(len(tokens))
+        if isinstance(cache, kv_cache.Slots):
+            assert {layer.keys.shape[0] * layer.keys.shape[2] <= 300 for layer in cache.layers[:1]} == {True}
+        return step(cache, tokens, *given)
+
+    monkeypatch.setattr(kv_cache.Slots if model_type == "llama" else kv_cache.Padded, "step", watched)
+    monkeypatch.setattr(kv_cache, "most_tokens", lambda _: 300)
+    with caplog.at_level("INFO", logger="lathe"):
+        assert generator.decode(model, prompts, **named) == expected
+    # Blocks of 64 tokens: four rows, into which a second prompt's three answers do not go.
+    assert max(sizes) in ({4} if samples == 1 else {3, 4})
+    assert caplog.messages == ["memory has room for the keys and values of 300 tokens: 4 rows at first, not 16"]
+
+
+def test_a_row_that_does_not_fit_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = decoders.build("llama")
+    expected = generator.generate(model, [[5] * 40, [6]], max_new_tokens=4, stop=[66])
+    monkeypatch.setattr(kv_cache, "most_tokens", lambda _: 10)
+    assert generator.generate(model, [[5] * 40, [6]], max_new_tokens=4, stop=[66]) == expected
+
+
+def test_more_rows_are_read_once_the_long_ones_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = decoders.build("llama", max_position_embeddings=512)
+    prompts = [[5] * 300, *([6, 7 + number] for number in range(30))]
+    expected = generator.generate(model, prompts, max_new_tokens=4, stop=[])
+    sizes: list[tuple[int, int]] = []
+    step = kv_cache.Slots.step
+
+    def watched(cache: kv_cache.Slots, *given: Any) -> torch.Tensor:
+        sizes.append((cache.used, cache.rows * cache.capacity))
+        return step(cache, *given)
+
+    monkeypatch.setattr(kv_cache.Slots, "step", watched)
+    monkeypatch.setattr(kv_cache, "most_tokens", lambda _: 1_000)
+    assert generator.generate(model, prompts, max_new_tokens=4, stop=[]) == expected
+    assert sizes[0][0] == 3  # 1,000 tokens are three rows of 320
+    assert max(used for used, _ in sizes) == 15  # or 15 of 64
+    assert max(held for _, held in sizes) <= 1_000
+
+
+@pytest.mark.parametrize(("processes", "tokens"), [(1, 4_000), (4, 1_000)])
+def test_the_budget_is_a_share_of_the_memory_that_is_free(
+    processes: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = decoders.build("llama")  # 2 layers x 2 heads x 8 numbers x 4 bytes, keys and values: 256 bytes
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(available, "system_free", lambda: 256 * 5_000)
+    assert kv_cache.most_tokens(model) == tokens
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1_000, 9_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 300)
+    assert available.unused(torch.device("cuda:0"), processes) == 1_400  # a GPU belongs to one process

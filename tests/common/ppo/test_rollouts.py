@@ -2,6 +2,7 @@
 of it.
 """
 
+import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ from tests.support.tiny import make_model, make_tokenizer
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [20, 21], [22]]
 
 
+def schedule(rank: int = 0, world: int = 1) -> Schedule:
+    return Schedule(rollout=10, rollouts=1, ppo_epochs=1, batch=5, accumulation=1, rank=rank, world=world, seed=3)
+
+
 def collector(unit: tuple[float, float] = (0.0, 1.0), **settings: Any) -> Collector:
     tokenizer = make_tokenizer()
     chosen = {"temperature": 0.9, "max_new_tokens": 6, "rollout_batch_size": 2, **settings}
     return Collector(
         settings=ppo.Params(training={}, **chosen),
-        schedule=Schedule(rollout=5, rollouts=1, ppo_epochs=1, batch=5, accumulation=1, rank=0, world=1, seed=3),
+        schedule=schedule(),
         tokenizer=tokenizer,
         reward=reward_model(),
         reference=make_model(tokenizer, seed=1).eval(),
@@ -85,6 +90,16 @@ def test_another_rollout_of_the_same_prompts_has_other_answers() -> None:
     first, again, other = (collector().collect(module(), PROMPTS, number) for number in (0, 0, 1))
     assert first.episodes == again.episodes
     assert first.episodes.answers != other.episodes.answers
+
+
+def test_a_prompt_that_comes_twice_is_answered_as_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = [*PROMPTS, *PROMPTS, PROMPTS[0]]
+    whole = collector().collect(module(), twice, 0).episodes.answers
+    monkeypatch.setattr("stages.common.ppo.collector.gathered", lambda mine, _: mine)
+    for rank in (0, 1):
+        mine = dataclasses.replace(collector(), schedule=schedule(rank=rank, world=2))
+        assert mine.collect(module(), twice, 0).episodes.answers == whole[rank::2]
+    assert whole[0] != whole[10]
 
 
 def test_a_checkpoint_keeps_a_rollout_to_the_bit(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Each process puts its models on its own device: that is chosen before any model is read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from stages.common.core import checkpoints, models
+from stages.common.reward import scoring
+from stages.common.runtime import ranks
+from tests.support import trainers
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    trainers.write_world(folder)
+    return folder
+
+
+@pytest.mark.parametrize("stage", trainers.STAGES)
+def test_a_trainer_knows_its_device_before_it_reads_a_model(
+    stage: str, world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chosen: list[bool] = []
+
+    def watched(made: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            chosen.append(bool(PartialState._shared_state))
+            return made(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
+    for name in ("read", "build"):
+        monkeypatch.setattr(models, name, watched(getattr(models, name)))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    trainers.trainer(stage, world)
+    assert chosen and all(chosen)
+
+
+def test_a_process_puts_what_it_reads_on_its_own_gpu(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[Any] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(ranks, "_joined", lambda: type("State", (), {"device": torch.device("cuda:1")}))
+
+    def to(model: torch.nn.Module, place: Any) -> torch.nn.Module:
+        placed.append(place)
+        return model
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    models.load_frozen(world / "model")
+    scoring.load(world / "reward")
+    assert placed == ["cuda:1", "cuda:1"]
+
+
+def test_processes_without_gpus_meet_over_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    class State:
+        """accelerate's, not yet set up."""
+
+        _shared_state: dict[str, Any] = {}
+        device = "cpu"
+
+        def __init__(self, **named: Any) -> None:
+            given.append(named)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", State)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert ranks.device() == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # then accelerate takes nccl, and DeepSpeed's way
+    ranks.device()
+    assert [{**one, "timeout": None} for one in given if one] == [
+        {"cpu": True, "backend": "gloo", "timeout": None},
+        {"timeout": None},
+    ]
