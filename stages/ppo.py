@@ -154,11 +154,10 @@ def build_trainer(
 
     tokenizer = models.load_tokenizer(model)
     set_seed(int(settings.training.get("seed", TrainingArguments.seed)))  # fresh adapters are drawn
-    trained, scorer, reference = ppo_setup.load(settings, model, reward)
+    trained, scorer = ppo_setup.load(settings, model, reward)
     arguments = fit_params.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
+    reference = ppo_setup.load_reference(settings, model, arguments)
     set_seed(arguments.seed)
-    if reference is not None:
-        reference.to(arguments.device)
     schedule = scheduled(settings, arguments, len(prompts["train"]))
     setup = ppo_setup.Setup(
         settings=settings,
