@@ -1,5 +1,6 @@
 """Every trainer on two processes of this machine takes the steps that one takes: the same losses,
-the same weights; with adapters too, whose kept models are whole, load and answer.
+the same weights; with adapters too, whose kept models are whole, load and answer; and where it goes
+on with what one process had begun.
 
 DDP is in CI. DeepSpeed, an extra, is tried where it is installed: ZeRO-1, -2 and -3 over gloo, with
 the files of infra/accelerate.
@@ -7,6 +8,7 @@ the files of infra/accelerate.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +22,9 @@ from stages.common.core import chat, models
 from stages.common.finetuning import merging
 from stages.common.generation import generator
 from stages.common.reward import scoring
+from stages.common.training import kept_models
 from tests.support.tiny import conversation
-from tests.support.trainers import ADAPTED, STAGES, write_world
+from tests.support.trainers import ADAPTED, RESUMED, STAGES, write_world
 
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4
@@ -35,6 +38,10 @@ QUESTIONS = [conversation(number)["messages"][:1] for number in range(3)]
 def launch(folder: Path, out: str, launcher: list[str], *names: str) -> dict[str, Any]:
     """Train all of `names` behind a launcher; return the losses and the model's folder of each."""
     (folder / out).mkdir()
+    if RESUMED in names:  # what one process had written at its fourth step
+        shutil.copytree(folder / "one/sft", folder / out / RESUMED)
+        for late in ("checkpoint-5", "checkpoint-6", kept_models.KEPT):
+            shutil.rmtree(folder / out / RESUMED / "sft/test" / late)
     command = [sys.executable, *launcher, "-m", "tests.support.trainers", str(folder), str(folder / out), *names]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500, check=False)
@@ -64,7 +71,7 @@ def compare(world: Path, alone: dict[str, Any], together: dict[str, Any], mode: 
     """
     worst = {}
     for name in together:
-        one, two = alone[name], together[name]
+        one, two = alone[name.removesuffix("+resumed")], together[name]
         assert len(one["losses"]) == len(two["losses"]) >= 4
         far = max(abs(a - b) for a, b in zip(one["losses"], two["losses"], strict=True))
         first, second = weights(one["model"]), weights(two["model"])
@@ -105,7 +112,7 @@ def said(name: str, folder: str) -> list[Any]:
 
 @pytest.mark.slow
 def test_two_processes_of_ddp_end_as_one(world: Path, alone: dict[str, Any]) -> None:
-    compare(world, alone, launch(world, "ddp", TORCHRUN, *STAGES, *ADAPTED), "ddp")
+    compare(world, alone, launch(world, "ddp", TORCHRUN, *STAGES, *ADAPTED, RESUMED), "ddp")
 
 
 @pytest.mark.slow

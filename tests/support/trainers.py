@@ -1,8 +1,8 @@
 """Every trainer on a small world, as many processes as it is launched with: the losses of its steps
 and its weights.
 
-python -m tests.support.trainers <world> <out> [--bf16 …] <stage or stage+lora …>    (or behind
-torchrun, or accelerate launch --config_file …). An option is a key of `training`, true.
+python -m tests.support.trainers <world> <out> [--bf16 …] <stage, stage+lora, stage+resumed …>
+(or behind torchrun, or accelerate launch --config_file …). An option is a key of `training`, true.
 """
 
 import json
@@ -32,6 +32,7 @@ BATCH = 4
 """Examples of an optimiser step, over all processes."""
 STEPS = 6
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+RESUMED = "sft+resumed"
 ADAPTED = tuple(f"{stage}+lora" for stage in STAGES if stage != "pretrain")
 
 
@@ -81,6 +82,9 @@ def trainer(stage: str, world: Path, adapters: dict[str, Any] | None = None, **m
     own: dict[str, Any] = {}
     if stage == "pretrain":
         own = {"model": CONFIG | {"attention_dropout": 0.0}, "block_tokens": 32}
+    if stage == "sft":  # rows of like length together, and a checkpoint after each step
+        shared |= {"train_sampling_strategy": "group_by_length"}
+        own = {"checkpoint_minutes": 1e-9, "keep_checkpoints": 4}
     if stage == "ppo":
         shared |= {"max_steps": -1, "num_train_epochs": 1}
         own = {"ptx_weight": 0.5, "ptx_blocks": share, "ptx_block_tokens": 32, **small_ppo.SMALL}
@@ -96,9 +100,9 @@ def main(world: Path, out: Path, names: list[str], more: dict[str, Any]) -> None
     if os.environ.get("LATHE_TEST_FP32"):
         precision.fast_products = lambda: None  # TF32 has ten bits
     for name in names:
-        stage, _, adapters = name.partition("+")
+        stage, _, how = name.partition("+")
         checkpoints.ROOT = out / name
-        settings, made = trainer(stage, world, LORA if adapters else None, **more)
+        settings, made = trainer(stage, world, LORA if how == "lora" else None, **more)
         kept = fit.fit(made, settings, Run(None), stage)
         history = made.state.log_history
         losses = [row["loss"] for row in history if "loss" in row]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stages.common.core import checkpoints, params, precision
 from stages.common.core.params import StageParams
-from stages.common.training import ineffective_keys
+from stages.common.training import data_order, ineffective_keys
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +82,5 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
     if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         hardware["ddp_backend"] = "gloo"
     folder = checkpoints.ROOT / stage / fingerprint
-    return params.library_config(
-        cls, settings.training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own
-    )
+    training = data_order.as_before(settings.training, cls, folder)
+    return params.library_config(cls, training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own)
