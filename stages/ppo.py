@@ -156,10 +156,9 @@ def build_trainer(
     arguments = fit_params.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
     set_seed(arguments.seed)  # fresh adapters are drawn
     with models.unsplit():  # the frozen models stay whole under ZeRO-3, and no two of them are split alike
-        trained, scorer, reference = ppo_setup.load(settings, model, reward)
+        trained, scorer = ppo_setup.load(settings, model, reward)
+        reference = ppo_setup.load_reference(settings, model, arguments)
     set_seed(arguments.seed)
-    if reference is not None:
-        reference.to(arguments.device)
     schedule = scheduled(settings, arguments, len(prompts["train"]))
     setup = ppo_setup.Setup(
         settings=settings,

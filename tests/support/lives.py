@@ -23,11 +23,13 @@ pretrain:
     seed: 1
 sft:
   checkpoint_minutes: 0.001
-  training: *training
+  training: &grouped
+    <<: *training
+    train_sampling_strategy: group_by_length
 dpo:
   checkpoint_minutes: 0.001
   training:
-    <<: *training
+    <<: *grouped
     num_train_epochs: 2
     gradient_checkpointing: false
 reward:

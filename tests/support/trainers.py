@@ -1,8 +1,8 @@
 """Every trainer on a small world, as many processes as it is launched with: the losses of its steps
 and its weights.
 
-python -m tests.support.trainers <world> <out> <stage …>    (or behind torchrun, or accelerate
-launch --config_file …)
+python -m tests.support.trainers <world> <out> [--bf16 …] <stage, stage+lora, stage+resumed …>
+(or behind torchrun, or accelerate launch --config_file …). An option is a key of `training`, true.
 """
 
 import json
@@ -31,6 +31,9 @@ STAGES = tuple(MODULES)
 BATCH = 4
 """Examples of an optimiser step, over all processes."""
 STEPS = 6
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+RESUMED = "sft+resumed"
+ADAPTED = tuple(f"{stage}+lora" for stage in STAGES if stage != "pretrain")
 
 
 def write_world(folder: Path) -> None:
@@ -70,7 +73,7 @@ def build(stage: str, settings: Any, world: Path) -> Any:
     return MODULES[stage].build_trainer(settings, model, comparisons, "test")
 
 
-def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
+def trainer(stage: str, world: Path, adapters: dict[str, Any] | None = None, **more: Any) -> tuple[Any, Any]:
     """Return the settings and the trainer of `stage`; `more` goes into `training`."""
     share = BATCH // int(os.environ.get("WORLD_SIZE", "1"))
     batch: dict[str, Any] = {"per_device_train_batch_size": share}
@@ -79,28 +82,37 @@ def trainer(stage: str, world: Path, **more: Any) -> tuple[Any, Any]:
     own: dict[str, Any] = {}
     if stage == "pretrain":
         own = {"model": CONFIG | {"attention_dropout": 0.0}, "block_tokens": 32}
+    if stage == "sft":  # rows of like length together, and a checkpoint after each step
+        shared |= {"train_sampling_strategy": "group_by_length"}
+        own = {"checkpoint_minutes": 1e-9, "keep_checkpoints": 4}
     if stage == "ppo":
         shared |= {"max_steps": -1, "num_train_epochs": 1}
         own = {"ptx_weight": 0.5, "ptx_blocks": share, "ptx_block_tokens": 32, **small_ppo.SMALL}
+    own |= {} if adapters is None else {"lora": adapters}
     settings = MODULES[stage].Params(training=shared, **own)
     return settings, build(stage, settings, world)
 
 
-def main(world: Path, out: Path, stages: list[str]) -> None:
-    """Train each; rank 0 writes `<out>/<stage>.json`: the losses, and the folder of the model that
-    was kept.
+def main(world: Path, out: Path, names: list[str], more: dict[str, Any]) -> None:
+    """Train each; rank 0 writes `<out>/<name>.json`: the losses, all that was logged, and the
+    folder of the model that was kept.
     """
-    checkpoints.ROOT = out / "checkpoints"
     if os.environ.get("LATHE_TEST_FP32"):
         precision.fast_products = lambda: None  # TF32 has ten bits
-    for stage in stages:
-        settings, made = trainer(stage, world)
+    for name in names:
+        stage, _, how = name.partition("+")
+        checkpoints.ROOT = out / name
+        settings, made = trainer(stage, world, LORA if how == "lora" else None, **more)
         kept = fit.fit(made, settings, Run(None), stage)
-        losses = [row["loss"] for row in made.state.log_history if "loss" in row]
+        history = made.state.log_history
+        losses = [row["loss"] for row in history if "loss" in row]
         if process.is_main_process():
-            (out / f"{stage}.json").write_text(json.dumps({"losses": losses, "model": str(kept[-1].absolute())}))
+            found = {"losses": losses, "history": history, "model": str(kept[-1].absolute())}
+            (out / f"{name}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute(), sys.argv[3:])
+    folders, words = [Path(word).absolute() for word in sys.argv[1:3]], sys.argv[3:]
+    keys = {word.removeprefix("--"): True for word in words if word.startswith("--")}
+    main(folders[0], folders[1], [word for word in words if not word.startswith("--")], keys)
     process.leave(0)  # as a stage ends: a thread of gloo has aborted a process that ended otherwise

@@ -148,6 +148,7 @@ def with_new_tokens(
     chosen = adapters.trainable_token_indices
     rows = chosen if isinstance(chosen, dict) else {places[0]: chosen or []}
     whole = set(adapters.modules_to_save or [])
+    collect_rows_anywhere()
     if not whole & set(places) and not chosen:
         adapters.trainable_token_indices = {place: list(new) for place in places}
         return adapters
@@ -160,16 +161,32 @@ def with_new_tokens(
     return adapters
 
 
+def collect_rows_anywhere() -> None:
+    """Let peft begin rows of tokens from a matrix that ZeRO-3 has split, on a CPU too: its own way
+    asks for a GPU.
+    """
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+    from peft.utils.integrations import gather_params_ctx
+
+    def rows(self: Any, weight: Any, chosen: list[int], width: int) -> Any:
+        with gather_params_ctx([weight], modifier_rank=None):  # every process has it inside
+            return weight.detach()[chosen].clone()
+
+    TrainableTokensLayer._collect_token_weights = rows
+
+
 def wrap(model: "PreTrainedModel", adapters: "LoraConfig | None") -> "PreTrainedModel | PeftModel":
     """Return the model with fresh adapters in front of its frozen weights, or as it is.
 
-    Raises ParamsError for matrices that peft does not adapt.
+    Adapters are fp32, but of the base's dtype under ZeRO-3, which gathers weights of one dtype
+    only. Raises ParamsError for matrices that peft does not adapt.
     """
     if adapters is None:
         return model
     from peft import get_peft_model
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     try:
-        return get_peft_model(model, adapters)
+        return get_peft_model(model, adapters, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
     except ValueError as error:
         raise ParamsError(f"peft refuses: {error}", where="lora.target_modules") from error

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common.core.models import tied_once
 from stages.common.training.resumable import TrainerBase
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ ADAPTER = "adapter"
 them merged.
 """
 MERGING = ".merging"
+Weights = dict[str, "torch.Tensor"]
 
 
 class Merged(TrainerBase):
@@ -28,6 +30,8 @@ class Merged(TrainerBase):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        if is_split(self):
+            fetch_rows(self.model)
         if is_quantized(self.model):  # TRL rounds adapters to bf16, in which small steps are lost
             for weight in self.model.parameters():
                 if weight.requires_grad:
@@ -39,9 +43,47 @@ class Merged(TrainerBase):
         """
         if _internal_call or not hasattr(self.model, "merge_and_unload"):
             super().save_model(output_dir, _internal_call)
-        elif self.args.should_save:
-            save(self.model, Path(output_dir or self.args.output_dir))
+            return
+        weights = gathered(self)
+        if self.args.should_save:
+            save(self.model, Path(output_dir or self.args.output_dir), weights)
             self.processing_class.save_pretrained(output_dir)
+
+
+def is_split(trainer: Any) -> bool:
+    """Whether ZeRO-3 splits the weights of a trainer's model."""
+    return bool(trainer.is_deepspeed_enabled and trainer.accelerator.deepspeed_plugin.zero_stage == 3)
+
+
+def gathered(trainer: Any) -> Weights | None:
+    """Return the weights of a trainer's model on the CPU of the process that saves, {} on the
+    others, where ZeRO-3 has split them; None where each process holds them whole.
+
+    Every process calls it.
+    """
+    if not is_split(trainer):
+        return None
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
+
+
+def fetch_rows(model: Any) -> None:
+    """Let ZeRO-3 fetch what an adapter reads outside of a module of its own: rows of tokens, and
+    the matrix they stand in for.
+
+    DeepSpeed fetches the parameters of a module whose forward is called; peft reads these in the
+    forward of another.
+    """
+    import torch
+    from deepspeed import zero
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in (one for one in model.modules() if isinstance(one, BaseTunerLayer)):
+        apart = [one for held in layer.children() if isinstance(held, torch.nn.ParameterDict) for one in held.values()]
+        if isinstance(layer, TrainableTokensLayer):
+            apart.append(layer.get_base_layer().weight)
+        for weight in apart:
+            zero.register_external_parameter(layer, weight)
 
 
 def is_quantized(model: Any) -> bool:
@@ -49,11 +91,15 @@ def is_quantized(model: Any) -> bool:
     return hasattr(model, "merge_and_unload") and bool(getattr(model.base_model.model, "is_quantized", False))
 
 
-def save(model: Any, folder: Path) -> None:
-    """Write the whole model, and in `ADAPTER` its adapters alone, if it has any."""
+def save(model: Any, folder: Path, weights: Weights | None = None) -> None:
+    """Write the whole model, and in `ADAPTER` its adapters alone, if it has any; `weights` by name
+    stand in for its own where those are split.
+    """
     if not hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=None if weights is None else tied_once(model, weights))
         return
+    if weights is not None:
+        model = sharing_weights(model, weights)
     files = folder / MERGING
     files.mkdir(parents=True)
     merged(model, files).save_pretrained(folder)
@@ -85,12 +131,17 @@ def merged(model: Any, files: Path) -> Any:
         return whole.merge_and_unload()
 
 
-def sharing_weights(model: Any) -> Any:
-    """Return a copy of a model that has the same memory for weights, as parameters of its own."""
+def sharing_weights(model: Any, weights: Weights | None = None) -> Any:
+    """Return a copy of a model that has the same memory for weights, or that of `weights` by name,
+    as parameters of its own.
+    """
     import torch
 
     shared: dict[int, Any] = {
-        id(one): torch.nn.Parameter(one.detach(), requires_grad=one.requires_grad) for one in model.parameters()
+        id(one): torch.nn.Parameter(
+            (one if weights is None else weights[name]).detach(), requires_grad=one.requires_grad
+        )
+        for name, one in model.named_parameters()
     }
     shared |= {id(one): one for one in model.buffers()}
     return copy.deepcopy(model, shared)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import models
 from stages.common.finetuning import merging
 from stages.common.ppo.setup import Setup
 from stages.common.runtime.errors import ParamsError
@@ -93,17 +92,15 @@ class Saved(Resumable):
         self.accelerator.free_memory()
 
     def _save_policy(self, folder: Path) -> None:
-        whole = self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
+        whole = merging.gathered(self)
         if not self.args.should_save:
             return
-        policy = self.accelerator.unwrap_model(self.model).policy
-        if self.average is not None:
-            self.average.swap()
+        policy, weights = self.accelerator.unwrap_model(self.model).policy, None
         if whole is not None:
             weights = {name.removeprefix(POLICY): value for name, value in whole.items() if name.startswith(POLICY)}
-            policy.save_pretrained(folder, state_dict=models.tied_once(policy, weights))
-        else:
-            merging.save(policy, folder)
+        if self.average is not None:
+            self.average.swap()
+        merging.save(policy, folder, weights)
         if self.average is not None:
             self.average.swap()
         self.processing_class.save_pretrained(folder)

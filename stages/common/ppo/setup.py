@@ -12,6 +12,8 @@ from stages.common.ppo.settings import Settings
 from stages.common.reward import calibration, scoring
 
 if TYPE_CHECKING:
+    import torch
+
     from stages.common.ppo.actor_critic import ActorCritic
     from stages.common.ppo.collector import Collector
     from stages.common.tracking.run import Run
@@ -34,9 +36,8 @@ class Setup:
     run: "Run"
 
 
-def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any, Any | None]":
-    """Return what is trained, and what stays as it is: the reward model and the reference, None
-    under adapters.
+def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any]":
+    """Return what is trained, and the reward model, which stays as it is.
 
     Raises DataError for a model that PPO cannot train and ParamsError for one that reads too few
     tokens.
@@ -49,15 +50,40 @@ def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, A
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
         actor_critic.check_positions(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
-    reference: Any = None
-    if not settings.lora:
-        reference = models.load(model, precision.frozen(model)).eval().requires_grad_(False)
-    for one in (scorer, *([] if reference is None else [reference])):
-        packed_forward.enable(one)
+    packed_forward.enable(scorer)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
     value = scoring.load(reward, settings.held_dtype(reward))
     critic = lora.wrap(value, lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
-    return actor_critic.ActorCritic(actor, critic, settings.temperature), scorer, reference
+    return actor_critic.ActorCritic(actor, critic, settings.temperature), scorer
+
+
+def load_reference(settings: Settings, model: Path, arguments: Any) -> Any | None:
+    """Return the policy as it starts, on the device of the training, or None under adapters.
+
+    It is held in the dtype in which the policy's probabilities are read, or KL would begin with the
+    difference of two roundings.
+    """
+    from stages.common.generation import packed_forward
+
+    if settings.lora:
+        return None
+    with models.unsplit():
+        reference = models.load(model, compared_dtype(settings, model, arguments))
+    packed_forward.enable(reference)
+    return reference.to(arguments.device).eval().requires_grad_(False)
+
+
+def compared_dtype(settings: Settings, model: Path, arguments: Any) -> "torch.dtype":
+    """Return the dtype of the reference's weights: DeepSpeed casts all of the policy's to that of
+    its products, autocast leaves them and takes products in 16 bits.
+    """
+    import torch
+
+    if not (arguments.bf16 or arguments.fp16):
+        return settings.held_dtype(model)
+    if arguments.deepspeed_plugin is not None:
+        return torch.bfloat16 if arguments.bf16 else torch.float16
+    return precision.frozen(model)
 
 
 def collector(

@@ -15,7 +15,7 @@ from stages.common.memory import preflight
 from stages.common.runtime import disk_space, process
 from stages.common.runtime.errors import StopRequested
 from stages.common.tracking import session
-from stages.common.training import kept_models
+from stages.common.training import data_order, kept_models
 from stages.common.training.fit_params import FitParams
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
 
     Raises OutOfMemoryError and TryAgainError before the first step when it would not fit into
     memory or its checkpoint onto the disk, AlreadyRunningError when another process trains the
-    same, StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not
+    same, ParamsError when its checkpoints are of processes that shared its state otherwise,
+    StopRequested after saving when SIGTERM arrives, and DataError as soon as the loss is not
     a number.
     """
     from transformers import PrinterCallback
@@ -60,6 +61,7 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
             log.info("%s is the end of this very training; to train anew: rm -r %s", start, folder)
         else:
             if start:
+                data_order.check(start, trainer)
                 log.info("resuming from %s", start)
             elif others := checkpoints.others(folder):
                 log.info("starting anew: %d in %s are of other params, data or code", len(others), folder.parent)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stages.common.core import checkpoints, params, precision
 from stages.common.core.params import StageParams
 from stages.common.runtime.logs import log
-from stages.common.training import ineffective_keys
+from stages.common.training import data_order, ineffective_keys
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +84,9 @@ def config(cls: type, settings: FitParams, stage: str, fingerprint: str, **own: 
     if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         hardware["ddp_backend"] = "gloo"
     folder = checkpoints.ROOT / stage / fingerprint
+    training = data_order.as_before(settings.training, cls, folder)
     arguments = params.library_config(
-        cls, settings.training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own
+        cls, training, f"{stage}.training", output_dir=str(folder), **OWN, **hardware, **own
     )
     # Here accelerate chooses the process's device: a model read before would go to the first GPU.
     log.debug("device of this process: %s", arguments.device)

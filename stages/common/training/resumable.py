@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import checkpoints
 from stages.common.core.models import refuse_pickles, tied_once
 from stages.common.runtime import disk_space, kill_points, process
-from stages.common.training import optimizer_state
+from stages.common.training import data_order, optimizer_state
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         lr_scheduler: torch.optim.lr_scheduler.LRScheduler
         processing_class: Any
         is_deepspeed_enabled: bool
+        is_fsdp_enabled: bool
 
         def __init__(self, *given: Any, **named: Any) -> None: ...
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
 
         def create_optimizer(self, *rest: Any) -> Any:
             """Return the optimiser."""
+
+        def _prepare_input(self, data: Any) -> Any:
+            """Return a batch, or a part of it, on the device."""
+
+        def _get_train_sampler(self, *given: Any) -> Any:
+            """Return in which order examples are read; None for an iterable's own."""
 
         def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
             """Add a row to the history."""
@@ -71,6 +78,10 @@ class Resumable(TrainerBase):
 
     _run_folder: Path | None = None
     tokens_seen = 0
+    order_began: "torch.Tensor | None" = None
+    """State of torch's generator in which the present epoch's order was drawn, if it was drawn."""
+    order_resumes = False
+    """Whether the next order to be drawn is the one that `order_began` gave."""
     headline: tuple[str, ...] = ("loss",)
     """What a line of progress shows."""
 
@@ -87,6 +98,22 @@ class Resumable(TrainerBase):
         """Return the tokens of a batch that are not padding."""
         mask = inputs.get("attention_mask")
         return int(inputs["input_ids"].numel() if mask is None else mask.sum())
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Leave a batch's numbers in fp32, where the Trainer rounds them to a model's bf16 under
+        DeepSpeed: the model reads none of them, a loss does.
+        """
+        import torch
+
+        return data.to(self.args.device) if isinstance(data, torch.Tensor) else super()._prepare_input(data)
+
+    def _get_train_sampler(self, *given: Any) -> Any:
+        from torch.utils.data import RandomSampler, SequentialSampler
+
+        sampler = super()._get_train_sampler(*given)
+        if sampler is None or isinstance(sampler, (RandomSampler, SequentialSampler)):
+            return sampler  # accelerate gives a random one a seed for each epoch
+        return data_order.DataOrder(sampler, self)
 
     def is_over(self, reached: "TrainerState") -> bool:
         """Whether a state is that of a training at its end."""
@@ -155,15 +182,27 @@ class Resumable(TrainerBase):
         elif checkpoint is not None:
             self.optimizer.load_state_dict(optimizer_state.load_state(Path(checkpoint), "optimizer"))
             self.lr_scheduler.load_state_dict(optimizer_state.load_state(Path(checkpoint), "scheduler"))
+        if checkpoint is not None:
+            from transformers import TrainerState
+
+            reached = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+            self.order_began = optimizer_state.load_state(Path(checkpoint), "random-0")["order"]
+            self.order_resumes = self.order_began is not None and not float(reached.epoch or 0).is_integer()
 
     def _save_rng_state(self, output_dir: str) -> None:
         kill_points.point("checkpoint:after_optimizer")
-        optimizer_state.save_state(
-            optimizer_state.random_state(), Path(output_dir), f"random-{self.args.process_index}"
-        )
+        state = optimizer_state.random_state() | {"order": self.order_began}
+        optimizer_state.save_state(state, Path(output_dir), f"random-{self.args.process_index}")
+        if self.args.should_save:
+            data_order.write(Path(output_dir), self)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            optimizer_state.set_random_state(
-                optimizer_state.load_state(Path(checkpoint), f"random-{self.args.process_index}")
-            )
+        if checkpoint is None:
+            return
+        if len(list(Path(checkpoint).glob("random-*.json"))) != self.args.world_size:
+            from transformers import set_seed
+
+            set_seed(self.args.seed + self.state.global_step)
+            return
+        state = optimizer_state.load_state(Path(checkpoint), f"random-{self.args.process_index}")
+        optimizer_state.set_random_state(state)

@@ -101,6 +101,20 @@ def test_merging_holds_no_second_model_and_changes_nothing_of_the_first(work: Pa
     assert not (work / "kept" / merging.MERGING).exists()
 
 
+def test_a_model_split_among_processes_is_kept_from_gathered_weights(work: Path) -> None:
+    trainer = trainer_in(work, lora=LORA)
+    trainer.train()
+    trainer.save_model(str(work / "kept"))
+    model = trainer.model
+    weights = {name: one.detach().clone() for name, one in model.named_parameters(remove_duplicate=False)}
+    for one in model.parameters():
+        one.data = torch.empty(0)  # what ZeRO-3 leaves in each process
+    merging.save(model, work / "split", weights)
+    for file in ("model.safetensors", f"{merging.ADAPTER}/adapter_model.safetensors"):
+        assert (work / "split" / file).read_bytes() == (work / "kept" / file).read_bytes()
+    assert all(one.numel() == 0 for one in model.parameters()), "training goes on as it was"
+
+
 def test_a_base_below_adapters_is_held_in_16_bits_and_adapters_in_fp32(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
