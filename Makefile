@@ -60,8 +60,8 @@ $(STAMP): pyproject.toml constraints.txt | preflight
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	@mkdir -p .lathe && touch $@
 
-doctor: env ## can this machine run it? versions, memory, disk, ports, tracking, git; what mends it
-	@$(BIN)/python -m flows.cli.doctor
+doctor: env ## can this machine run it, and what mends it? PROFILE=qwen2.5-0.5b: what a profile asks of its GPUs
+	@$(BIN)/python -m $(if $(PROFILE),flows.cli.profile_plan $(PROFILE),flows.cli.doctor)
 
 demo: env ## the whole pipeline on the demo world: data to chat
 	@$(BIN)/dvc repro

@@ -19,6 +19,9 @@ CHECKPOINTING = ("sft", "dpo")
 """Trainers whose library recomputes activations unless told otherwise."""
 LIBRARIES = estimate.GIBIBYTE // 2
 """What a process holds before its model, measured (docs/log.md)."""
+SHAPES = Path(__file__).parents[2] / "infra/shapes.yaml"
+CONTEXT, COMMUNICATION = estimate.GIBIBYTE, estimate.GIBIBYTE
+"""What is taken of a GPU for CUDA's own use, and for NCCL's between several; not measured."""
 
 
 class Launch(NamedTuple):
@@ -54,13 +57,15 @@ def launch(launcher: str) -> Launch:
 
 
 def config(document: Mapping[str, Any]) -> Any:
-    """Return transformers' config of the base model. Raises ParamsError when it is not on this
-    machine.
+    """Return transformers' config of the base model; of a known one that is not on this machine,
+    by its shape in infra/shapes.yaml. Raises ParamsError for another one.
     """
     from transformers import AutoConfig
 
     pretrain, tokenizer = document["pretrain"], document["tokenizer"]
     try:
+        if shape := shapes().get(pretrain.get("base")):
+            return AutoConfig.for_model(**shape)
         if pretrain.get("base"):
             return AutoConfig.from_pretrained(pretrain["base"], local_files_only=True, trust_remote_code=False)
         return AutoConfig.for_model(**pretrain["model"], vocab_size=entries(tokenizer))
@@ -68,6 +73,11 @@ def config(document: Mapping[str, Any]) -> Any:
         raise ParamsError(
             f"no model to estimate: {str(error).splitlines()[0]}", where="params.yaml, pretrain"
         ) from error
+
+
+def shapes() -> dict[str, Any]:
+    """Return known models' configs by their name on the hub."""
+    return dict(params.plain(params.read_yaml(SHAPES)))
 
 
 def entries(tokenizer: Mapping[str, Any]) -> int:
@@ -108,17 +118,28 @@ def job(stage: str, document: Mapping[str, Any], base: Any, started: Launch, gpu
     )
 
 
-def plans(document: Mapping[str, Any]) -> Iterator[Planned]:
-    """Yield each trainer's plan. Raises ParamsError where the base model is not known yet."""
+def plans(document: Mapping[str, Any], card: float | None = None, quick: bool = False) -> Iterator[Planned]:
+    """Yield each trainer's plan, for this machine or for GPUs of `card` GiB, which it need not
+    have. Raises ParamsError where the base model is not known yet.
+    """
     import torch
 
-    started, base, gpu = launch(str(document["run"]["launcher"])), config(document), torch.cuda.is_available()
-    if gpu:
+    started, base = launch(str(document["run"]["launcher"])), config(document)
+    gpu = bool(card) or torch.cuda.is_available()
+    if card:
+        free = room(card, started.processes)
+    elif gpu:
         free = torch.cuda.get_device_properties(0).total_memory
     else:
         free = available.system_free() // started.processes - LIBRARIES
     for stage in TRAINERS:
-        if document[stage].get("skip"):
+        section = document[stage]
+        if section.get("skip") or section["training"].get("num_train_epochs") == 0:
             continue
         one = job(stage, document, base, started, gpu)
-        yield Planned(stage, one, estimate.estimate(one), free)
+        yield Planned(stage, one, estimate.estimate(one, quick), free)
+
+
+def room(card: float, processes: int) -> int:
+    """Return the bytes a process has of a GPU with `card` GiB."""
+    return int(card * estimate.GIBIBYTE) - CONTEXT - (COMMUNICATION if processes > 1 else 0)

@@ -2,6 +2,7 @@
 holds.
 """
 
+import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,14 @@ STATES = {"sgd": 0.0, "adafactor": 0.0, "adamw_8bit": 0.5, "adamw_bnb_8bit": 0.5
 """Optimiser state in bytes a byte of trained fp32 weights, where it is not AdamW's two."""
 
 
+WHOLE = 32
+"""Bits of a weight that is not held in few."""
+LIVE = 10**9
+"""Weights that DeepSpeed lets be gathered at once (stage3_max_live_parameters)."""
+FEW, MORE = 2, 3
+"""Layers of the models from which a quick estimate follows."""
+
+
 class Need(NamedTuple):
     """Bytes a process needs at its peak."""
 
@@ -32,11 +41,16 @@ class Need(NamedTuple):
 
     reading: int = 0
     """What reading PPO's answers without gradients holds; not together with the others either."""
+    gathered: int = 0
+    """Weights that ZeRO-3 has put together for the layers at work."""
+    whole: int = 0
+    """Weights of both models that ZeRO-3 puts together for PPO's rollouts."""
 
     @property
     def total(self) -> int:
         """Return the peak: a rollout has no gradients and no activations of an update."""
-        return self.parameters + self.optimiser + max(self.gradients + self.activations, self.cache, self.reading)
+        update = self.gradients + self.activations + self.gathered
+        return self.parameters + self.optimiser + max(update, self.whole + max(self.cache, self.reading))
 
     def shown(self) -> str:
         """Return the parts for people."""
@@ -49,39 +63,103 @@ def amount(count: float) -> str:
     return f"{count / GIBIBYTE:.1f} GiB" if count >= GIBIBYTE else f"{count / 2**20:.0f} MiB"
 
 
-def estimate(job: Job) -> Need:
-    """Return what one process needs.
+def estimate(job: Job, quick: bool = False) -> Need:
+    """Return what one process needs. `quick` runs the step on a few of many equal layers.
 
     DDP keeps a second copy of the gradients; ZeRO splits among the processes what its stage says,
     and from stage 1 on keeps a split copy of the weights. What is offloaded is not the GPU's:
-    optimiser, copy and split gradients, or the weights. DeepSpeed's own buffers are not counted.
+    optimiser, copy and split gradients, or the weights. Where the products are in bf16, DeepSpeed
+    holds weights and gradients in bf16 beside that fp32 copy. DeepSpeed's buckets are not counted.
     """
     with fake_step.without_data(), fused_head.tiles_kept():
         trained = fake_step.models(job)
-        sizes = [held(one, job.bits) for one in trained]
+        whole = sum(held(one, job.bits) for one in trained)
+        numbers = sum(one.numel() for model in trained for one in model.parameters())
         learnt = sum(
             parameter.numel() * parameter.element_size()
             for one in trained
             for parameter in one.parameters()
             if parameter.requires_grad
         )
-        peak = fake_step.step_peak(trained, job)
-        reading = fake_step.read_peak(trained[0], job) if job.actor_critic and job.answers else 0
-    frozen, width = standing(trained, job), fake_step.dtype(job.dtype).itemsize
-    parameters, gradients, optimiser = sum(sizes), learnt, int(learnt * STATES.get(job.optimiser, 2.0))
-    activations = max(0, peak - gradients)
+        late = sum(map(last_gradient, trained))
+    activations, reading = peaks(job, learnt, late, quick)
+    frozen = standing(trained, job)
+    gradients, optimiser = learnt, int(learnt * STATES.get(job.optimiser, 2.0))
+    parameters = gathered = together = 0
     if job.processes > 1 and job.zero == 0:
         gradients *= 2
     if job.zero:
-        kept = 0 if "optimizer" in job.offload else learnt // job.processes
-        parameters = 0 if "param" in job.offload else parameters // (job.processes if job.zero == 3 else 1)
-        parameters += kept
-        gradients //= job.processes if job.zero >= 2 else 1
+        halved = job.bf16 and job.bits == WHOLE
+        whole, gradients = (2 * numbers, gradients // 2) if halved else (whole, gradients)
+        if job.zero == 3:
+            gathered = min(whole, LIVE * (2 if halved else 4))
+            together = whole if job.actor_critic else 0
+        parameters = 0 if "optimizer" in job.offload else learnt // job.processes
+        whole = 0 if "param" in job.offload else whole // (job.processes if job.zero == 3 else 1)
+        gradients = learnt // job.processes if job.zero >= 2 else gradients
         optimiser //= job.processes
         if "optimizer" in job.offload:
             optimiser, gradients = 0, 0 if job.zero >= 2 else gradients
-    answers = cache(job.config, job.answers, job.reads.tokens, width)
-    return Need(parameters + frozen, gradients, optimiser, activations, answers, reading)
+    answers = cache(job.config, job.answers, job.reads.tokens, fake_step.dtype(decoded(job)).itemsize)
+    parameters += whole + frozen
+    return Need(parameters, gradients, optimiser, activations, answers, reading, gathered, together)
+
+
+def peaks(job: Job, learnt: int, late: int, quick: bool) -> tuple[int, int]:
+    """Return what a step holds beside weights, gradients of `learnt` bytes and optimiser, and what
+    reading PPO's answers holds.
+
+    `quick`: a step's peak is either at the end of its forward pass or when all gradients are there.
+    The first grows by the same with each layer, so it follows from two models of few layers; of
+    the gradients, those of `late` bytes stand beside it already.
+    """
+    layers = alike(job.config) if quick else 0
+    if layers <= MORE:
+        with fake_step.without_data(), fused_head.tiles_kept():
+            trained = fake_step.models(job)
+            peak = fake_step.step_peak(trained, job)
+            reading = fake_step.read_peak(trained[0], job) if job.actor_critic and job.answers else 0
+        return max(0, peak - learnt), reading
+    steps, readings = [], []
+    for count in (FEW, MORE):
+        small = replace(job, config=cut(job.config, count))
+        with fake_step.without_data(), fused_head.tiles_kept():
+            trained = fake_step.models(small)
+            steps.append(fake_step.step_peak(trained, small, gradients=False))
+            readings.append(fake_step.read_peak(trained[0], small) if job.actor_critic and job.answers else 0)
+    first, reading = (few + (more - few) * (layers - FEW) // (MORE - FEW) for few, more in (steps, readings))
+    return max(first + late - learnt, steps[0]), reading
+
+
+def alike(config: Any) -> int:
+    """Return the number of a model's layers, 0 where they are not all of one kind."""
+    text = config.get_text_config(decoder=True)
+    kinds = set(getattr(text, "layer_types", None) or [""])
+    return int(text.num_hidden_layers) if len(kinds) == 1 and text is config else 0
+
+
+def cut(config: Any, layers: int) -> Any:
+    """Return a copy of a config with fewer layers."""
+    small = copy.deepcopy(config)
+    small.num_hidden_layers = layers
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:layers]
+    return small
+
+
+def last_gradient(model: Any) -> int:
+    """Return the bytes of the gradient that is there first and stays: that of a head of its own."""
+    head = model.get_output_embeddings()
+    if head is None or not head.weight.requires_grad or head.weight is model.get_input_embeddings().weight:
+        return 0
+    return int(head.weight.numel() * head.weight.element_size())
+
+
+def decoded(job: Job) -> str:
+    """Return the dtype in which answers are made: that of the weights."""
+    if job.adapters is not None:
+        return job.frozen
+    return "bfloat16" if job.zero and job.bf16 else job.dtype
 
 
 def standing(trained: list[Any], job: Job) -> int:

@@ -94,25 +94,33 @@ def fake(value: "torch.Tensor") -> "torch.Tensor":
     return made
 
 
-def step_peak(trained: "list[torch.nn.Module]", job: "Job") -> int:
+def step_peak(trained: "list[torch.nn.Module]", job: "Job", gradients: bool = True) -> int:
     """Return the most bytes that are alive beside weights and optimiser in a forward and backward
-    pass.
+    pass; those of weights' `gradients` that are ready may be left out.
     """
     import torch
 
+    for one in trained:
+        for parameter in one.parameters():
+            if parameter.requires_grad and not gradients:
+                parameter.register_post_accumulate_grad_hook(forget)
+
     rows, tokens = job.batch * job.reads.rows, job.reads.tokens
     ids = torch.zeros(rows, tokens, dtype=torch.long)
-    with ExitStack() as stack:
-        alive = stack.enter_context(alive_bytes())
-        if job.bf16:
-            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
-        loss = sum(part_loss(one, ids, job) for one in trained)
-        if math.prod(job.blocks):
-            blocks = torch.zeros(job.blocks, dtype=torch.long)
-            loss += text_loss(trained[0], blocks, tiles=not fused_head.fits(trained[0], blocks.numel()))
+    with alive_bytes() as alive:
+        with torch.autocast("cpu", torch.bfloat16, enabled=job.bf16):  # left before the backward pass, as by Trainer
+            loss = sum(part_loss(one, ids, job) for one in trained)
+            if math.prod(job.blocks):
+                blocks = torch.zeros(job.blocks, dtype=torch.long)
+                loss += text_loss(trained[0], blocks, tiles=not fused_head.fits(trained[0], blocks.numel()))
         assert isinstance(loss, torch.Tensor)
         loss.backward()
     return alive()
+
+
+def forget(parameter: Any) -> None:
+    """Drop a gradient that is ready."""
+    parameter.grad = None
 
 
 def read_peak(policy: "torch.nn.Module", job: "Job") -> int:

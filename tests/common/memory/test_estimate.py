@@ -150,6 +150,17 @@ def test_processes_share_what_the_zero_stage_splits() -> None:
     assert estimate.estimate(job(1, 16, processes=2)).gradients == 2 * size  # DDP's buckets
 
 
+def test_deepspeed_holds_weights_in_sixteen_bits_beside_its_split_copy() -> None:
+    size = estimate.estimate(job(1, 16)).parameters  # in fp32
+    two, three = (estimate.estimate(job(1, 16, bf16=True, processes=2, zero=stage)) for stage in (2, 3))
+    assert (two.parameters, two.gradients, two.optimiser) == (size // 2 + size // 2, size // 2, size)
+    assert (three.parameters, three.gradients, three.optimiser) == (size // 4 + size // 2, size // 2, size)
+    assert (two.gathered, three.gathered, three.whole) == (0, size // 2, 0)
+    ppo = estimate.estimate(job(1, 16, bf16=True, processes=2, zero=3, actor_critic=True, answers=4))
+    assert ppo.whole == ppo.gathered > three.gathered  # both models, for the rollouts
+    assert ppo._replace(whole=2**40).total > 2**40
+
+
 def test_what_is_offloaded_is_not_the_gpus() -> None:
     whole = estimate.estimate(job(1, 16, processes=2, zero=3))
     states = estimate.estimate(job(1, 16, processes=2, zero=3, offload=frozenset({"optimizer"})))
