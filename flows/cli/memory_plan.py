@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from stages.common.core import params
 from stages.common.finetuning import lora
 from stages.common.memory import available, estimate, preflight
-from stages.common.memory.job import Job, blocks, reads
+from stages.common.memory.job import FUSED, Job, blocks, reads
 from stages.common.runtime.errors import ParamsError
 
 TOKENIZER = Path("models/tokenizer")
-TRAINERS = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo")
-CHECKPOINTING = ("sft", "dpo")
+TRAINERS = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo", "grpo")
+ANSWERS = {"ppo": "rollout_batch_size", "grpo": "decode_batch_size"}
+"""Trainers that answer, with their key of answers under way at once."""
+CHECKPOINTING = ("sft", "dpo", "grpo")
 """Trainers whose library recomputes activations unless told otherwise."""
 LIBRARIES = estimate.GIBIBYTE // 2
 """What a process holds before its model, measured (docs/log.md)."""
@@ -106,12 +108,12 @@ def job(stage: str, document: Mapping[str, Any], base: Any, started: Launch, gpu
         adapters=lora.config(section.get("lora"), f"{stage}.lora"),
         dtype=section.get("dtype", "float32"),
         frozen="bfloat16" if gpu else "float32",
-        fused=stage == "dpo",
+        fused=stage in FUSED,
         offload=started.offload if gpu else frozenset(),
         bits=lora.bits(section.get("quantization")),
         scorer=stage == "reward",
         actor_critic=stage == "ppo",
-        answers=int(section.get("rollout_batch_size", 64)) if stage == "ppo" else 0,
+        answers=int(section.get(ANSWERS[stage], 64)) if stage in ANSWERS else 0,
         blocks=blocks(section),
         processes=started.processes,
         zero=started.zero,

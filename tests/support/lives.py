@@ -1,4 +1,4 @@
-"""A small world in which each of the six trainers can live and be killed, and what it leaves."""
+"""A small world in which each of the seven trainers can live and be killed, and what it leaves."""
 
 import shutil
 import time
@@ -62,6 +62,22 @@ orpo:
   training:
     <<: *training
     num_train_epochs: 2
+grpo:
+  checkpoint_minutes: 0.001
+  rewards: {{rules: 1.0, length: -0.1, model: 0.5}}
+  max_tokens: 128
+  max_new_tokens: 8
+  demonstrations: 10
+  training:
+    <<: *training
+    learning_rate: 0.001
+    num_train_epochs: 2
+    per_device_train_batch_size: 4
+    num_generations: 2
+    steps_per_generation: 2  # answers are learnt from in two steps, twice: a checkpoint between them keeps them
+    num_iterations: 2
+    beta: 0.1
+    gradient_checkpointing: false
 """
 COMMANDS = {
     "pretrain": "--tokenizer models/tokenizer --documents data/documents --out models/pretrain --curve pretrain.csv",
@@ -72,6 +88,8 @@ COMMANDS = {
     "ppo": "--model given/base --reward given/reward --samples given/samples --conversations data/conversations"
     " --documents data/documents --out models/ppo --curve ppo.csv --report ppo.json",
     "orpo": "--model given/base --comparisons data/comparisons --out models/orpo --curve orpo.csv",
+    "grpo": "--model given/base --reward given/reward --samples given/samples --conversations data/conversations"
+    " --out models/grpo --curve grpo.csv --report grpo.json",
 }
 TRAINERS = tuple(COMMANDS)
 

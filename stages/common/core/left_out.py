@@ -60,6 +60,13 @@ def allowed(
             logs.report(f"left out: {why}")
 
 
+def skip(why: str, folders: Sequence[Path], tables: Mapping[Path, str], reports: Sequence[Path]) -> None:
+    """Leave out a stage that params.yaml says is not wanted, as one that lacks its data is."""
+    if process.is_main_process():
+        write(why, folders, tables, reports)
+        logs.report(f"left out: {why}")
+
+
 def write(why: str, folders: Sequence[Path], tables: Mapping[Path, str], reports: Sequence[Path]) -> None:
     """Write what stands for the outs of a stage that is left out."""
     text = json.dumps({KEY: why}, indent=1, ensure_ascii=False) + "\n"

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+FUSED = frozenset({"dpo", "grpo"})
+"""Trainers of TRL whose head goes over the vocabulary in pieces."""
+
 
 class Reads(NamedTuple):
     """What one example of a batch is."""
@@ -78,6 +81,6 @@ def reads(stage: str, section: Mapping[str, Any], answers: int) -> Reads:
         return Reads(1, longest * answers, 0) if section.get("share_prompt", True) else Reads(answers, longest, 0)
     if stage == "ppo":
         return Reads(1, longest, int(section.get("max_new_tokens", 48)))
-    if stage == "dpo":  # TRL's head goes over the vocabulary in pieces
-        return Reads(2, longest, 1)
+    if stage in FUSED:
+        return Reads(2 if stage == "dpo" else 1, longest, 1)
     return Reads(2 if stage == "orpo" else 1, longest, longest)

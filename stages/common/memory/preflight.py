@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.common.core import models
 from stages.common.memory import available, estimate
-from stages.common.memory.job import Job, blocks, reads
+from stages.common.memory.job import FUSED, Job, blocks, reads
 from stages.common.runtime.errors import OutOfMemoryError
 
 SWITCH = "LATHE_MEMORY_CHECK"
@@ -71,14 +71,14 @@ def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
         bf16=args.bf16,
         dtype=settings.dtype,
         frozen="bfloat16" if args.device.type == "cuda" else "float32",
-        fused=stage == "dpo",
+        fused=stage in FUSED,
         offload=offloaded(trainer) if args.device.type == "cuda" else frozenset(),
         adapters=settings.adapters(stage),
         bits=settings.weight_bits(),
         scorer=stage == "reward",
         actor_critic=stage == "ppo",
         blocks=blocks(section),
-        answers=section.get("rollout_batch_size", 0),
+        answers=section.get("rollout_batch_size", section.get("decode_batch_size", 0)),
         processes=args.world_size,
         zero=trainer.accelerator.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0,
     )

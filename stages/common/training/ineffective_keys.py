@@ -96,6 +96,24 @@ STAGES: dict[str, Reasons] = {
         "DPOTrainer pads all the same": ("padding_free",),
     },
     "orpo": OWN_LOSS,
+    "grpo": OWN_LOSS
+    | OWN_MODEL
+    | {
+        "answers come from this project's decoder, by temperature and top_p": (
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+            "generation_kwargs",
+            "cache_implementation",
+            "ds3_gather_for_generation",
+            "chat_template_kwargs",
+            "num_generations_eval",
+            "log_completions",
+            "num_completions_to_print",
+            "log_unique_prompts",
+            "log_multimodal",
+        ),
+    },
 }
 ONLY_WITH: dict[str, tuple[str, frozenset[str]]] = {
     "metric_for_best_model": ("lr_scheduler_type", frozenset({"reduce_lr_on_plateau"})),

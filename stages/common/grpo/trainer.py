@@ -1,0 +1,254 @@
+"""TRL's GRPOTrainer as Lathe runs it: prompts are tokens, answers come from our decoder, and a
+checkpoint holds what a resume needs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.core import chat
+from stages.common.finetuning import merging
+from stages.common.generation import generator
+from stages.common.generation.sampling import Sampling
+from stages.common.reward import checked, scoring
+from stages.common.reward.checked import Asked, Reward
+from stages.common.runtime import process
+from stages.common.runtime.progress import Progress
+from stages.common.training import optimizer_state
+from stages.common.training.resumable import Resumable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from stages.common.tracking.run import Run
+
+BUFFER = "answers"
+"""In a checkpoint: the answers that are still to be learnt from."""
+TABLE_ROWS = 50
+SEEDS = 1_000_003
+"""Between the random numbers of one seed's steps and the next seed's."""
+ASKED = ("question", "reference", "category")
+"""Columns that `Asked` is made of."""
+
+
+def row(tokens: Sequence[int], asked: Asked) -> dict[str, Any]:
+    """Return one prompt as a row of the data set; TRL names its column `prompt`."""
+    return {"prompt": list(tokens), **vars(asked)}
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Scores of the reward model; `unit` are mean and standard deviation of demonstrations."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    unit: tuple[float, float]
+    batch_size: int
+
+    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[float]:
+        """Return the score of each answer to its prompt (both tokens), 0 and 1 as demonstrations
+        have it.
+        """
+        end, (mean, deviation) = chat.end_of_turn(self.tokenizer), self.unit
+        rows = [
+            [*prompt, *scoring.said(self.tokenizer, answer), end]
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        return [(one - mean) / (deviation or 1.0) for one in scoring.score_rows(self.model, rows, self.batch_size)]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All rewards of a run; `model` scores for reward `model`."""
+
+    rewards: list[Reward]
+    model: ModelScores | None = None
+
+    def columns(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[int]],
+        texts: Sequence[str],
+        asked: Sequence[Asked],
+        cut: Sequence[bool],
+    ) -> dict[str, list[float | None]]:
+        """Return what each reward gives each answer."""
+        scores = partial(self.model, prompts, answers) if self.model else None
+        return checked.columns(self.rewards, asked, texts, cut, scores)
+
+
+class Uncounted(Progress):
+    """A short piece of work without a line of progress, done to its end."""
+
+    def row(self, done: int) -> None:
+        """Count one answer."""
+        self.rows += 1
+
+
+def functions(scored: Scored, stops: Sequence[int]) -> list[Callable[..., list[float | None]]]:
+    """Return one function a reward as TRL calls them, each with the reward's name."""
+
+    def made(one: Reward) -> Callable[..., list[float | None]]:
+        def function(prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float | None]:
+            facts = [Asked(*some) for some in zip(*(columns[name] for name in ASKED), strict=True)]
+            cut = [ids[-1] not in stops for ids in completion_ids]
+            answers = [ids[:-1] if ids[-1] in stops else ids for ids in completion_ids]
+            return Scored([one], scored.model).columns(prompts, answers, completions, facts, cut)[one.name]
+
+        function.__name__ = one.name
+        return function
+
+    return [made(one) for one in scored.rewards]
+
+
+class Answering(merging.Merged, Resumable):
+    """Mixin before TRL's GRPOTrainer."""
+
+    headline = ("loss", "reward")
+    if TYPE_CHECKING:
+        temperature: float
+        top_p: float
+        num_iterations: int
+        max_completion_length: int
+        eval_dataset: Any
+        _metrics: dict[str, dict[str, list[float]]]
+
+    def __init__(self, *given: Any, scored: Scored, decode_batch_size: int, run: "Run", **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.scored, self.decode_batch_size, self.run = scored, decode_batch_size, run
+        self.stops = chat.stops(self.processing_class)
+        self.eos_token_ids = list(self.stops)
+
+    def count_tokens(self, inputs: dict[str, Any]) -> int:
+        """Return 0: answers are counted where they are made."""
+        return 0
+
+    def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return prompts, None, {}
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+        """Return an answer to each prompt, with its end; those of a group differ, and are the same
+        whatever the number of processes.
+        """
+        number = self._step // (self.args.steps_per_generation * self.num_iterations)
+        sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.args.seed * SEEDS + number)
+        found = self.answers(prompt_ids, sampling)
+        self.tokens_seen += sum(map(len, found)) * self.args.world_size
+        return found, None
+
+    def answers(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        """Return the policy's answer to each prompt as tokens, with the end of turn it gave."""
+        with self.whole() as policy:
+            return decoded(policy, prompts, self.max_completion_length, self.stops, sampling, self.decode_batch_size)
+
+    def whole(self) -> AbstractContextManager[Any]:
+        """Return a context with the policy itself, its weights gathered where they are split among
+        processes.
+        """
+        if self.is_deepspeed_enabled and self.accelerator.deepspeed_plugin.zero_stage == 3:
+            from trl.models.utils import unwrap_model_for_generation
+
+            return unwrap_model_for_generation(self.model_wrapped, self.accelerator)
+        return nullcontext(self.accelerator.unwrap_model(self.model_wrapped))
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Answer the held-out prompts greedily; log what the rewards say, and a table."""
+        rows = self.held_out()
+        metrics = {f"eval_{name}": value for name, value in figures(rows, self.scored.rewards).items()}
+        self._metrics["eval"].clear()
+        self.log(metrics)
+        if process.is_main_process():
+            self.run.table(f"answers-{self.state.global_step:06d}", rows[:TABLE_ROWS])
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def held_out(self) -> list[dict[str, Any]]:
+        """Return the held-out prompts in order, each with the policy's greedy answer, its length in
+        tokens, whether it ended, and its rewards.
+        """
+        rank, world = self.args.process_index, self.args.world_size
+        mine = [dict(one) for one in self.eval_dataset][rank::world]
+        answers = self.answers([one["prompt"] for one in mine], Sampling())
+        rows = answered(self.processing_class, mine, answers, self.stops, self.scored)
+        return rows if world == 1 else in_order(rows, world)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        kept = {"buffer": self._buffered_inputs if self._is_midway() else None}
+        optimizer_state.save_state(kept, Path(output_dir), f"{BUFFER}-{self.args.process_index}")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            self._step = self.state.global_step * self.args.gradient_accumulation_steps
+            kept = optimizer_state.load_state(Path(checkpoint), f"{BUFFER}-{self.args.process_index}")["buffer"]
+            self._buffered_inputs = kept and [
+                {name: value.to(self.args.device) for name, value in part.items()} for part in kept
+            ]
+
+    def _is_midway(self) -> bool:
+        """Whether answers that were made are still to be learnt from."""
+        return bool(self._step % (self.args.steps_per_generation * self.num_iterations))
+
+
+def decoded(
+    policy: Any, prompts: list[list[int]], most: int, stops: Sequence[int], sampling: Sampling, batch_size: int
+) -> list[list[int]]:
+    """Return a policy's answer to each prompt as tokens, with the end of turn it gave."""
+    found = generator.decode(
+        policy,
+        prompts,
+        max_new_tokens=most,
+        stop=stops,
+        sampling=sampling,
+        batch_size=batch_size,
+        progress=Uncounted(len(prompts)),
+    )
+    return [[*one.tokens, *([] if one.stop is None else [one.stop])] for (one,) in found]
+
+
+def answered(
+    tokenizer: Any,
+    prompts: Sequence[dict[str, Any]],
+    answers: Sequence[Sequence[int]],
+    stops: Sequence[int],
+    scored: Scored,
+) -> list[dict[str, Any]]:
+    """Return prompts with their answers (tokens, with their end) as rows to be looked at and
+    measured.
+    """
+    ended = [bool(ids) and ids[-1] in stops for ids in answers]
+    said = [list(ids[:-1] if whole else ids) for ids, whole in zip(answers, ended, strict=True)]
+    texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said]
+    asked = [Asked(*(one[name] for name in ASKED)) for one in prompts]
+    columns = scored.columns([one["prompt"] for one in prompts], said, texts, asked, [not one for one in ended])
+    return [
+        {
+            "question": facts.question,
+            "answer": text,
+            "reference": facts.reference,
+            "length": len(ids),
+            "ended": whole,
+            "reward": checked.total(scored.rewards, {name: values[at] for name, values in columns.items()}),
+            **{f"reward/{name}": values[at] for name, values in columns.items()},
+        }
+        for at, (facts, text, ids, whole) in enumerate(zip(asked, texts, answers, ended, strict=True))
+    ]
+
+
+def figures(rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]) -> dict[str, float]:
+    """Return the means of `answered` rows; a reward that gave None does not count where it did."""
+    names = ["reward", *(f"reward/{one.name}" for one in rewards), "length", "ended"]
+    found = {name: [float(row[name]) for row in rows if row[name] is not None] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items() if values}
+
+
+def in_order(mine: list[dict[str, Any]], world: int) -> list[dict[str, Any]]:
+    """Return the rows of all processes, of which each has every `world`-th, in order."""
+    from accelerate.utils import gather_object
+
+    parts = gather_object([mine])
+    return [parts[at % world][at // world] for at in range(sum(map(len, parts)))]

@@ -1,0 +1,177 @@
+"""GRPO (Shao et al. 2024, section 4): several answers to a prompt, each learnt from by how much
+better it is than the others of its group; no value model, and rewards that can be checked.
+
+Reads a policy, the prompts of a round's samples and, for reward `model`, a reward model and the
+conversations that give its unit. Writes models/grpo, its curve and a report on held-out prompts.
+Run: dvc repro grpo
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from stages.common.core import chat, left_out, models, params, records
+from stages.common.core.left_out import LackError
+from stages.common.finetuning import lora
+from stages.common.grpo import report as grpo_report
+from stages.common.grpo import trainer as grpo_trainer
+from stages.common.reward import calibration, checked, scoring
+from stages.common.reward.checked import Asked
+from stages.common.runtime import process
+from stages.common.runtime.errors import ParamsError
+from stages.common.training import fit, fit_params
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from stages.common.tracking.run import Run
+
+log = logging.getLogger("lathe")
+
+
+class Params(lora.AdapterParams):
+    """Section `grpo` of params.yaml. `training` goes to TRL's GRPOConfig (`num_generations`,
+    `beta`, `loss_type`, `scale_rewards`, …); a batch counts answers.
+    """
+
+    skip: bool = False
+    """Whether this candidate is left out."""
+    rewards: checked.Rewards = {checked.MODEL: 1.0}
+    """Weight by reward: `model` (the reward model, in standard deviations of demonstrations),
+    `rules`, `exact`, `contains`, `number`, `boxed`, `choice`, `json_schema`, `length`, or
+    `module:function`.
+    """
+    max_tokens: PositiveInt = 256
+    """Longest prompt with its answer; prompts without room for max_new_tokens are left out."""
+    max_new_tokens: PositiveInt = 48
+    """Longest answer."""
+    decode_batch_size: PositiveInt = 64
+    """Answers under way, and scored, at once by a process."""
+    demonstrations: Annotated[int, Field(ge=2)] = 1000
+    """Conversations whose answers' scores give the unit of the reward model."""
+    held_out_prompts: NonNegativeInt = 0
+    """Held-out prompts, the first, that every epoch is measured on; 0: all."""
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="folder of the policy to start from")],
+    reward: Annotated[Path, typer.Option(help="folder of the reward model, for reward `model`")],
+    samples: Annotated[Path, typer.Option(help="a round's samples: their prompts are answered anew")],
+    conversations: Annotated[Path, typer.Option(help="validated conversations: what good answers score")],
+    out: Annotated[Path, typer.Option(help="folder of the model")],
+    curve: Annotated[Path, typer.Option(help="CSV of the rewards, a row a step")],
+    report: Annotated[Path, typer.Option(help="JSON report on held-out prompts")],
+) -> None:
+    """Teach the model to answer so that the rewards rise."""
+    settings = params.load(Params, "grpo")
+    if settings.skip:
+        return left_out.skip("grpo.skip is true", [out], {curve: ",".join(grpo_report.COLUMNS)}, [report])
+    rewards = checked.load(settings.rewards, "grpo.rewards")
+    inputs = {"model": model, "samples": samples} | checked.sources(rewards)
+    if checked.uses_model(rewards):
+        inputs |= {"reward": reward, "conversations": conversations}
+    missing = left_out.allowed(folders=[out], tables={curve: ",".join(grpo_report.COLUMNS)}, reports=[report])
+    with fit.start("grpo", settings, inputs) as (run, fingerprint), missing:
+        if checked.uses_model(rewards):
+            left_out.need(reward, "the reward model")
+        prompts = read(settings, model, samples, rewards)
+        scorer = model_scores(settings, model, reward, conversations) if checked.uses_model(rewards) else None
+        trainer = build_trainer(settings, model, prompts, grpo_trainer.Scored(rewards, scorer), run, fingerprint)
+        kept = fit.fit(trainer, settings, run, "grpo")
+        grpo_report.publish(trainer, kept, start=model, out=out, curve=curve, report=report, run=run)
+
+
+def read(settings: Params, model: Path, samples: Path, rewards: list[checked.Reward]) -> "dict[str, Dataset]":
+    """Return the prompts of both splits that a reward can say something about.
+
+    Raises LackError when a split has none that leave room to answer.
+    """
+    from datasets import Dataset
+
+    tokenizer, found = models.load_tokenizer(model), {}
+    for split in records.SPLITS:
+        rows, counts = [], {"too long": 0, "without a reference": 0}
+        for row in records.read(samples / split):
+            tokens = chat.encode_prompt(tokenizer, row["messages"])
+            if len(tokens) + settings.max_new_tokens >= settings.max_tokens:
+                counts["too long"] += 1
+            elif not checked.scorable(rewards, Asked.of(row)):
+                counts["without a reference"] += 1
+            else:
+                rows.append(grpo_trainer.row(tokens, Asked.of(row)))
+        if split == "validation" and settings.held_out_prompts:
+            rows = rows[: settings.held_out_prompts]
+        log.info("%s: %d prompts, %s", split, len(rows), ", ".join(f"{n} {why}" for why, n in counts.items()))
+        if not rows:
+            what = f"no prompt to answer ({', '.join(f'{n} {why}' for why, n in counts.items())})"
+            raise LackError(what, where=samples / split, remedy="bring prompts with references, or other rewards")
+        found[split] = Dataset.from_list(rows)
+    return found
+
+
+def model_scores(settings: Params, model: Path, reward: Path, conversations: Path) -> grpo_trainer.ModelScores:
+    """Return what scores answers by the reward model, 0 and 1 as demonstrations do."""
+    tokenizer, scorer = models.load_tokenizer(model), scoring.load(reward)
+    models.check_context(scorer.config, settings.max_tokens, "grpo.max_tokens")
+    unit = calibration.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
+    return grpo_trainer.ModelScores(scorer, tokenizer, unit, settings.decode_batch_size)
+
+
+def build_trainer(
+    settings: Params,
+    model: Path,
+    prompts: "dict[str, Dataset]",
+    scored: grpo_trainer.Scored,
+    run: "Run",
+    fingerprint: str,
+) -> Any:
+    """Return TRL's GRPOTrainer, answering with our decoder and rendering with our template.
+
+    Raises ParamsError where a group would be split among processes.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    class GroupTrainer(grpo_trainer.Answering, GRPOTrainer):
+        """GRPOTrainer with atomic checkpoints, whose answers do not depend on the processes."""
+
+    own: dict[str, Any] = {
+        "max_completion_length": settings.max_new_tokens,
+        "remove_unused_columns": False,
+        "reward_weights": [one.weight for one in scored.rewards],
+    }
+    arguments = fit_params.config(GRPOConfig, settings, "grpo", fingerprint, **own)
+    check_groups(arguments)
+    tokenizer = models.load_tokenizer(model)
+    policy = lora.base(model, settings, "grpo")
+    models.check_context(policy.config, settings.max_tokens, "grpo.max_tokens")
+    return GroupTrainer(
+        scored=scored,
+        decode_batch_size=settings.decode_batch_size,
+        keep_checkpoints=settings.keep_checkpoints,
+        model=policy,
+        args=arguments,
+        run=run,
+        reward_funcs=grpo_trainer.functions(scored, chat.stops(tokenizer)),
+        train_dataset=prompts["train"],
+        eval_dataset=prompts["validation"],
+        processing_class=tokenizer,
+        peft_config=lora.config(settings.lora, "grpo.lora"),
+    )
+
+
+def check_groups(arguments: Any) -> None:
+    """Raise ParamsError where a group of answers would be split among processes: each would draw
+    the same ones.
+    """
+    together = arguments.per_device_train_batch_size * arguments.steps_per_generation
+    if together % arguments.num_generations:
+        what = f"{together} answers of a process at a time are no whole groups of {arguments.num_generations}"
+        remedy = "choose grpo.training.per_device_train_batch_size as a multiple of num_generations"
+        raise ParamsError(what, where=params.PARAMS_FILE, remedy=remedy)
+
+
+if __name__ == "__main__":
+    process.run("grpo", main)
