@@ -17,6 +17,7 @@ from stages.common.core import chat, left_out, models, params, records
 from stages.common.core.left_out import LackError
 from stages.common.finetuning import lora
 from stages.common.grpo import report as grpo_report
+from stages.common.grpo import scored
 from stages.common.grpo import trainer as grpo_trainer
 from stages.common.reward import calibration, checked, scoring
 from stages.common.reward.checked import Asked
@@ -79,7 +80,7 @@ def main(
             left_out.need(reward, "the reward model")
         prompts = read(settings, model, samples, rewards)
         scorer = model_scores(settings, model, reward, conversations) if checked.uses_model(rewards) else None
-        trainer = build_trainer(settings, model, prompts, grpo_trainer.Scored(rewards, scorer), run, fingerprint)
+        trainer = build_trainer(settings, model, prompts, scored.Scored(rewards, scorer), run, fingerprint)
         kept = fit.fit(trainer, settings, run, "grpo")
         grpo_report.publish(trainer, kept, start=model, out=out, curve=curve, report=report, run=run)
 
@@ -101,7 +102,7 @@ def read(settings: Params, model: Path, samples: Path, rewards: list[checked.Rew
             elif not checked.scorable(rewards, Asked.of(row)):
                 counts["without a reference"] += 1
             else:
-                rows.append(grpo_trainer.row(tokens, Asked.of(row)))
+                rows.append(scored.row(tokens, Asked.of(row)))
         if split == "validation" and settings.held_out_prompts:
             rows = rows[: settings.held_out_prompts]
         log.info("%s: %d prompts, %s", split, len(rows), ", ".join(f"{n} {why}" for why, n in counts.items()))
@@ -112,19 +113,19 @@ def read(settings: Params, model: Path, samples: Path, rewards: list[checked.Rew
     return found
 
 
-def model_scores(settings: Params, model: Path, reward: Path, conversations: Path) -> grpo_trainer.ModelScores:
+def model_scores(settings: Params, model: Path, reward: Path, conversations: Path) -> scored.ModelScores:
     """Return what scores answers by the reward model, 0 and 1 as demonstrations do."""
     tokenizer, scorer = models.load_tokenizer(model), scoring.load(reward)
     models.check_context(scorer.config, settings.max_tokens, "grpo.max_tokens")
     unit = calibration.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
-    return grpo_trainer.ModelScores(scorer, tokenizer, unit, settings.decode_batch_size)
+    return scored.ModelScores(scorer, tokenizer, unit, settings.decode_batch_size)
 
 
 def build_trainer(
     settings: Params,
     model: Path,
     prompts: "dict[str, Dataset]",
-    scored: grpo_trainer.Scored,
+    rewarded: scored.Scored,
     run: "Run",
     fingerprint: str,
 ) -> Any:
@@ -140,7 +141,7 @@ def build_trainer(
     own: dict[str, Any] = {
         "max_completion_length": settings.max_new_tokens,
         "remove_unused_columns": False,
-        "reward_weights": [one.weight for one in scored.rewards],
+        "reward_weights": [one.weight for one in rewarded.rewards],
     }
     arguments = fit_params.config(GRPOConfig, settings, "grpo", fingerprint, **own)
     check_groups(arguments)
@@ -148,13 +149,13 @@ def build_trainer(
     policy = lora.base(model, settings, "grpo")
     models.check_context(policy.config, settings.max_tokens, "grpo.max_tokens")
     return GroupTrainer(
-        scored=scored,
+        scored=rewarded,
         decode_batch_size=settings.decode_batch_size,
         keep_checkpoints=settings.keep_checkpoints,
         model=policy,
         args=arguments,
         run=run,
-        reward_funcs=grpo_trainer.functions(scored, chat.stops(tokenizer)),
+        reward_funcs=scored.functions(rewarded, chat.stops(tokenizer)),
         train_dataset=prompts["train"],
         eval_dataset=prompts["validation"],
         processing_class=tokenizer,

@@ -13,7 +13,7 @@ from stages import grpo
 from stages.common.core import models
 from stages.common.core.left_out import LackError
 from stages.common.generation.sampling import Sampling
-from stages.common.grpo import report, trainer
+from stages.common.grpo import report, scored
 from stages.common.reward import checked
 from stages.common.runtime.errors import ParamsError
 from stages.common.tracking.run import Run
@@ -34,7 +34,7 @@ def build(world: Path, **training: Any) -> Any:
     settings = grpo.Params(training=TRAINING | training, **SMALL)
     rewards = checked.load(settings.rewards, "grpo.rewards")
     prompts = grpo.read(settings, world / "model", world / "samples", rewards)
-    return grpo.build_trainer(settings, world / "model", prompts, trainer.Scored(rewards), Run(None), "test")
+    return grpo.build_trainer(settings, world / "model", prompts, scored.Scored(rewards), Run(None), "test")
 
 
 def test_the_loss_is_the_papers(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

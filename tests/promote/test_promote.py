@@ -99,7 +99,9 @@ def test_a_better_one_succeeds_and_one_that_is_not_surely_better_is_refused(proj
     add_candidate(project, "sft", 0.99, seed=3)
     third = run()
     assert (third["decision"], third["champion_sha256"]) == ("refused", second["weights_sha256"])
-    assert third["reason"].startswith("accuracy/iid 0.99 does not surely beat the champion's 1: -0.01 [-0.05449, +0.02736]")
+    assert third["reason"].startswith(
+        "accuracy/iid 0.99 does not surely beat the champion's 1: -0.01 [-0.05449, +0.02736]"
+    )
     assert state() == {"champion": ("2", "sft"), "previous": ("1", "sft"), "challenger": ("3", "sft"), "versions": 3}
     run()
     refused = ("sft", "refused", "2", "2")

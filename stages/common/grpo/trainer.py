@@ -2,10 +2,8 @@
 checkpoint holds what a resume needs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,8 @@ from stages.common.core import chat
 from stages.common.finetuning import merging
 from stages.common.generation import generator
 from stages.common.generation.sampling import Sampling
-from stages.common.reward import checked, scoring
+from stages.common.grpo.scored import ASKED, Scored
+from stages.common.reward import checked
 from stages.common.reward.checked import Asked, Reward
 from stages.common.runtime import process
 from stages.common.runtime.progress import Progress
@@ -21,8 +20,6 @@ from stages.common.training import optimizer_state
 from stages.common.training.resumable import Resumable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from stages.common.tracking.run import Run
 
 BUFFER = "answers"
@@ -30,54 +27,6 @@ BUFFER = "answers"
 TABLE_ROWS = 50
 SEEDS = 1_000_003
 """Between the random numbers of one seed's steps and the next seed's."""
-ASKED = ("question", "reference", "category")
-"""Columns that `Asked` is made of."""
-
-
-def row(tokens: Sequence[int], asked: Asked) -> dict[str, Any]:
-    """Return one prompt as a row of the data set; TRL names its column `prompt`."""
-    return {"prompt": list(tokens), **vars(asked)}
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """Scores of the reward model; `unit` are mean and standard deviation of demonstrations."""
-
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    unit: tuple[float, float]
-    batch_size: int
-
-    def __call__(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[float]:
-        """Return the score of each answer to its prompt (both tokens), 0 and 1 as demonstrations
-        have it.
-        """
-        end, (mean, deviation) = chat.end_of_turn(self.tokenizer), self.unit
-        rows = [
-            [*prompt, *scoring.said(self.tokenizer, answer), end]
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        return [(one - mean) / (deviation or 1.0) for one in scoring.score_rows(self.model, rows, self.batch_size)]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """All rewards of a run; `model` scores for reward `model`."""
-
-    rewards: list[Reward]
-    model: ModelScores | None = None
-
-    def columns(
-        self,
-        prompts: Sequence[Sequence[int]],
-        answers: Sequence[Sequence[int]],
-        texts: Sequence[str],
-        asked: Sequence[Asked],
-        cut: Sequence[bool],
-    ) -> dict[str, list[float | None]]:
-        """Return what each reward gives each answer."""
-        scores = partial(self.model, prompts, answers) if self.model else None
-        return checked.columns(self.rewards, asked, texts, cut, scores)
 
 
 class Uncounted(Progress):
@@ -86,22 +35,6 @@ class Uncounted(Progress):
     def row(self, done: int) -> None:
         """Count one answer."""
         self.rows += 1
-
-
-def functions(scored: Scored, stops: Sequence[int]) -> list[Callable[..., list[float | None]]]:
-    """Return one function a reward as TRL calls them, each with the reward's name."""
-
-    def made(one: Reward) -> Callable[..., list[float | None]]:
-        def function(prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float | None]:
-            facts = [Asked(*some) for some in zip(*(columns[name] for name in ASKED), strict=True)]
-            cut = [ids[-1] not in stops for ids in completion_ids]
-            answers = [ids[:-1] if ids[-1] in stops else ids for ids in completion_ids]
-            return Scored([one], scored.model).columns(prompts, answers, completions, facts, cut)[one.name]
-
-        function.__name__ = one.name
-        return function
-
-    return [made(one) for one in scored.rewards]
 
 
 class Answering(merging.Merged, Resumable):
