@@ -74,22 +74,32 @@ def write_world(seed: int) -> list[records.Record]:
     models.save(models.build(MODEL, len(tokenizer), "bench"), tokenizer, Path("base"))
     pairs = [(first, second) for first in range(10, 100) for second in range(10, 100)]
     random.Random(seed).shuffle(pairs)
-    rows = [
+    asked = [
         {"id": f"sum:{first}+{second}", "source": "sum", "reference": str(first + second), "category": None}
-        | {"messages": [records.message("user", f"{first}+{second}")]}
+        | {"messages": [question(first, second)], "responses": [], "cut": []}
         for first, second in pairs
     ]
     talks = [
-        {"id": row["id"], "source": "sum", "tools": None}
-        | {"messages": [*row["messages"], records.message("assistant", row["reference"])]}
-        for row in rows[:SHOWN]
+        {"id": f"sum:{first}+{second}", "source": "sum", "tools": None}
+        | {
+            "messages": [
+                records.message("user", f"{first}+{second}"),
+                records.message("assistant", str(first + second)),
+            ]
+        }
+        for first, second in pairs[:SHOWN]
     ]
     write_records(talks[:-100], Path("conversations/train"), "conversations")
     write_records(talks[-100:], Path("conversations/validation"), "conversations")
-    asked = [row | {"responses": [], "cut": []} for row in rows[SHOWN:]]
-    for split, some in (("train", asked[:ASKED]), ("validation", asked[ASKED : ASKED + TEST])):
+    others = asked[SHOWN:]
+    for split, some in (("train", others[:ASKED]), ("validation", others[ASKED : ASKED + TEST])):
         write_samples(Path("samples") / split, some)
-    return rows[SHOWN + ASKED + TEST :][:TEST]
+    return others[ASKED + TEST :][:TEST]
+
+
+def question(first: int, second: int) -> records.Record:
+    """Return a sum as it is asked."""
+    return records.message("user", f"{first}+{second}")
 
 
 def write_samples(folder: Path, rows: list[dict[str, Any]]) -> None:

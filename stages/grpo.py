@@ -6,7 +6,6 @@ conversations that give its unit. Writes models/grpo, its curve and a report on 
 Run: dvc repro grpo
 """
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +13,11 @@ import typer
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.common.core import chat, left_out, models, params, records
-from stages.common.core.left_out import LackError
 from stages.common.finetuning import lora
 from stages.common.grpo import report as grpo_report
 from stages.common.grpo import scored
 from stages.common.grpo import trainer as grpo_trainer
-from stages.common.reward import calibration, checked, scoring
-from stages.common.reward.checked import Asked
+from stages.common.reward import calibration, checked, prompts, scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import ParamsError
 from stages.common.training import fit, fit_params
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from stages.common.tracking.run import Run
-
-log = logging.getLogger("lathe")
 
 
 class Params(lora.AdapterParams):
@@ -78,39 +73,24 @@ def main(
     with fit.start("grpo", settings, inputs) as (run, fingerprint), missing:
         if checked.uses_model(rewards):
             left_out.need(reward, "the reward model")
-        prompts = read(settings, model, samples, rewards)
+        asked = read(settings, model, samples, rewards)
         scorer = model_scores(settings, model, reward, conversations) if checked.uses_model(rewards) else None
-        trainer = build_trainer(settings, model, prompts, scored.Scored(rewards, scorer), run, fingerprint)
+        trainer = build_trainer(settings, model, asked, scored.Scored(rewards, scorer), run, fingerprint)
         kept = fit.fit(trainer, settings, run, "grpo")
         grpo_report.publish(trainer, kept, start=model, out=out, curve=curve, report=report, run=run)
 
 
 def read(settings: Params, model: Path, samples: Path, rewards: list[checked.Reward]) -> "dict[str, Dataset]":
-    """Return the prompts of both splits that a reward can say something about.
-
-    Raises LackError when a split has none that leave room to answer.
+    """Return the prompts of both splits that a reward can say something about. Raises LackError as
+    `prompts.read` does.
     """
     from datasets import Dataset
 
-    tokenizer, found = models.load_tokenizer(model), {}
-    for split in records.SPLITS:
-        rows, counts = [], {"too long": 0, "without a reference": 0}
-        for row in records.read(samples / split):
-            tokens = chat.encode_prompt(tokenizer, row["messages"])
-            if len(tokens) + settings.max_new_tokens >= settings.max_tokens:
-                counts["too long"] += 1
-            elif not checked.scorable(rewards, Asked.of(row)):
-                counts["without a reference"] += 1
-            else:
-                rows.append(scored.row(tokens, Asked.of(row)))
-        if split == "validation" and settings.held_out_prompts:
-            rows = rows[: settings.held_out_prompts]
-        log.info("%s: %d prompts, %s", split, len(rows), ", ".join(f"{n} {why}" for why, n in counts.items()))
-        if not rows:
-            what = f"no prompt to answer ({', '.join(f'{n} {why}' for why, n in counts.items())})"
-            raise LackError(what, where=samples / split, remedy="bring prompts with references, or other rewards")
-        found[split] = Dataset.from_list(rows)
-    return found
+    tokenizer, room = models.load_tokenizer(model), settings.max_tokens - settings.max_new_tokens
+    found = {split: prompts.read(tokenizer, samples / split, room, rewards, "grpo") for split in records.SPLITS}
+    if settings.held_out_prompts:
+        found["validation"] = found["validation"][: settings.held_out_prompts]
+    return {split: Dataset.from_list([scored.row(one, one.asked) for one in some]) for split, some in found.items()}
 
 
 def model_scores(settings: Params, model: Path, reward: Path, conversations: Path) -> scored.ModelScores:
@@ -124,7 +104,7 @@ def model_scores(settings: Params, model: Path, reward: Path, conversations: Pat
 def build_trainer(
     settings: Params,
     model: Path,
-    prompts: "dict[str, Dataset]",
+    asked: "dict[str, Dataset]",
     rewarded: scored.Scored,
     run: "Run",
     fingerprint: str,
@@ -156,8 +136,8 @@ def build_trainer(
         args=arguments,
         run=run,
         reward_funcs=scored.functions(rewarded, chat.stops(tokenizer)),
-        train_dataset=prompts["train"],
-        eval_dataset=prompts["validation"],
+        train_dataset=asked["train"],
+        eval_dataset=asked["validation"],
         processing_class=tokenizer,
         peft_config=lora.config(settings.lora, "grpo.lora"),
     )

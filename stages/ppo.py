@@ -6,28 +6,27 @@ scores give the unit of reward) and documents (for PPO-ptx). Writes models/ppo/<
 and a report on held-out prompts. Run: dvc repro ppo@r1
 """
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stages.common.core import chat, left_out, models, params, records
-from stages.common.core.left_out import LackError
+from stages.common.core import left_out, models, params, records
 from stages.common.finetuning import lora
 from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import report as ppo_report
 from stages.common.ppo import setup as ppo_setup
 from stages.common.ppo import trainer as ppo_trainer
 from stages.common.ppo.schedule import Schedule
+from stages.common.reward import checked
+from stages.common.reward import prompts as reward_prompts
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, packed_blocks
 
 if TYPE_CHECKING:
     from stages.common.tracking.run import Run
 
-log = logging.getLogger("lathe")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -74,6 +73,10 @@ class Params(lora.LoraParams):
     """KL in nats a sequence at which training stops; the best policy kept below it is what comes
     out.
     """
+    rewards: checked.Rewards = {checked.MODEL: 1.0}
+    """Weight by reward, as in section `grpo`; that of the reward model is for standard deviations
+    of the demonstrations' scores.
+    """
     reward_clip: PositiveFloat = 5.0
     """Largest reward, in standard deviations of the demonstrations' scores."""
     end_penalty: NonNegativeFloat = 1.0
@@ -108,6 +111,7 @@ def main(
     settings = params.load(Params, "ppo")
     inputs = {"model": model, "reward": reward, "samples": samples, "conversations": conversations}
     inputs |= {"documents": documents} if settings.ptx_weight else {}
+    inputs |= checked.sources(checked.load(settings.rewards, "ppo.rewards"))
     missing = left_out.allowed(folders=[out], tables={curve: ",".join(ppo_report.COLUMNS)}, reports=[report])
     with fit.start("ppo", settings, inputs) as (run, fingerprint), missing:
         left_out.need(reward, "the reward model")
@@ -119,20 +123,12 @@ def main(
 
 
 def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[int]]]:
-    """Return the prompts of both splits as tokens. Raises LackError when a split has none that
-    leave room to answer.
-    """
-    tokenizer = models.load_tokenizer(model)
-    found = {}
-    for split in records.SPLITS:
-        rows = [chat.encode_prompt(tokenizer, row["messages"]) for row in records.read(samples / split)]
-        found[split] = [row for row in rows if len(row) + settings.max_new_tokens < settings.max_tokens]
-        log.info("%s: %d prompts, %d too long", split, len(found[split]), len(rows) - len(found[split]))
-        if not found[split]:
-            raise LackError(
-                "no prompt to answer", where=samples / split, remedy="bring prompts, or raise ppo.max_tokens"
-            )
-    return found
+    """Return the prompts of both splits as tokens, as `reward.prompts.read` does."""
+    rewards = checked.load(settings.rewards, "ppo.rewards")
+    tokenizer, room = models.load_tokenizer(model), settings.max_tokens - settings.max_new_tokens
+    return {
+        split: list(reward_prompts.read(tokenizer, samples / split, room, rewards, "ppo")) for split in records.SPLITS
+    }
 
 
 def build_trainer(

@@ -21,6 +21,7 @@ from stages.common.ppo import actor_critic
 from stages.common.ppo import advantages as ppo_advantages
 from stages.common.ppo.actor_critic import Episodes
 from stages.common.ppo.kl import kl_k1
+from stages.common.ppo.payment import Payment
 from stages.common.ppo.rollouts import Rollout, figures, gathered
 from stages.common.ppo.schedule import Schedule
 from stages.common.ppo.settings import Settings
@@ -55,14 +56,14 @@ class Collector:
     settings: Settings
     schedule: Schedule
     tokenizer: Any
-    reward: Any
+    reward: Any | None
+    """None: its score is no reward."""
     reference: Any | None
     """None: the policy without its adapters."""
     stops: Sequence[int]
     end_of_turn: int
     """What every scored answer ends with, whatever ended it."""
-    unit: tuple[float, float]
-    """Mean and standard deviation of what demonstrations score: 0 and 1 of the reward."""
+    payment: Payment
 
     def collect(
         self,
@@ -86,20 +87,20 @@ class Collector:
             answered = time.monotonic()
             episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
             scores = self._score(mine, answers)
+            cut = [one.stop is None for one in answers]
+            paid = self.payment.checked(self.tokenizer, mine, [one.tokens for one in answers], cut)
             with autocast() if autocast else nullcontext():
                 columns = self._read(models, episodes, answers, autocast is not None)
-        rollout = Rollout(
-            number, episodes, columns, torch.tensor(scores), torch.tensor([one.stop is not None for one in answers])
-        )
+        rollout = Rollout(number, episodes, columns, torch.tensor(scores), ~torch.tensor(cut), paid)
         whole = gathered(rollout, world) if world > 1 else rollout
-        whole.figures = figures(whole)
+        whole.figures = figures(whole, self.payment)
         whole.seconds = {"rollout": answered - began, "scoring": time.monotonic() - answered}
         return whole
 
     def finish(self, rollout: Rollout, coefficient: float) -> None:
         """Work out advantages and returns in place, with `coefficient` as the weight of KL."""
         columns, settings = rollout.columns, self.settings
-        scores = ppo_advantages.normalise(rollout.scores, *self.unit, settings.reward_clip)
+        scores = self.payment.total(rollout.scores, rollout.paid)
         scores = ppo_advantages.end_penalty(scores, rollout.ended, settings.end_penalty)
         kl = kl_k1(columns["log_probs"], columns["reference"])
         rewards = ppo_advantages.token_rewards(scores, kl, columns["mask"], coefficient)
@@ -130,8 +131,10 @@ class Collector:
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
         """Read what every answer says as the reward model was trained to: with an end of turn,
-        given or not.
+        given or not; 0 where its score is no reward.
         """
+        if self.reward is None:
+            return [0.0] * len(answers)
         spoken = [scoring.said(self.tokenizer, one.tokens) for one in answers]
         rows = [[*prompt, *answer, self.end_of_turn] for prompt, answer in zip(prompts, spoken, strict=True)]
         return scoring.score_rows(self.reward, rows, self.settings.rollout_batch_size)

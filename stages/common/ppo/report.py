@@ -98,6 +98,7 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
     reward model comes.
     """
     tokenizer, settings, prompts = trainer.processing_class, trainer.setup.settings, trainer.setup.held_out
+    payment = trainer.setup.collector.payment
     trainer.release()
     written = [
         shares.generate(
@@ -114,7 +115,10 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
         [[*prompt, *scoring.said(tokenizer, text), end] for prompt, text in zip(prompts, answers, strict=True)]
         for answers in written
     ]
-    return [scoring.score_rows(judge, some, settings.rollout_batch_size, shared=True) for some in rows]
+    scores = [scoring.score_rows(judge, some, settings.rollout_batch_size, shared=True) for some in rows]
+    if not payment.functions:
+        return scores
+    return [payment.paid(tokenizer, prompts, answers, some) for answers, some in zip(written, scores, strict=True)]
 
 
 def compare(start: list[float], now: list[float]) -> Row:

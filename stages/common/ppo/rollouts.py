@@ -14,6 +14,7 @@ import torch
 from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.actor_critic import Episodes
+from stages.common.ppo.payment import Payment
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -32,6 +33,8 @@ class Rollout:
     columns: dict[str, torch.Tensor]
     scores: torch.Tensor
     ended: torch.Tensor
+    paid: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What rewards that can be checked gave, each [R], NaN where they say nothing."""
     figures: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -75,14 +78,16 @@ def gathered(mine: Rollout, world: int) -> Rollout:
         {name: join(lambda part, name=name: part["columns"][name]) for name in mine.columns},
         join(lambda part: part["scores"]),
         join(lambda part: part["ended"]),
+        {name: join(lambda part, name=name: part["paid"][name]) for name in mine.paid},
     )
 
 
-def figures(rollout: Rollout) -> dict[str, float]:
-    """Return what is watched: reward (raw, 0: as good as demonstrations), KL in nats a sequence,
-    length, repetition.
+def figures(rollout: Rollout, payment: Payment) -> dict[str, float]:
+    """Return what is watched: reward (of the reward model alone raw, 0: as good as demonstrations;
+    else what is paid), each reward that can be checked, KL in nats a sequence, length, repetition.
     """
-    columns, scores = rollout.columns, rollout.scores
+    columns = rollout.columns
+    scores = payment.total(rollout.scores, rollout.paid) if rollout.paid else rollout.scores
     pair = columns["log_probs"], columns["reference"]
     found = {
         "reward": float(scores.mean()),
@@ -93,6 +98,9 @@ def figures(rollout: Rollout) -> dict[str, float]:
         "ended": float(rollout.ended.float().mean()),
         "repetition": float(np.mean([repetition(answer) for answer in rollout.episodes.answers])),
     }
+    found |= {f"reward/{name}": float(values.nanmean()) for name, values in rollout.paid.items()}
+    if rollout.paid and any(one.function is None for one in payment.rewards):
+        found["reward/model"] = float(rollout.scores.mean())
     if "sampled" in columns:
         found |= mismatch(*rollout.tokens(range(len(scores)), "log_probs", "sampled"))
     return {name: float(f"{value:.9g}") for name, value in found.items()}

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.common.reward.checked import Rewards
+
 
 class Settings(Protocol):
     """What rollouts, trainer and report read of the stage's `Params`, where each has its
@@ -16,6 +18,7 @@ class Settings(Protocol):
     temperature: float
     rollout_batch_size: int
     demonstrations: int
+    rewards: Rewards
     gamma: float
     gae_lambda: float
     reward_clip: float

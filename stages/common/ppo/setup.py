@@ -9,7 +9,7 @@ from stages.common.finetuning import lora
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
 from stages.common.ppo.settings import Settings
-from stages.common.reward import calibration, scoring
+from stages.common.reward import calibration, checked, scoring
 
 if TYPE_CHECKING:
     import torch
@@ -91,15 +91,19 @@ def collector(
 ) -> "Collector":
     """Return what makes rollouts; the answers in `conversations` give the unit of reward."""
     from stages.common.ppo.collector import Collector
+    from stages.common.ppo.payment import Payment
 
     most = (settings.demonstrations, settings.max_tokens)
+    rewards = checked.load(settings.rewards, "ppo.rewards")
+    scored = checked.uses_model(rewards)
+    unit = calibration.unit(scorer, tokenizer, conversations, *most) if scored else (0.0, 1.0)
     return Collector(
         settings=settings,
         schedule=schedule,
         tokenizer=tokenizer,
-        reward=scorer,
+        reward=scorer if scored else None,
         reference=reference,
         stops=chat.stops(tokenizer),
         end_of_turn=chat.end_of_turn(tokenizer),
-        unit=calibration.unit(scorer, tokenizer, conversations, *most),
+        payment=Payment(rewards, unit, settings.reward_clip),
     )

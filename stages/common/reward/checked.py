@@ -39,6 +39,14 @@ class Asked:
         return cls(row["messages"][-1]["content"], row.get("reference"), row.get("category"))
 
 
+class Prompt(list[int]):
+    """A prompt as tokens, with what it asks."""
+
+    def __init__(self, tokens: Sequence[int], asked: Asked) -> None:
+        super().__init__(tokens)
+        self.asked = asked
+
+
 class Check(Protocol):
     """A reward: `cut` says that the answer has no end of turn; None where it cannot be said."""
 

@@ -15,8 +15,9 @@ from stages.common.core import chat
 from stages.common.ppo import actor_critic, rollouts
 from stages.common.ppo import advantages as ppo_advantages
 from stages.common.ppo.collector import Collector
+from stages.common.ppo.payment import Payment
 from stages.common.ppo.schedule import Schedule
-from stages.common.reward import scoring
+from stages.common.reward import checked, scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested
 from stages.common.training import optimizer_state
@@ -33,15 +34,16 @@ def schedule(rank: int = 0, world: int = 1) -> Schedule:
 def collector(unit: tuple[float, float] = (0.0, 1.0), **settings: Any) -> Collector:
     tokenizer = make_tokenizer()
     chosen = {"temperature": 0.9, "max_new_tokens": 6, "rollout_batch_size": 2, **settings}
+    made = ppo.Params(training={}, **chosen)
     return Collector(
-        settings=ppo.Params(training={}, **chosen),
+        settings=made,
         schedule=schedule(),
         tokenizer=tokenizer,
         reward=reward_model(),
         reference=make_model(tokenizer, seed=1).eval(),
         stops=[3, *range(100, 140)],
         end_of_turn=chat.end_of_turn(tokenizer),
-        unit=unit,
+        payment=Payment(checked.load(made.rewards, "ppo.rewards"), unit, made.reward_clip),
     )
 
 
@@ -133,3 +135,19 @@ def test_a_request_to_stop_ends_a_rollout(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_repetition_by_hand(tokens: list[int], n: int, share: float) -> None:
     assert rollouts.repetition(tokens, n) == pytest.approx(share)
+
+
+def test_rewards_that_can_be_checked_are_paid_beside_the_models_and_each_is_logged() -> None:
+    both = collector((0.5, 0.25), rewards={"model": 0.5, "length": -1.0}, reward_clip=100.0)
+    asked = [checked.Prompt(tokens, checked.Asked("?")) for tokens in PROMPTS]
+    rollout, alone = both.collect(module(), asked, 4), collector((0.5, 0.25)).collect(module(), PROMPTS, 4)
+    assert rollout.scores.tolist() == alone.scores.tolist()
+    lengths = rollout.paid["length"]
+    total = both.payment.total(rollout.scores, rollout.paid)
+    assert total.tolist() == pytest.approx(((rollout.scores - 0.5) / 0.25 * 0.5 - lengths).tolist())
+    assert rollout.figures["reward"] == pytest.approx(float(total.mean()))
+    assert rollout.figures["reward/length"] == pytest.approx(float(lengths.mean()))
+    assert rollout.figures["reward/model"] == alone.figures["reward"]
+    checks = collector(rewards={"exact": 1.0, "length": -1.0})
+    nothing = {"exact": torch.tensor([float("nan"), 1.0]), "length": torch.tensor([2.0, 3.0])}
+    assert checks.payment.total(torch.zeros(2), nothing).tolist() == [-2.0, -2.0]

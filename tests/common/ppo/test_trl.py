@@ -24,6 +24,8 @@ from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.actor_critic import ActorCritic, Episodes
 from stages.common.ppo.collector import Collector
+from stages.common.ppo.payment import Payment
+from stages.common.reward import checked
 from tests.support.small_ppo import build, fit
 from tests.support.tiny import CONFIG, make_tokenizer, write_validated
 
@@ -148,6 +150,9 @@ def whitened(case: dict[str, Any]) -> torch.Tensor:
     return column[rows(case, "log_probs")[1]]
 
 
+PAYMENT = Payment(checked.load({"model": 1.0}, "ppo.rewards"), (0.0, 1.0), 1000.0)
+
+
 class TheirAnswers(Collector):
     """Gives TRL's answers in place of drawn ones."""
 
@@ -164,7 +169,7 @@ class TheirAnswers(Collector):
 
 def collector(**made: Any) -> Collector:
     """Return the stage's collector with TRL's models and unit of reward."""
-    return TheirAnswers(**made | {"reward": scorer(3), "reference": policy(2), "unit": (0.0, 1.0)})
+    return TheirAnswers(**made | {"reward": scorer(3), "reference": policy(2), "payment": PAYMENT})
 
 
 def stage_settings() -> ppo.Params:
