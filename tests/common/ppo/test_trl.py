@@ -151,7 +151,7 @@ def whitened(case: dict[str, Any]) -> torch.Tensor:
 class TheirAnswers(Collector):
     """Gives TRL's answers in place of drawn ones."""
 
-    def _answer(self, policy: Any, prompts: list[Any], number: int) -> list[Continuation]:
+    def _answer(self, policy: Any, prompts: list[Any], number: int, before: list[int]) -> list[Continuation]:
         given = dict(zip(map(tuple, TRL["full"]["prompts"]), TRL["full"]["answers"], strict=True))
         found = []
         for prompt in prompts:
