@@ -155,8 +155,7 @@ def build_trainer(
     tokenizer = models.load_tokenizer(model)
     arguments = fit_params.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
     set_seed(arguments.seed)  # fresh adapters are drawn
-    with models.unsplit():  # the frozen models stay whole under ZeRO-3, and no two of them are split alike
-        trained, scorer, reference = ppo_setup.load(settings, model, reward)
+    trained, scorer, reference = ppo_setup.load(settings, model, reward)
     set_seed(arguments.seed)
     if reference is not None:
         reference.to(arguments.device)

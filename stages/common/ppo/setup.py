@@ -36,7 +36,8 @@ class Setup:
 
 def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any, Any | None]":
     """Return what is trained, and what stays as it is: the reward model and the reference, None
-    under adapters.
+    under adapters. Under ZeRO-3 what is trained is read in parts; what stays as it is has no engine
+    that would put it together, and is whole.
 
     Raises DataError for a model that PPO cannot train and ParamsError for one that reads too few
     tokens.
@@ -44,14 +45,17 @@ def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, A
     from stages.common.generation import packed_forward
     from stages.common.ppo import actor_critic
 
-    policy, scorer = models.load(model, settings.held_dtype(model)), scoring.load(reward)
+    policy = models.load(model, settings.held_dtype(model))
+    with models.unsplit():
+        scorer = scoring.load(reward)
     for one in (policy, scorer):
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
         actor_critic.check_positions(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
     reference: Any = None
     if not settings.lora:
-        reference = models.load(model, precision.frozen(model)).eval().requires_grad_(False)
+        with models.unsplit():
+            reference = models.load(model, precision.frozen(model)).eval().requires_grad_(False)
     for one in (scorer, *([] if reference is None else [reference])):
         packed_forward.enable(one)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
