@@ -151,9 +151,8 @@ def build_trainer(
     tokenizer = models.load_tokenizer(model)
     arguments = fit_params.config(TrainingArguments, settings, "ppo", fingerprint, remove_unused_columns=False)
     set_seed(arguments.seed)  # fresh adapters are drawn
-    with models.unsplit():  # the frozen models stay whole under ZeRO-3, and no two of them are split alike
-        trained, scorer = ppo_setup.load(settings, model, reward)
-        reference = ppo_setup.load_reference(settings, model, arguments)
+    trained, scorer = ppo_setup.load(settings, model, reward)
+    reference = ppo_setup.load_reference(settings, model, arguments)
     set_seed(arguments.seed)
     schedule = scheduled(settings, arguments, len(prompts["train"]))
     setup = ppo_setup.Setup(

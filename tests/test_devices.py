@@ -1,16 +1,21 @@
 """Each process puts its models on its own device: that is chosen before any model is read."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from transformers.integrations import deepspeed
 
+from stages import ppo, sft
 from stages.common.core import checkpoints, models
+from stages.common.finetuning import lora
+from stages.common.ppo import setup as ppo_setup
 from stages.common.reward import scoring
 from stages.common.runtime import ranks
-from tests.support import trainers
+from tests.support import small_ppo, trainers
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,35 @@ def test_a_process_puts_what_it_reads_on_its_own_gpu(world: Path, monkeypatch: p
     models.load_frozen(world / "model")
     scoring.load(world / "reward")
     assert placed == ["cuda:1", "cuda:1"]
+
+
+class ZeRO3:
+    """What transformers asks whether to split a model while it is read."""
+
+    def is_zero3(self) -> bool:
+        return True
+
+
+def test_under_zero3_what_is_trained_is_read_in_parts_and_what_is_not_whole(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero3 = ZeRO3()
+    read: list[tuple[str, bool]] = []
+    whole = models.read
+
+    def watched(cls: Any, folder: Path, **options: Any) -> Any:
+        read.append((Path(folder).name, bool(deepspeed.is_deepspeed_zero3_enabled())))
+        with models.unsplit():  # here is no DeepSpeed to split it
+            return whole(cls, folder, **options)
+
+    monkeypatch.setattr(models, "read", watched)
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", weakref.ref(zero3))
+    lora.base(world / "model", sft.Params(training={}), "sft")
+    settings = ppo.Params(training={}, **small_ppo.SMALL)
+    _, scorer, reference = ppo_setup.load(settings, world / "model", world / "reward")
+    assert reference is not None and scorer is not None
+    # sft's; PPO's policy, reward model, reference and value model
+    assert read == [("model", True), ("model", True), ("reward", False), ("model", False), ("reward", True)]
 
 
 def test_processes_without_gpus_meet_over_gloo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def enable(model: Any) -> bool:
     rows = [[token % architecture.text(config).vocab_size for token in row] for row in CHECKED]
     together = [[0], [1], [2, 3]]
     places = [1, 2, 5, 11, 15]
-    with torch.no_grad():
+    with torch.no_grad(), whole(model):
         alone = read(model, rows, together, places)
         inner(model).set_attn_implementation(NAME)
         hooks = _hooked(model)
@@ -77,6 +77,21 @@ def enable(model: Any) -> bool:
     for hook in hooks:
         hook.remove()
     return False
+
+
+@contextmanager
+def whole(model: Any) -> Iterator[None]:
+    """Inside, weights that ZeRO-3 has split among the processes are whole in each; not to be
+    changed.
+    """
+    split = [weight for weight in model.parameters() if hasattr(weight, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(split):
+        yield
 
 
 def read(

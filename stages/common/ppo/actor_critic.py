@@ -178,7 +178,7 @@ def check_head(model: Any) -> None:
     whole = architecture.inner(model)
     vocabulary = architecture.text(whole.config).vocab_size
     ids = torch.arange(1, 9, device=next(model.parameters()).device)[None] % vocabulary
-    with torch.no_grad():
+    with torch.no_grad(), packed_forward.whole(model):
         expected = model(input_ids=ids, use_cache=False).logits
         found = logits(model, architecture.body(model)(input_ids=ids, use_cache=False).last_hidden_state)
     if not torch.allclose(expected, found, rtol=1e-4, atol=1e-4):

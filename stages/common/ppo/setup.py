@@ -37,7 +37,9 @@ class Setup:
 
 
 def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any]":
-    """Return what is trained, and the reward model, which stays as it is.
+    """Return what is trained, and the reward model, which stays as it is. Under ZeRO-3 what is
+    trained is read in parts; what stays as it is has no engine that would put it together, and is
+    whole.
 
     Raises DataError for a model that PPO cannot train and ParamsError for one that reads too few
     tokens.
@@ -45,7 +47,9 @@ def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, A
     from stages.common.generation import packed_forward
     from stages.common.ppo import actor_critic
 
-    policy, scorer = models.load(model, settings.held_dtype(model)), scoring.load(reward)
+    policy = models.load(model, settings.held_dtype(model))
+    with models.unsplit():
+        scorer = scoring.load(reward)
     for one in (policy, scorer):
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
         actor_critic.check_positions(one.config, settings.max_tokens, "ppo.max_tokens")
