@@ -80,6 +80,7 @@ def attempt(trainer: Any, before: Path, how: str) -> bool:
     folder = before.parent
     try:
         trainer._save_checkpoint(trainer.model, None)
+        trainer.sealed()
     except TryAgainError as error:
         assert "MiB are needed" in str(error) and "MiB are free" in str(error) and str(folder) in str(error), error
         assert checkpoints.fault(before) == "", how

@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,8 @@ PLACE = "."
 """The manifest's own entry: folder and name it was sealed under, so that one copied from elsewhere
 is found.
 """
+READERS = 4
+"""Files hashed at once by a process."""
 log = logging.getLogger("lathe")
 
 
@@ -48,17 +51,17 @@ def fingerprint(stage: str, params: dict[str, Any], inputs: dict[str, Path], roo
     return digest.hexdigest()[:16]
 
 
-def seal(temporary: Path, final: Path) -> None:
-    """Turn the finished folder `temporary` into the checkpoint `final`: manifest, fsync, rename.
+def seal(temporary: Path, final: Path, known: dict[str, str] | None = None) -> None:
+    """Turn the finished folder `temporary` into the checkpoint `final`: manifest, fsync, rename;
+    `known` are the `hashes` of its files where they have been made.
 
     Both must lie on one file system. Whoever is killed here leaves `final` as it was, or whole; or,
     where it replaces an older one, for a moment not there.
     """
     kind = final.name.partition("-")[0]
     kill_points.point(f"{kind}:before_manifest")
-    hashes = {str(file.relative_to(temporary)): file_sha256(file) for file in _files(temporary)}
-    hashes[PLACE] = _place(final)
-    (temporary / MANIFEST).write_text(json.dumps(hashes, indent=1, sort_keys=True), encoding="utf-8")
+    sealed = (hashes(temporary) if known is None else known) | {PLACE: _place(final)}
+    (temporary / MANIFEST).write_text(json.dumps(sealed, indent=1, sort_keys=True), encoding="utf-8")
     kill_points.point(f"{kind}:after_manifest")
     for path in [*temporary.rglob("*"), temporary]:
         _fsync(path)
@@ -73,27 +76,53 @@ def seal(temporary: Path, final: Path) -> None:
     shutil.rmtree(final.with_name(f".{final.name}.replaced"), ignore_errors=True)
 
 
-def fault(checkpoint: Path) -> str:
-    """Return what is wrong with a checkpoint, naming the file, or "" when every byte is as
-    written.
+def hashes(folder: Path, rank: int = 0, world: int = 1) -> dict[str, str]:
+    """Return name -> SHA-256 of the files in `folder` that are the share of a process, several read
+    at once.
+    """
+    mine = [folder / name for name in shared(folder, rank, world)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return {
+            str(file.relative_to(folder)): found for file, found in zip(mine, pool.map(file_sha256, mine), strict=True)
+        }
+
+
+def shared(folder: Path, rank: int, world: int) -> list[str]:
+    """Return the names of a process's share of the files in `folder`; shares have nearly as many
+    bytes.
+    """
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in _files(folder)}
+    loads = [0] * world
+    shares: list[list[str]] = [[] for _ in range(world)]
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        least = loads.index(min(loads))
+        loads[least] += sizes[name] + 1
+        shares[least].append(name)
+    return shares[rank]
+
+
+def fault(checkpoint: Path, rank: int = 0, world: int = 1) -> str:
+    """Return what is wrong with a checkpoint, naming the file, or "" when every byte is as written;
+    of several processes each reads its share.
     """
     manifest = checkpoint / MANIFEST
     try:
-        hashes: dict[str, str] = dict(json.loads(manifest.read_text(encoding="utf-8")))
+        written: dict[str, str] = dict(json.loads(manifest.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         return f"{manifest}: {error}"
-    place = hashes.pop(PLACE, _place(checkpoint))
+    place = written.pop(PLACE, _place(checkpoint))
     if place != _place(checkpoint):
         return f"{manifest}: written for {place}"
     present = {str(file.relative_to(checkpoint)) for file in _files(checkpoint)} - {MANIFEST}
-    for name in sorted(present ^ set(hashes)):
-        return f"{checkpoint / name}: {'missing' if name in hashes else 'not in the manifest'}"
-    for name, expected in hashes.items():
-        try:
-            if file_sha256(checkpoint / name) != expected:
-                return f"{checkpoint / name}: content differs from the manifest"
-        except OSError as error:
-            return f"{checkpoint / name}: {error}"
+    for name in sorted(present ^ set(written)):
+        return f"{checkpoint / name}: {'missing' if name in written else 'not in the manifest'}"
+    try:
+        found = hashes(checkpoint, rank, world)
+    except OSError as error:
+        return f"{getattr(error, 'filename', None) or checkpoint}: {error}"
+    for name in sorted(set(found) - {MANIFEST}):
+        if found[name] != written[name]:
+            return f"{checkpoint / name}: content differs from the manifest"
     return ""
 
 
@@ -113,12 +142,12 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def newest(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in `folder`, or None; a broken one is named and passed
-    over.
+def newest(folder: Path, examine: Callable[[Path], str] = fault) -> Path | None:
+    """Return the newest whole checkpoint in `folder`, or None; one that is broken, as `examine`
+    says, is named and passed over.
     """
     for checkpoint in reversed(in_order(folder)):
-        wrong = fault(checkpoint)
+        wrong = examine(checkpoint)
         if not wrong:
             return checkpoint
         log.warning("checkpoint not usable, taking the one before: %s", wrong)

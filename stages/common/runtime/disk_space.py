@@ -29,6 +29,13 @@ def made(temporary: Path, expected: int) -> Iterator[None]:
     """
     shutil.rmtree(temporary, ignore_errors=True)
     check(temporary.parent, expected)
+    with told(temporary, expected):
+        yield
+
+
+@contextmanager
+def told(temporary: Path, expected: int) -> Iterator[None]:
+    """Raise TryAgainError as `made` does when the disk fills up in the body."""
     try:
         yield
     except Exception as error:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from stages.common.tracking.run import Run
 
 PLAIN_LINE_SECONDS = 15.0
+LONG_SAVE_SECONDS, SAVES_SHARE = 10.0, 0.05
+"""A checkpoint that stops the training for longer is written so seldom that all of them take no
+more than this share of the time.
+"""
 log = logging.getLogger("lathe")
 
 
@@ -49,7 +53,7 @@ class Life(TrainerCallback):
         """
         if state.global_step >= state.max_steps or (state.epoch is not None and float(state.epoch).is_integer()):
             return
-        due = time.monotonic() - self.saved_at > 60 * self.settings.checkpoint_minutes
+        due = time.monotonic() - self.saved_at > interval(self.settings.checkpoint_minutes, self.trainer.saving_seconds)
         if self._agreed(process.stop_requested()):
             control.should_save = control.should_training_stop = True
         elif self._agreed(due):
@@ -131,6 +135,13 @@ class Life(TrainerCallback):
         done = max(1, state.global_step - self.start_step)
         remaining = (self.shown_at - self.started) / done * (state.max_steps - state.global_step)
         log.info("step %d/%d, %s, ETA %s", state.global_step, state.max_steps, facts, elapsed(remaining))
+
+
+def interval(minutes: float, saving_seconds: float) -> float:
+    """Return the seconds between two checkpoints of which the last stopped the training for
+    `saving_seconds`.
+    """
+    return max(60 * minutes, saving_seconds / SAVES_SHARE if saving_seconds > LONG_SAVE_SECONDS else 0.0)
 
 
 def elapsed(seconds: float) -> str:

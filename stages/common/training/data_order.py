@@ -43,7 +43,8 @@ def check(checkpoint: Path, trainer: Any) -> None:
     now, before = trainer.args.world_size, known["processes"]
     here, there = split_by(trainer), known["split_by"]
     if here != there or (here and now != before):
-        what = f"it was written by {before} processes of {there or 'DDP or none'}, these are {now} of {here or 'DDP'}"
+        one, other = (split or "neither DeepSpeed nor FSDP" for split in (there, here))
+        what = f"processes that wrote it: {before} of {one}; now: {now} of {other}"
         remedy = f"start them as before (--num_processes {before}), or train anew: rm -r {checkpoint.parent}"
         raise ParamsError(f"no training to go on with: {what}", where=checkpoint, remedy=remedy)
     if now != before:

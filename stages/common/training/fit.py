@@ -56,7 +56,7 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     trainer.add_callback(Life(trainer, settings, run, stage))
     with checkpoints.held(folder):
-        start = checkpoints.newest(folder)
+        start = checkpoints.newest(folder, trainer.examine)
         if start and trainer.finished(start):
             log.info("%s is the end of this very training; to train anew: rm -r %s", start, folder)
         else:
@@ -68,7 +68,10 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
             preflight.check(trainer, settings, stage)
             disk_space.check(folder, checkpoints.next_size(folder, trainer.model))
             with process.graceful_stop():
-                trainer.train(resume_from_checkpoint=str(start) if start else None)
+                try:
+                    trainer.train(resume_from_checkpoint=str(start) if start else None)
+                finally:
+                    trainer.sealed()
             if process.stop_requested():
                 raise StopRequested
     if trainer.is_deepspeed_enabled:

@@ -37,7 +37,9 @@ class FitParams(StageParams):
     training: dict[str, Any]
     """The training library's own config, under its own names."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints; one is also written at each epoch's end and on SIGTERM."""
+    """Minutes between checkpoints; more where one takes long to write. One is also written at each
+    epoch's end and on SIGTERM.
+    """
     keep_checkpoints: int = 2
     """Newest checkpoints kept for resuming."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -2,6 +2,7 @@
 mislead.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,6 +116,15 @@ STAGES: dict[str, Reasons] = {
         ),
     },
 }
+UNTRIED: dict[str, tuple[frozenset[str], str, str]] = {
+    "torch_compile": (frozenset({"pretrain", "sft"}), "is tried in pretrain and sft only", "remove it"),
+    "fsdp": (
+        frozenset(),
+        "is not supported: a checkpoint would not hold the parts of all processes",
+        "split the weights by infra/accelerate/zero3.yaml",
+    ),
+}
+"""Keys by their beginning: the stages that may be told them, and what the others say and advise."""
 ONLY_WITH: dict[str, tuple[str, frozenset[str]]] = {
     "metric_for_best_model": ("lr_scheduler_type", frozenset({"reduce_lr_on_plateau"})),
     "length_column_name": ("train_sampling_strategy", frozenset({"group_by_length", "batch_rebalance"})),
@@ -130,8 +140,15 @@ def reasons(stage: str) -> dict[str, str]:
 
 def check(stage: str, training: Mapping[str, Any]) -> None:
     """Raise ParamsError for the first key of a stage's `training` that would have no effect,
-    whatever its value.
+    whatever its value; and for one that was never tried in it, and for accelerate's FSDP.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        _, what, remedy = UNTRIED["fsdp"]
+        raise ParamsError(f"FSDP {what}", where="run.launcher", remedy=remedy)
+    for key, value in training.items():
+        for begin, (stages, what, remedy) in UNTRIED.items():
+            if key.startswith(begin) and value and stage not in stages:
+                raise ParamsError(f"'{stage}.training.{key}' {what}", where=params.PARAMS_FILE, remedy=remedy)
     known = reasons(stage)
     for key in training:
         why = known.get(key, "")

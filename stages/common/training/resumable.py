@@ -5,6 +5,7 @@ A trainer's class names `Resumable`, or a mixin that extends it, first among its
 library's Trainer last.
 """
 
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from stages.common.core import checkpoints
 from stages.common.core.models import refuse_pickles, tied_once
 from stages.common.runtime import disk_space, kill_points, process
 from stages.common.training import data_order, optimizer_state
+from stages.common.training.sealing import Sealing
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +79,10 @@ class Resumable(TrainerBase):
     """
 
     _run_folder: Path | None = None
+    sealing: Sealing | None = None
+    """The checkpoint that is being hashed beside the training."""
+    saving_seconds = 0.0
+    """For how long the last checkpoint stopped the training."""
     tokens_seen = 0
     order_began: "torch.Tensor | None" = None
     """State of torch's generator in which the present epoch's order was drawn, if it was drawn."""
@@ -135,6 +141,8 @@ class Resumable(TrainerBase):
         return str(self._run_folder or self.args.output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        began = time.monotonic()
+        self.sealed()
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         self._run_folder = folder / ".checkpoint-writing"
@@ -146,13 +154,30 @@ class Resumable(TrainerBase):
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
                 process.restart_grace()
-                if self.args.should_save:
-                    checkpoints.seal(self._run_folder / name, folder / name)
-                    checkpoints.rotate(folder, self.keep_checkpoints)
+            place = (self._run_folder / name, folder / name, self.keep_checkpoints)
+            self.sealing = Sealing(*place, self.args.process_index, self.args.world_size)
         finally:
             self._run_folder = None
-        kill_points.point("checkpoint:after_rotate")
-        self.accelerator.wait_for_everyone()
+        self.saving_seconds = time.monotonic() - began
+
+    def sealed(self) -> None:
+        """Return when the last checkpoint that was written is sealed, too. Raises what went wrong
+        with it.
+        """
+        sealing, self.sealing = self.sealing, None
+        if sealing is not None:
+            sealing.wait()
+
+    def examine(self, checkpoint: Path) -> str:
+        """Return what is wrong with a checkpoint, "" where nothing is; every process reads its
+        share and all say the same.
+        """
+        wrong = checkpoints.fault(checkpoint, self.args.process_index, self.args.world_size)
+        if self.args.world_size == 1:
+            return wrong
+        from accelerate.utils import gather_object
+
+        return next((one for one in gather_object([wrong]) if one), "")
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write no card: the registry's version page carries ours."""

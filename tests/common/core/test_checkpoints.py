@@ -76,3 +76,23 @@ def test_a_fingerprint_changes_with_params_and_with_one_bit_of_data(tmp_path: Pa
     assert first != checkpoints.fingerprint("sft", {"seed": 2}, {"data": data})
     flip(data / "a")
     assert first != checkpoints.fingerprint("sft", {"seed": 1}, {"data": data})
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_each_process_hashes_its_share_of_the_bytes(tmp_path: Path, world: int) -> None:
+    for number, size in enumerate((900, 500, 400, 300, 10, 0)):
+        (tmp_path / f"shard-{number}").write_bytes(bytes(size))
+    shares = [checkpoints.shared(tmp_path, rank, world) for rank in range(world)]
+    assert sorted(name for share in shares for name in share) == sorted(file.name for file in tmp_path.iterdir())
+    loads = [sum((tmp_path / name).stat().st_size for name in share) for share in shares]
+    assert max(loads) <= max(900, 2110 / world + 300)
+    together = {name: one for rank in range(world) for name, one in checkpoints.hashes(tmp_path, rank, world).items()}
+    assert together == checkpoints.hashes(tmp_path)
+
+
+def test_one_of_two_processes_finds_what_is_broken(tmp_path: Path) -> None:
+    checkpoint = make(tmp_path, 1)
+    flip(checkpoint / "model.safetensors")
+    found = [checkpoints.fault(checkpoint, rank, 2) for rank in (0, 1)]
+    assert sorted(map(bool, found)) == [False, True]
+    assert "model.safetensors: content differs" in "".join(found)

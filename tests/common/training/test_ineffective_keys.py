@@ -120,3 +120,24 @@ def test_a_key_that_needs_another_is_refused_without_it(key: str, beside: dict[s
     ((other, value),) = beside.items()
     with pytest.raises(ParamsError, match=rf"'reward\.training\.{key}' has no effect: it needs {other}: .*{value}"):
         ineffective_keys.check("reward", {key: "x"})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_was_never_tried_in_a_stage_is_refused_by_name(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ineffective_keys.check(stage, {"fsdp": None, "torch_compile": False})
+    with pytest.raises(ParamsError, match=rf"'{stage}\.training\.fsdp_config' is not supported.*zero3"):
+        ineffective_keys.check(stage, {"fsdp_config": {"fsdp_version": 2}})
+    if stage in ("pretrain", "sft"):
+        ineffective_keys.check(stage, {"torch_compile_backend": "inductor"})
+    else:
+        with pytest.raises(ParamsError, match=rf"'{stage}\.training\.torch_compile_mode' is tried in pretrain and"):
+            ineffective_keys.check(stage, {"torch_compile_mode": "default"})
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ParamsError, match="FSDP is not supported"):
+        ineffective_keys.check(stage, {})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_optimiser_is_the_fused_one_unless_told_otherwise(stage: str) -> None:
+    settings = MODULES[stage].Params(training={})
+    assert fit_params.config(config_class(stage), settings, stage, "test").optim == "adamw_torch_fused"

@@ -123,8 +123,8 @@ def test_without_a_checkpoint_nothing_is_changed_and_what_cannot_be_shared_is_re
         ({}, 2, "", ""),
         ({}, 1, "", "going on with 1 processes where 2 were"),
         ({"split_by": "DeepSpeed's ZeRO-3"}, 2, "DeepSpeed's ZeRO-3", ""),
-        ({"split_by": "DeepSpeed's ZeRO-3"}, 1, "DeepSpeed's ZeRO-3", "by 2 processes of DeepSpeed's ZeRO-3, these"),
-        ({}, 2, "FSDP", "by 2 processes of DDP or none, these are 2 of FSDP"),
+        ({"split_by": "DeepSpeed's ZeRO-3"}, 1, "DeepSpeed's ZeRO-3", "wrote it: 2 of DeepSpeed's ZeRO-3; now: 1"),
+        ({}, 2, "FSDP", "wrote it: 2 of neither DeepSpeed nor FSDP; now: 2 of FSDP"),
     ],
 )
 def test_whoever_cannot_go_on_is_told_so(
