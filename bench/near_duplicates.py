@@ -97,7 +97,7 @@ def ours(data: Path, work: Path, workers: int) -> None:
     read, write_out = steps.Read("documents", found), steps.Write("documents", work / "out")
     with Executor(settings) as executor:
         executor.run([read, duplicate_steps.WriteKeys("documents", keys, NEAR)], len(found), work / "1")
-        find = duplicate_steps.FindPairs(keys, pairs, NEAR.threshold)
+        find = duplicate_steps.FindPairs("documents", keys, pairs, NEAR.threshold)
         executor.run([find], duplicate_steps.partitions(keys), work / "2")
         executor.run([duplicate_steps.Cluster(keys, pairs, clusters)], 1, work / "3")
         executor.run([read, duplicate_steps.RemoveDuplicates(clusters, None), write_out], len(found), work / "4")

@@ -85,7 +85,9 @@ def clean(
 def find_duplicates(this: Curation, near: NearDuplicates) -> None:
     """Compare all records of the shape by their keys, and choose the best of each cluster."""
     keys, pairs = this.folder("keys"), this.folder("pairs")
-    this.run("pairs", [duplicate_steps.FindPairs(keys, pairs, near.threshold)], duplicate_steps.partitions(keys))
+    this.run(
+        "pairs", [duplicate_steps.FindPairs(this.shape, keys, pairs, near.threshold)], duplicate_steps.partitions(keys)
+    )
     this.run("clusters", [duplicate_steps.Cluster(keys, pairs, this.folder("clusters"))], 1)
 
 

@@ -8,6 +8,7 @@ from stages.common.core.records import TURNS, Record, Shape
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 WIDE_SPACES = re.compile("[\xa0\u2000-\u200a\u202f\u205f\u3000]")
 LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
+INDENTED = re.compile(r"\A[ \t]+\S.*\n(?:.*\n)*?[ \t]+\S")
 BLANK_LINES = re.compile("\n{3,}")
 
 
@@ -15,11 +16,12 @@ def normalise(text: str) -> str:
     """Return `text` in NFC, with plain line ends and spaces, nothing invisible, no space at an end,
     no two blank lines.
 
-    Indentation stays: code lives on it.
+    Indentation stays: code lives on it. The first line's is one where a later line has some too.
     """
     text = INVISIBLE.sub("", LINE_ENDS.sub("\n", unicodedata.normalize("NFC", text)))
     text = "\n".join(line.rstrip() for line in WIDE_SPACES.sub(" ", text).split("\n"))
-    return BLANK_LINES.sub("\n\n", text).strip()
+    text = BLANK_LINES.sub("\n\n", text).strip("\n")
+    return text if INDENTED.search(text) else text.strip()
 
 
 def key(text: str) -> str:

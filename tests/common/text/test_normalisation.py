@@ -13,7 +13,10 @@ from stages.common.text import content_hash, normalisation
         ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
         ("\ufeffa\u200bb\x00c\xad", "abc"),
         ("a\xa0b\u3000c", "a b c"),
-        ("  a  \n\n\n\n  b \t\n", "a\n\n  b"),
+        ("  a  \n\n\n\n  b \t\n", "  a\n\n  b"),
+        ("\n\n   An indented line.\nAnother.\n", "An indented line.\nAnother."),
+        ("    x = 1\n    y = 2", "    x = 1\n    y = 2"),
+        ("\u3000\u3000一段。\n\u3000\u3000二段。", "  一段。\n  二段。"),
         ("👩\u200d🚀 می\u200cخواهم", "👩\u200d🚀 می\u200cخواهم"),
     ],
 )

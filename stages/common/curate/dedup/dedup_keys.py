@@ -40,7 +40,8 @@ FACT = np.dtype(
 
 class Row(NamedTuple):
     """One record: the digest of its content, the text it is compared by, and what decides whether
-    it is the best.
+    it is the best; of a conversation also what is asked and what is answered, which are compared
+    each by itself.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Row(NamedTuple):
     text: str
     score: float = 0.0
     trusted: bool = False
+    sides: tuple[str, str] | None = None
 
 
 class Keys:
@@ -121,7 +123,7 @@ class Keys:
         self._keep(facts["identity"][:, 0], place)
         facts["sketch_end"] = self.sketch_end
         if self.sets is not None:
-            found = self.sets([row.text for row in rows])
+            found = self._shingles(self.sets)
             enough = found.sizes() >= self.fewest
             keys = shingles.bands(found, self.bands, self.rows)[enough]
             self._keep(keys.ravel(), np.repeat(place[enough], self.bands))
@@ -132,6 +134,12 @@ class Keys:
         self.id_end, self.sketch_end = int(facts["id_end"][-1]), int(facts["sketch_end"][-1])
         self.written += number
         self.waiting, self.characters = [], 0
+
+    def _shingles(self, sets: Callable[[Sequence[str]], Sets]) -> Sets:
+        sides = [row.sides for row in self.waiting if row.sides is not None]
+        if not sides:
+            return sets([row.text for row in self.waiting])
+        return shingles.sided(sets([asked for asked, _ in sides]), sets([answered for _, answered in sides]))
 
     def _keep(self, keys: Hashes, rows: npt.NDArray[np.int64]) -> None:
         self.keys.append(keys)

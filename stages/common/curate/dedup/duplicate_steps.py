@@ -12,7 +12,7 @@ from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.writers.disk_base import DiskWriter
 
-from stages.common.core.records import Shape
+from stages.common.core.records import Record, Shape
 from stages.common.curate.dedup import duplicates
 from stages.common.curate.dedup.dedup_keys import Row
 from stages.common.curate.dedup.duplicates import NearDuplicates, partitions
@@ -20,6 +20,15 @@ from stages.common.runtime.errors import DataError
 from stages.common.text import content_hash
 
 __all__ = ["Cluster", "FindPairs", "RemoveDuplicates", "WriteKeys", "partitions"]
+
+
+def sides_of(record: Record) -> tuple[str, str]:
+    """Return what is asked in a conversation, with what tools say, and what is answered; a system
+    prompt is neither, as many conversations share one.
+    """
+    asked = [turn["content"] for turn in record["messages"] if turn["role"] in ("user", "tool")]
+    answered = [turn["content"] for turn in record["messages"] if turn["role"] == "assistant"]
+    return "\n".join(asked), "\n".join(answered)
 
 
 class WriteKeys(PipelineStep):
@@ -39,7 +48,8 @@ class WriteKeys(PipelineStep):
             for doc in data:
                 known = doc.metadata
                 identity = content_hash.identity(self.shape, known["record"])
-                keys.add(Row(doc.id, identity, doc.text, known.get("score") or 0.0, known.get("trusted", False)))
+                sides = sides_of(known["record"]) if self.shape == "conversations" else None
+                keys.add(Row(doc.id, identity, doc.text, known.get("score") or 0.0, known.get("trusted", False), sides))
                 yield doc
 
 
@@ -48,13 +58,13 @@ class FindPairs(PipelineStep):
 
     type, name = "DEDUP", "pairs"
 
-    def __init__(self, keys: Path, pairs: Path, threshold: float) -> None:
+    def __init__(self, shape: Shape, keys: Path, pairs: Path, threshold: float) -> None:
         super().__init__()
-        self.keys, self.pairs, self.threshold = keys, pairs, threshold
+        self.shape, self.keys, self.pairs, self.threshold = shape, keys, pairs, threshold
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
         """Yield nothing."""
-        found = duplicates.pairs(self.keys, rank, world_size, self.threshold)
+        found = duplicates.pairs(self.keys, rank, world_size, self.threshold, self.shape == "conversations")
         duplicates.save(found, self.pairs, rank)
         self.stat_update("pairs", value=len(found))
         yield from ()

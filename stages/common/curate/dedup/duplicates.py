@@ -4,8 +4,9 @@ of a pair goes.
 1. `writer`: every task writes its records' keys (`dedup_keys.py`), one by content and, for a text
    that is long enough, one for each band of its MinHash signature.
 2. `pairs`: each part of the key space is sorted; records that share a key are candidates, and those
-   whose similarity, taken from their sketches, reaches the threshold are a pair. The number of
-   parts grows with the data, so memory does not.
+   whose similarity, taken from their sketches, reaches the threshold are a pair; of conversations
+   (`sided`), what is asked and what is answered each have to reach it. The number of parts grows
+   with the data, so memory does not.
 3. `removals`: a record goes when it is paired with a better one that stays. "Better" is: from a
    trusted source, then a higher quality score, then longer, then earlier in the data. So whatever
    goes has a near duplicate that stays: of a chain A ~ B ~ C with A unlike C, in that order, B
@@ -74,7 +75,7 @@ def partitions(keys: Path) -> int:
     return Store(keys).keys() // KEYS_PER_PARTITION + 1
 
 
-def pairs(keys: Path, partition: int, number: int, threshold: float) -> Pairs:
+def pairs(keys: Path, partition: int, number: int, threshold: float, sided: bool = False) -> Pairs:
     """Return the pairs that share a key of one of `number` parts of the key space."""
     store = Store(keys)
     key, reference = store.shared(partition, number)
@@ -88,7 +89,7 @@ def pairs(keys: Path, partition: int, number: int, threshold: float) -> Pairs:
     original = same[inverse] == inverse
     key, member = key[original], inverse[original]
     order = np.lexsort((rank[member], key))
-    for better, worse in candidates(key[order], member[order], partial(alike, store, references, threshold)):
+    for better, worse in candidates(key[order], member[order], partial(alike, store, references, threshold, sided)):
         found.append(_paired(references[better], references[worse], exact=False))
     return _unique(np.concatenate(found))
 
@@ -137,10 +138,10 @@ def candidates(
         run, member, crowded = run[follows], member[follows], crowded[follows]
 
 
-def alike(store: Store, references: References, threshold: float, some: Ranks, others: Ranks) -> npt.NDArray[np.bool_]:
-    """Return which of some records are similar enough to the other at their place; both index
-    `references`.
-    """
+def alike(
+    store: Store, references: References, threshold: float, sided: bool, some: Ranks, others: Ranks
+) -> npt.NDArray[np.bool_]:
+    """Return which of some records are like the other at their place; both index `references`."""
     couples, back = np.unique(some * len(references) + others, return_inverse=True)
     similar = np.zeros(len(couples), dtype=bool)
     for start in range(0, len(similar), PAIRS_AT_ONCE):
@@ -148,7 +149,8 @@ def alike(store: Store, references: References, threshold: float, some: Ranks, o
         needed, place = np.unique(part, return_inverse=True)
         first, second = place.reshape(2, -1)
         sketches = store.sketches(references[needed])
-        similarity = shingles.similarities(sketches.take(first), sketches.take(second), SKETCH_SIZE)
+        measure = shingles.sided_similarities if sided else shingles.similarities
+        similarity = measure(sketches.take(first), sketches.take(second), SKETCH_SIZE)
         similar[start : start + PAIRS_AT_ONCE] = similarity >= threshold
     return similar[back]
 

@@ -18,7 +18,7 @@ from rensa import RMinHash
 from stages.common.curate.dedup import hashing
 from stages.common.curate.dedup.hashing import GOLDEN, Hashes, Numbers, combined, mixed
 
-SEED = 1
+SEED, EVEN = 1, np.uint32(0xFFFFFFFE)
 
 
 class Sets(NamedTuple):
@@ -59,6 +59,17 @@ def sets(texts: Sequence[str], words: int, characters: int) -> Sets:
         total[inside] = total[inside] * GOLDEN + hashes[first[inside] + step]
     owner = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)[first]
     return _distinct((owner << np.uint64(32)) | (mixed(total) >> np.uint64(32)), len(texts))
+
+
+def sided(asked: Sets, answered: Sets) -> Sets:
+    """Return the shingles of what is asked and of what is answered as one set a text; the lowest
+    bit of a shingle says which of the two it is of.
+    """
+    sides = [found.values & EVEN | np.uint32(side) for side, found in enumerate((asked, answered))]
+    owned = np.concatenate(
+        [_owned(Sets(side, found.ends)) for side, found in zip(sides, (asked, answered), strict=True)]
+    )
+    return _distinct(owned, len(asked.ends))
 
 
 def _distinct(owned: Hashes, texts: int) -> Sets:
@@ -113,6 +124,35 @@ def similarities(some: Sets, others: Sets, size: int) -> npt.NDArray[np.float64]
     shared = smallest & (np.diff(places, append=len(owned)) == 2)
     union = np.bincount(owner[smallest], minlength=pairs)
     return np.bincount(owner[shared], minlength=pairs) / np.maximum(union, 1)
+
+
+def sided_similarities(some: Sets, others: Sets, size: int) -> npt.NDArray[np.float64]:
+    """Return the lower of two Jaccard similarities, of what is asked and of what is answered
+    (`sided`), for each of some texts with the other at its place.
+
+    From sketches of `size`: of a pair counts what lies below the end of either sketch that is full.
+    A side that is empty in both is the same.
+    """
+    pairs = len(some.ends)
+    most = np.minimum(*(_last(found, size) for found in (some, others)))
+    owned = np.concatenate([_owned(some), _owned(others)])
+    owner = (owned >> np.uint64(32)).astype(np.int64)
+    owned = np.sort(owned[(owned & np.uint64(0xFFFFFFFF)) <= most[owner]])
+    places = np.flatnonzero(np.append(True, owned[1:] != owned[:-1])[: len(owned)])
+    cell = 2 * (owned[places] >> np.uint64(32)).astype(np.int64) + (owned[places] & np.uint64(1)).astype(np.int64)
+    shared = np.diff(places, append=len(owned)) == 2
+    union, common = np.bincount(cell, minlength=2 * pairs), np.bincount(cell[shared], minlength=2 * pairs)
+    by_side = np.where(union, common / np.maximum(union, 1), 1.0).reshape(-1, 2)
+    return np.asarray(by_side.min(axis=1))
+
+
+def _last(shingles: Sets, size: int) -> npt.NDArray[np.uint64]:
+    """Return up to which value each sketch knows its text's shingles."""
+    sizes = shingles.sizes()
+    last = (
+        shingles.values[np.maximum(shingles.ends - 1, 0)] if len(shingles.values) else np.zeros(len(sizes), np.uint32)
+    )
+    return np.where(sizes < size, np.uint64(0xFFFFFFFF), last.astype(np.uint64))
 
 
 def _owned(shingles: Sets) -> Hashes:

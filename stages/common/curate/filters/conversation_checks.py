@@ -9,10 +9,15 @@ from pydantic import NonNegativeFloat, PositiveInt
 from stages.common.core.params import StageParams
 from stages.common.core.records import TURNS, Record, Shape
 from stages.common.curate.filters.language import UNDECIDED, detect, sample, script_weights
+from stages.common.curate.filters.phrase_lists import HAN
 from stages.common.text import normalisation
 from stages.common.text.refusals import refuses
 
 SHORTEST_RESPONSE = 20
+SHORTEST_CUT = 60
+"""Letters, a Chinese character counts for three, below which an answer is too short to say that it
+ends in the middle: `The preposition is to`, a verse, an item of a list.
+"""
 SECOND_SCRIPT = 0.1
 FENCE = "```"
 CUT = re.compile(
@@ -40,8 +45,8 @@ class TalkRules(StageParams):
     """What is asked of a conversation or a comparison."""
 
     cut_answers: bool = True
-    """Drop what ends in the middle: in an open code block, on a comma, an opening bracket or a
-    conjunction.
+    """Drop what ends in the middle, if it has some length: in an open code block, on a comma, an
+    opening bracket or a conjunction.
     """
     same_answers: bool = True
     """Drop comparisons whose answers all read the same."""
@@ -99,9 +104,11 @@ def length_ratio(responses: list[str]) -> float:
 
 
 def cut(answer: str) -> bool:
-    """Whether an answer ends in the middle."""
+    """Whether an answer of some length ends in the middle."""
     text = answer.rstrip()
-    return text.count(FENCE) % 2 == 1 or bool(CUT.search(text[-40:]))
+    if not (text.count(FENCE) % 2 == 1 or CUT.search(text[-40:])):
+        return False
+    return len(text) + 2 * len(HAN.findall(text)) >= SHORTEST_CUT
 
 
 def last_answers(shape: Shape, record: Record) -> list[str]:

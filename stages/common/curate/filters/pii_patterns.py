@@ -56,12 +56,16 @@ NUMBERING = re.compile(
 )
 
 _CHINA = rf"(?:(?:\+|00)?86{GROUPS}?)?"
-MOBILE = re.compile(rf"{NO_WORD_BEFORE}(?<!\d\.)(?<!\+){_CHINA}1[3-9]\d({GROUPS}?)\d{{4}}\1\d{{4}}{NO_NUMBER_AFTER}")
+MOBILE = re.compile(
+    rf"{NO_WORD_BEFORE}(?<!\d\.)(?<!\+){_CHINA}1[3-9]\d({GROUPS}?)\d{{4}}\1\d{{4}}{NO_NUMBER_AFTER}(?!-\d{{1,3}}(?!\d))"
+)
 LAND_LINE = re.compile(
     rf"{NO_WORD_BEFORE}(?<!\d[.-]){_CHINA}(?:[(（]0\d{{2,3}}[)）]{GROUPS}?|0(?:10|2\d|[3-9]\d\d){GROUPS})"
     rf"\d{{3,4}}{GROUPS}?\d{{4}}(?:(?:-|转)\d{{1,6}})?(?![\dA-Za-z])"
 )
-HOTLINE = re.compile(rf"{NO_WORD_BEFORE}(?<!-)[48]00{GROUPS}\d{{3,4}}{GROUPS}\d{{3,4}}(?![\dA-Za-z]|-\d)")
+HOTLINE = re.compile(
+    rf"{NO_WORD_BEFORE}(?<!-)(?:[48]00{GROUPS}\d{{3,4}}{GROUPS}\d{{3,4}}|400\d{GROUPS}\d{{3}}{GROUPS}\d{{3}})(?![\dA-Za-z]|-\d)"
+)
 AMERICAN = re.compile(
     r"(?<![A-Za-z0-9_.-])(?<!\+\d )(?<!\+\d\d )(?<!\+\d\d\d )"
     r"(?:\+?1[-. ]?)?(?:\(\d{3}\)[ -]?\d{3}[-. ]|\d{3}([-.])\d{3}\1)\d{4}(?![\dA-Za-z]|[-.]\d)"
@@ -78,10 +82,24 @@ LABELLED = re.compile(
 )
 SEVEN_DIGITS = re.compile(r"\d(?:[ \u00a0()（）.\-\u2010-\u2015－]{0,3}\d){6}")
 URL = re.compile(r"(?<![A-Za-z0-9])(?:https?|ftp)://[^\s<>\"'，。；）】]{1,2000}+")
-OPERATOR_BEFORE = re.compile(r"(?:\d\s{0,3}[-+·^]|\d\s{1,3}[/−–]|[*×÷=≈¥￥$€£])\s{0,3}$")
+OPERATOR_BEFORE = re.compile(
+    r"(?:\d\s{0,3}[-+·^]|\d\s{1,3}[/−–]|[*×÷=≈¥￥$€£]|[=≈]\s{0,3}[-−+]|[加减乘除][以去上]?|\b(?:plus|minus|times))\s{0,3}$"
+)
+COLUMN = re.compile(r"\d\s{0,3}\n\s{0,8}[-+−×*]?\s{0,3}$")
+"""What stands before a number that is written under another one, to be added up."""
+REGISTERED = re.compile(
+    r"(?:(?:门诊|住院|病历|报告|订单|运单|快递|流水|编|序列|批|文|工|学|案|单|货|型|合同|产品|专利|准字|序|证书)[号號]码?|编码|批次"
+    r"|\b(?:order|invoice|ticket|case|part|serial|model|tracking|batch)(?: (?:no\.?|numbers?|id))?)[ :：#是为]{0,3}$",
+    re.IGNORECASE,
+)
+"""Words before a number that things are registered by."""
+FILES = re.compile(r".*\.(?:png|jpe?g|gif|svg|webp|ico|css|scss|jsx?|tsx?|json|html?|py|md|pdf|zip)", re.IGNORECASE)
+RESERVED = re.compile(r".*\.(?:local|localhost|localdomain|internal|lan|test|invalid)", re.IGNORECASE)
+CALCULATED = re.compile(r"(?<!\d)\d(?:[ -]?\d){6,18}(?!\d)")
 OPERATOR_AFTER = re.compile(
-    r"\s{0,3}(?:[*×÷=≈^%‰℃°]|[-+/−]\s{1,3}\d|元(?![旦宵])|[美欧日]元|人民币|亿|吨|公里|票"
-    r"|(?:k[mg]|dollars|USD|people|years)\b)"
+    r"\s{0,3}(?:[*×÷=≈^%‰℃°]|[-+/−]\s{1,3}\d|元(?![旦宵])|[美欧日]元|人民币|亿|吨|公里|票|[加减乘除]|是(?:不是)?(?:一个)?[质素合奇偶]数"
+    r"|(?:k[mg]|dollars|USD|people|years|mod|ms|plus|minus|times|divided"
+    r"|leaves? (?:a |no )?remainder|is (?:a |not )?(?:prime|even|odd))\b)"
 )
 
 
@@ -104,7 +122,7 @@ def spans(text: str) -> Iterator[Span]:
     if any(mark in text for mark in KEY_MARKS):
         yield from _found(KEY, "key", text, _random)
     if "@" in text or "＠" in text:
-        yield from _found(MAIL, "mail", text, _always)
+        yield from _found(MAIL, "mail", text, _mail)
     if text.count(".") > 2:
         yield from _found(V4, "ip", text, _address)
     if "::" in text or text.count(":") > 6:
@@ -117,9 +135,11 @@ def _numbers(text: str) -> Iterator[Span]:
     links = [match.span() for match in URL.finditer(text)] if "://" in text else []
     starts = [start for start, _ in links]
 
+    sums = {_digits(match[0]) for match in CALCULATED.finditer(text) if _counted(match)}
+
     def written(match: re.Match[str]) -> bool:
         place = bisect_left(starts, match.start() + 1)
-        return not (place and match.start() < links[place - 1][1])
+        return not (place and match.start() < links[place - 1][1]) and _digits(match[0]) not in sums
 
     yield from (span for match in IBAN.finditer(text) if written(match) for span in _account(match))
     yield from _found(IDENTITY, "id", text, lambda match: written(match) and mod_11_2.is_valid(match[0].upper()))
@@ -132,6 +152,17 @@ def _numbers(text: str) -> Iterator[Span]:
 
 def _found(pattern: re.Pattern[str], kind: str, text: str, accept: Accept, group: int = 0) -> Iterator[Span]:
     return (Span(*match.span(group), kind) for match in pattern.finditer(text) if accept(match))
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+def _mail(match: re.Match[str]) -> bool:
+    """Whether an address is one that post can reach: no file such as `name@2x.png`, no host of a
+    network inside.
+    """
+    return not (FILES.fullmatch(match[0]) or RESERVED.fullmatch(match[0]))
 
 
 def _always(_: re.Match[str]) -> bool:
@@ -147,17 +178,19 @@ def _random(match: re.Match[str]) -> bool:
 
 
 def _address(match: re.Match[str]) -> bool:
-    """Whether four numbers are a person's or a machine's address: not a section, a version, a mask
-    or loopback.
+    """Whether four numbers are a person's or a machine's address: not a section, a version, a mask,
+    loopback, or an address that every network inside a house has.
     """
     octets = [int(part) for part in match[0].split(".")]
     if max(octets) > 255 or any(len(part) > 1 and part[0] == "0" for part in match[0].split(".")):
         return False
-    if octets[0] in (0, 127, 255) or max(octets[0], octets[3]) < 10:  # 5.64.52.9 is 5.6 by 4.5 by 2.9
+    if octets[0] in (0, 10, 127, 255) or max(octets[0], octets[3]) < 10:  # 5.64.52.9 is 5.6 by 4.5 by 2.9
+        return False
+    if (octets[0], octets[1]) in ((192, 168), (169, 254)) or (octets[0] == 172 and 16 <= octets[1] <= 31):
         return False
     before = match.string[max(match.start() - 12, 0) : match.start()]
     heads_a_line = not before or before[-1] == "\n"
-    return not NUMBERING.search(before) and not (heads_a_line and max(octets) < 40 and octets[0] != 10)
+    return not NUMBERING.search(before) and not (heads_a_line and max(octets) < 40)
 
 
 def _address6(match: re.Match[str]) -> bool:
@@ -165,7 +198,10 @@ def _address6(match: re.Match[str]) -> bool:
         address = ipaddress.IPv6Address(match[0])
     except ValueError:
         return False
-    return len(match[0].split(":")[0]) > 2 and not (address.is_loopback or address.is_unspecified)
+    inside = (
+        address.is_loopback or address.is_unspecified or address.is_link_local or match[0][:2].lower() in ("fc", "fd")
+    )
+    return len(match[0].split(":")[0]) > 2 and not inside
 
 
 def _account(match: re.Match[str]) -> Iterator[Span]:
@@ -182,19 +218,23 @@ def _account(match: re.Match[str]) -> Iterator[Span]:
 
 
 def _card(match: re.Match[str]) -> bool:
-    digits = re.sub(r"\D", "", match[0])
+    digits = _digits(match[0])
     return bool(ISSUERS.fullmatch(digits)) and luhn.is_valid(digits) and len(set(digits)) > 1 and not _counted(match)
 
 
 def _phone(match: re.Match[str]) -> bool:
     """Whether a number is dialled rather than counted or calculated with."""
-    digits = re.sub(r"\D", "", match[0])
+    digits = _digits(match[0])
     if not 7 <= len(digits) <= 16 or digits.endswith("000000"):
+        return False
+    before = match.string[max(match.start() - 24, 0) : match.start()]
+    if REGISTERED.search(before):
         return False
     separators = re.sub(r"\d", "", match[0].lstrip("+0"))
     return separators != "." and not _counted(match)
 
 
 def _counted(match: re.Match[str]) -> bool:
-    before = match.string[max(match.start() - 8, 0) : match.start()]
-    return bool(OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(match.string, match.end()))
+    before = match.string[max(match.start() - 24, 0) : match.start()]
+    after = OPERATOR_AFTER.match(match.string, match.end())
+    return bool(after or OPERATOR_BEFORE.search(before[-8:]) or COLUMN.search(before))

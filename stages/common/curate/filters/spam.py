@@ -29,6 +29,8 @@ HANDLES = re.compile(
     r"|(?:热线|速拨|拨打|来电\w{0,2}|电话|call|text|phone)"
     r"(?: us| today| now| 24/7| \w{1,20} on)?[\s:：]{0,2}(?=[(+]?\d[\d -]{6})"
 )
+DOSED = re.compile("成人(?=一次|一日|每|日|用药|用量|常用|口服|剂量|推荐|患者|及|和|与|或|[:：])")
+"""Adults who are told a dose are no goods."""
 DECORATION = re.compile(
     r"[★☆◆◇●▶►▷◀◄✔✅✓❤♥☎✆➤➡👉👇👆🔥💰💵💸🎁🎉🎊💥⚡🚀🤑💯📞📲🆓]|>{3,}|<{3,}|(?<!=)={4,}+>|~{3,}|\*{3,}|【[^】]{1,20}】|[!！]{3,}"
 )
@@ -53,7 +55,7 @@ def signs(reading: Reading) -> dict[str, float]:
         "calls": reading.count("calls") / 2,
         "urgency": reading.count("urgency"),
         "lures": reading.count("lures") / 2,
-        "goods": reading.count("goods"),
+        "goods": reading.count("goods") - len(DOSED.findall(reading.lower)),
         "prices": len(PRICES.findall(reading.lower)),
         "contacts": _contacts(reading.lower),
         "handles": len(HANDLES.findall(reading.lower)),

@@ -66,7 +66,8 @@ def turns(value: Any) -> list[Record]:
                 found[-1] = Turn(before | {"tool_calls": calls}, ids=(*found[-1].ids, *turn.ids))
             else:
                 found.append(turn)
-    return [turn.message for turn in _in_order(found)]
+    said = [turn.message for turn in _in_order(found)]
+    return [one for one in said if one["role"] != "system" or one["content"].strip()] or said
 
 
 def with_system(row: Record, said: list[Record], keys: tuple[str, ...] = SYSTEM_KEYS) -> list[Record]:

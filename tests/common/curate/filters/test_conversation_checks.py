@@ -44,18 +44,21 @@ def comparison(asked: str, *responses: str, ranks: list[int] | None = None, cate
     }
 
 
+CUT = "This answer is long enough that it is seen to end in the middle,"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        "Run this:\n```python\nprint(1)",
-        "It is made of iron, carbon,",
-        "The best time to plant is spring, because",
-        "He went to the shop and then to the",
-        "There are several kinds (",
-        "主要的活动有：音乐节、电影节、",
-        "应当注意保暖，多喝水，",
-        "这种病的症状包括",
-        "他没有来，因为",
+        "Run this in the folder of the project, with the environment:\n```python\nprint(1)",
+        "The alloy of which the old bridge was made is one of iron, carbon,",
+        "The best time to plant is spring, when the soil is warm again, because",
+        "He went to the shop at the corner of the street to buy bread, and then to the",
+        "There are several kinds of birds that spend the winter in the north (",
+        "这座城市每年夏天举办的主要活动有：音乐节、电影节、",
+        "天气转凉的时候应当注意保暖，少吃生冷食物，多喝水，",
+        "根据检查的结果和您的描述，这种病常见的症状包括",
+        "我们在车站一直等到晚上八点钟，他还是没有来，因为",
     ],
 )
 def test_cut_answers(answer: str) -> None:
@@ -70,6 +73,8 @@ def test_cut_answers(answer: str) -> None:
         "Paris", "42", "It is iron.", "Yes!", "The answer is B)", "A poem\nof two lines", "```python\nprint(1)\n```",
         "Vitamin A",
         "北京", "是的。", "……", "...", "音乐节、电影节", "他来了（昨天）", "Here is the list:\n- a\n- b", "https://example.com/a",
+        "The preposition is to", "1. Dig a hole\n2. Plant the tree\n3. Water it,", "A left square bracket: [",
+        "Type three backticks: ```", "Steam over the cup,", "这种病的症状包括",
         "Type `a`", "Plan B or plan A", "What is it for?", "口服；外用；",
     ],
 )  # fmt: skip
@@ -79,9 +84,9 @@ def test_whole_answers(answer: str) -> None:
 
 def test_only_the_last_answer_and_the_best_ones_may_not_be_cut() -> None:
     assert fault("conversations", talk("q", "One, two,", "go on", "three."), RULES) == ""
-    assert fault("comparisons", comparison("q", "whole.", "cut,"), RULES) == ""
-    assert fault("comparisons", comparison("q", "cut,", "whole."), RULES) == "cut_answer"
-    assert fault("comparisons", comparison("q", "whole.", "cut,", "bad.", ranks=[1, 1, 2]), RULES) == "cut_answer"
+    assert fault("comparisons", comparison("q", "whole.", CUT), RULES) == ""
+    assert fault("comparisons", comparison("q", CUT, "whole."), RULES) == "cut_answer"
+    assert fault("comparisons", comparison("q", "whole.", CUT, "bad.", ranks=[1, 1, 2]), RULES) == "cut_answer"
     call = [message("user", "q"), message("assistant", "calling,", tool_calls=[{"name": "f", "arguments": "{}"}])]
     assert fault("conversations", {"messages": call, "tools": None}, RULES) == ""
 

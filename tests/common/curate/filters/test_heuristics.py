@@ -229,3 +229,20 @@ def test_time_is_linear(part: str) -> None:
         why(text)
         times.append(time.process_time() - started)
     assert times[1] < 30 * max(times[0], 0.02), times
+
+
+LEAFLETS = [
+    "头孢克肟胶囊（0.1g*8粒）用法用量：口服。成人一次0.1g，每日两次。禁忌：对头孢过敏者禁用。价格32元，请咨询医师。",
+    "布洛芬缓释胶囊（0.3g*20粒）功能主治：缓解疼痛。用法：成人及十二岁以上儿童一次一粒。价格19.8元，请咨询药师。",
+    "本品为非处方药，请按说明书使用或在药师指导下购买。规格：10mg*6片，成人每日一片。零售价：12.5元。孕妇禁用。",
+]
+
+
+@pytest.mark.parametrize("leaflet", LEAFLETS)
+def test_a_leaflet_with_a_dose_and_a_price_is_no_advertisement(leaflet: str) -> None:
+    assert score(phrase_lists.read(leaflet)) < RULES.advertising
+
+
+def test_goods_beside_a_leaflet_stay_an_advertisement() -> None:
+    text = "特价！成人一次只要9.9元，全场五折，立即购买正品，加微信咨询：yaofang888，货到付款！"
+    assert score(phrase_lists.read(text)) >= RULES.advertising
