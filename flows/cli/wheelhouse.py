@@ -101,23 +101,46 @@ def roots(purpose: str, extras: Iterable[str]) -> list[str]:
 
 
 def fetch(packages: Mapping[str, str], out: Path, python: str) -> None:
-    """Download one wheel of each. Raises TryAgainError, with what pip said, where one is not
-    had.
+    """Download one wheel of each, or build it where there is none and it is Python alone. Raises
+    TryAgainError, with what pip said, where one is not had.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.whl"):
         old.unlink()
-    if not packages:
-        return
-    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", "-d", str(out)]
-    for tag in (*(f"manylinux_2_{minor}" for minor in GLIBCS), "manylinux2014"):
-        command += ["--platform", f"{tag}_x86_64"]
+    wheels, sources = dict(packages), dict[str, str]()
+    while wheels:
+        said = pip("download", out, wheels, "--only-binary=:all:", "--implementation", "cp", *targets(python))
+        without = re.search(r"No matching distribution found for ([\w.-]+)==", said)
+        name = canonical(without[1]) if without else ""
+        if said and name not in wheels:
+            raise TryAgainError(said, where=out, remedy="reach a package registry, or a mirror of one (PIP_INDEX_URL)")
+        if not said:
+            break
+        sources[name] = wheels.pop(name)
+    for name, version in sources.items():
+        said = pip("wheel", out, {name: version})
+        if said:
+            raise TryAgainError(said, where=name)
+        for built in out.glob(f"{name.replace('-', '_')}-*.whl"):
+            if not built.name.endswith("-any.whl"):
+                raise ParamsError(f"{built.name} is built for this machine alone", remedy="build it on the other one")
+
+
+def targets(python: str) -> list[str]:
+    """Return pip's options for a Python and every C library that wheels are built for."""
+    libraries = (*(f"manylinux_2_{minor}" for minor in GLIBCS), "manylinux2014")
+    return ["--python-version", python] + [part for name in libraries for part in ("--platform", f"{name}_x86_64")]
+
+
+def pip(task: str, out: Path, packages: Mapping[str, str], *options: str) -> str:
+    """Run pip over packages into a folder; return the last of what it complained, nothing where all
+    went well.
+    """
+    command = [sys.executable, "-m", "pip", task, "-q", "--disable-pip-version-check", "--no-deps"]
+    command += ["-w" if task == "wheel" else "-d", str(out), *options]
     command += [f"{name}=={version}" for name, version in packages.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise TryAgainError(said, where=out, remedy="reach a package registry, or a mirror of one (PIP_INDEX_URL)")
+    return (done.stderr.strip().splitlines() or ["pip failed"])[-1] if done.returncode else ""
 
 
 def main() -> None:

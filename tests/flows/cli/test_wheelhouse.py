@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import wheelhouse
-from stages.common.runtime.errors import ParamsError
+from stages.common.runtime.errors import ParamsError, TryAgainError
 
 ROOT = Path(__file__).parents[3]
 IMAGE = wheelhouse.listed(ROOT / "infra/images/torch-cuda13.txt")
@@ -45,6 +45,36 @@ def test_what_another_python_needs_is_told_by_its_markers(monkeypatch: pytest.Mo
 def test_a_package_that_is_not_installed_is_named() -> None:
     with pytest.raises(ParamsError, match="not-there is not installed here"):
         wheelhouse.lacking(["not-there"], {}, TESTED)
+
+
+@pytest.mark.parametrize("tag", ["py3-none-any", "cp311-cp311-linux_x86_64"])
+def test_what_has_no_wheel_is_built_when_it_is_python_alone(
+    tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def pip(task: str, out: Path, packages: dict[str, str], *_: str) -> str:
+        asked.append((task, dict(packages)))
+        if task == "download" and "old-one" in packages:
+            return "ERROR: No matching distribution found for old.one==2"
+        for name in packages:
+            (out / f"{name.replace('-', '_')}-2-{tag}.whl").touch()
+        return ""
+
+    monkeypatch.setattr(wheelhouse, "pip", pip)
+    packages = {"new": "2", "old-one": "2"}
+    if tag.endswith("any"):
+        wheelhouse.fetch(packages, tmp_path / "out", "3.12")
+    else:
+        with pytest.raises(ParamsError, match=r"old_one-2-.* is built for this machine alone"):
+            wheelhouse.fetch(packages, tmp_path / "out", "3.12")
+    assert asked == [("download", packages), ("download", {"new": "2"}), ("wheel", {"old-one": "2"})]
+
+
+def test_a_registry_out_of_reach_is_another_time_s_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheelhouse, "pip", lambda *_: "ERROR: no route to host")
+    with pytest.raises(TryAgainError, match="no route to host"):
+        wheelhouse.fetch({"new": "2"}, tmp_path, "3.12")
 
 
 def test_a_list_is_read_as_pip_writes_it(tmp_path: Path) -> None:
