@@ -37,7 +37,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env doctor demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env doctor gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -138,6 +138,12 @@ faults: env ## kill, fill, damage: every test of that kind (FULL=1: as often as 
 
 bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
 	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done
+
+gpu-check: $(if $(GPU_PYTHON),,env) ## what only a GPU can prove, in minutes, offline (DEVICE=cpu  GPU_PYTHON=python3  TRL=folder  DATA=…)
+	@$(or $(GPU_PYTHON),$(BIN)/python) -m bench.gpu --device $(or $(DEVICE),cuda) $(if $(TRL),--trl $(TRL)) $(if $(DATA),--data $(DATA))
+
+wheelhouse: env ## wheels for a machine without a registry (IMAGE=infra/images/torch-cuda13.txt: what it lacks  FOR=all  MOST=64)
+	@$(BIN)/python -m flows.cli.wheelhouse --for $(or $(FOR),gpu-check) $(if $(IMAGE),--image $(IMAGE)) $(if $(MOST),--most $(MOST)) $(if $(TRL),--trl $(TRL))
 
 lint: env ## ruff and the type checker
 	@$(BIN)/ruff check .

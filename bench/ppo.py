@@ -20,6 +20,7 @@ import os
 import random
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
@@ -48,7 +49,18 @@ HOW = """To make its environment:
 and give it: python -m bench.ppo --trl-python trl112/bin/python"""
 
 
-def prepare(folder: Path, end_norm: float, updates: int, threads: int) -> dict[str, Any]:
+def prepare(
+    folder: Path,
+    end_norm: float,
+    updates: int,
+    threads: int,
+    *,
+    model: dict[str, Any] = MODEL,
+    vocabulary: int = VOCABULARY,
+    batch: int = BATCH,
+    longest: int = LONGEST,
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Write both models, conversations and the job for the other side; return the job."""
     import torch
     from transformers import set_seed
@@ -56,7 +68,7 @@ def prepare(folder: Path, end_norm: float, updates: int, threads: int) -> dict[s
     set_seed(1)
     tokenizer = tokenizer_stage.with_template(tokenizer_stage.train(iter(["a b c"]), 300), "chatml")
     end = chat.end_of_turn(tokenizer)
-    policy = models.build(MODEL | {"initializer_range": 0.06}, VOCABULARY, "bench")
+    policy = models.build(model | {"initializer_range": 0.06}, vocabulary, "bench")
     with torch.no_grad():
         embedding = policy.get_input_embeddings().weight
         embedding[end] *= end_norm / embedding[end].norm()
@@ -70,9 +82,9 @@ def prepare(folder: Path, end_norm: float, updates: int, threads: int) -> dict[s
     ]
     write(talks, folder / "conversations/train", "conversations")
     dice = random.Random(1)
-    prompts = [dice.choices(range(300, VOCABULARY), k=dice.randint(8, 40)) for _ in range(8 * BATCH)]
-    job = {"prompts": prompts, "end": end, "updates": updates, "batch": BATCH, "epochs": EPOCHS}
-    job |= {"max_new_tokens": LONGEST, "threads": threads, "optimiser": OPTIMISER}
+    prompts = [dice.choices(range(300, vocabulary), k=dice.randint(8, 40)) for _ in range(8 * batch)]
+    job = {"prompts": prompts, "end": end, "updates": updates, "batch": batch, "epochs": EPOCHS}
+    job |= {"max_new_tokens": longest, "threads": threads, "optimiser": OPTIMISER, "device": device}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     return job
 
@@ -86,11 +98,11 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
     from stages.common.ppo.collector import Collector
 
     settings = ppo.Params(
-        training=OPTIMISER | {"per_device_train_batch_size": BATCH, "num_train_epochs": 1, "seed": seed},
-        rollout_episodes=BATCH,
+        training=OPTIMISER | {"per_device_train_batch_size": job["batch"], "num_train_epochs": 1, "seed": seed},
+        rollout_episodes=job["batch"],
         rollouts_per_epoch=job["updates"],
-        ppo_epochs=EPOCHS,
-        max_new_tokens=LONGEST,
+        ppo_epochs=job["epochs"],
+        max_new_tokens=job["max_new_tokens"],
     )
     prompts = {"train": job["prompts"], "validation": job["prompts"][:1]}
     places = {"model": folder / "policy", "reward": folder / "reward"}
@@ -117,17 +129,20 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 @contextmanager
-def theirs(python: Path | None, folder: Path) -> Iterator[Callable[[int], dict[str, Any]] | None]:
+def theirs(given: Path | None, folder: Path) -> Iterator[Callable[[int], dict[str, Any]] | None]:
     """Give what trains once, from a seed, in the other interpreter, which waits between its turns,
-    or None without one.
+    or None without one; instead of one, a folder of packages that this one is to read first.
 
     It raises RuntimeError, with what that process said, when it ends before its answer.
     """
-    if python is None:
+    if given is None:
         yield None
         return
     said, script = folder / "trl.log", Path(__file__).parent / "peers/trl_ppo.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    python = Path(sys.executable) if given.is_dir() else given
+    if given.is_dir():  # whatever this interpreter reads comes behind it
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(given), os.environ.get("PYTHONPATH")]))
     with (
         said.open("w") as errors,
         subprocess.Popen(

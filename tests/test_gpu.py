@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.gpu import sizes
 from stages.common.core import fused_head, models
 from stages.common.memory import estimate
 from stages.common.memory.job import Job, Reads
@@ -28,25 +29,14 @@ FP32_TOLERANCE = 2e-3
 """Losses of six steps in fp32: the GPU sums in another order, and Adam's first steps are the signs
 of gradients.
 """
-QWEN = {  # the shape of Qwen2.5-0.5B
-    "model_type": "qwen2",
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
 VOCABULARY, BATCH, TOKENS, STEPS = 151_936, 8, 1024, 12
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
-"""Dense bf16 products a second, from the makers' data sheets."""
 
 
 def losses(world: Path, out: Path, device: str) -> dict[str, list[float]]:
     """Train every stage on a device, in fp32; return the losses of its steps."""
     out.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "LATHE_TEST_FP32": "1"}
+    places = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": places, "LATHE_TEST_FP32": "1"}
     environment |= {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.support.trainers", str(world), str(out), *STAGES]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
@@ -65,7 +55,7 @@ def test_every_trainer_takes_the_same_steps_as_on_a_cpu(tmp_path: Path) -> None:
 
 def test_pretraining_of_half_a_billion_weights_prints_its_share_of_the_peak() -> None:
     name = torch.cuda.get_device_name()
-    model = fused_head.add(models.build(QWEN, VOCABULARY, "test").cuda().train())
+    model = fused_head.add(models.build(sizes.QWEN, VOCABULARY, "test").cuda().train())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids = torch.randint(VOCABULARY, (BATCH, TOKENS), device="cuda")
     torch.cuda.reset_peak_memory_stats()
@@ -81,13 +71,13 @@ def test_pretraining_of_half_a_billion_weights_prints_its_share_of_the_peak() ->
     torch.cuda.synchronize()
     speed = (STEPS - 2) * ids.numel() / (time.monotonic() - start)
     weights = sum(value.numel() for value in model.parameters())
-    done = speed * 6 * weights  # Kaplan et al. 2020, 2.1: attention's scores are left out
-    peak = next((value for key, value in PEAK_FLOPS.items() if key in name), None)
-    share = f", MFU {done / peak:.0%}" if peak else f", no data sheet for its peak ({done / 1e12:.0f} TFLOP/s)"
+    done = speed * sizes.flops(sizes.QWEN, weights, TOKENS)
+    share = sizes.mfu(name, done)
+    used = f", MFU {share:.0%}" if share else f", no data sheet for its peak ({done / 1e12:.0f} TFLOP/s)"
     job = Job(model.config, Reads(1, TOKENS, TOKENS), BATCH, bf16=True)
     estimated, measured = estimate.estimate(job).total, torch.cuda.max_memory_allocated()
-    sizes = f"memory {estimate.amount(measured)}, estimated {estimate.amount(estimated)}"
-    print(f"{name}: {speed:,.0f} tokens/s{share}; {sizes}")
+    memory = f"memory {estimate.amount(measured)}, estimated {estimate.amount(estimated)}"
+    print(f"{name}: {speed:,.0f} tokens/s{used}; {memory}")
     assert speed > 0 and torch.isfinite(loss)
     assert 0.7 < estimated / measured < 1.4
 

@@ -52,8 +52,8 @@ def build(folder: Path, job: dict[str, Any]) -> Any:
         temperature=1.0,
         **job["optimiser"],
         num_sample_generations=0,
-        use_cpu=True,
-        bf16=False,
+        use_cpu=job["device"] == "cpu",
+        bf16=job["device"] != "cpu",  # the stage's own choice
         gradient_checkpointing=False,
         save_strategy="no",
         report_to="none",
@@ -78,7 +78,8 @@ def main() -> None:
 
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    torch.set_num_threads(job["threads"])
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
     replies, sys.stdout = sys.stdout, sys.stderr  # the trainer prints
     lengths = counted(job["end"])
     for line in sys.stdin:

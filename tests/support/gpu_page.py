@@ -4,6 +4,7 @@ measured.
 python -m tests.support.gpu_page writes them anew.
 """
 
+import json
 import re
 from contextlib import chdir
 from pathlib import Path
@@ -13,7 +14,7 @@ from flows.cli.profile_plan import Row, gibibytes
 from stages.common.core import params
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/gpu.md"
+PAGE, DATA = ROOT / "docs/gpu.md", ROOT / "docs/gpu.json"
 PROFILES = ("smollm2-135m", "qwen2.5-0.5b", "qwen3-4b-lora", "llama3.1-8b-zero3")
 HOW = "write it anew: python -m tests.support.gpu_page"
 STAGES = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo", "sample", "select_sft", "evaluate")
@@ -45,6 +46,24 @@ def profiles_table(planned: dict[str, list[Row]]) -> str:
     return "\n".join(lines)
 
 
+def measured_table() -> str:
+    """Return the table of what was measured, a column a device."""
+    runs = list(json.loads(DATA.read_text(encoding="utf-8")).values())
+    names = list(dict.fromkeys(row["name"] for run in runs for row in run["rows"]))
+    lines = [f"| | {' | '.join(run['device'] for run in runs)} |", "|" + "---|" * (len(runs) + 1)]
+    versions = [f"torch {run['torch']}, transformers {run['transformers']}, trl {run['trl']}" for run in runs]
+    lines.append(f"| {' | '.join(['versions', *versions])} |")
+    days = [f"{run['date']}, {run['seconds']}" for run in runs]
+    lines.append(f"| {' | '.join(['day, seconds in all', *days])} |")
+    for name in names:
+        cells = []
+        for run in runs:
+            row = next((row for row in run["rows"] if row["name"] == name), None)
+            cells.append(f"{row['value']} {row['unit']}".strip() if row else "")
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
 def put(text: str, name: str, table: str) -> str:
     """Return the page with a table in its place."""
     marks = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
@@ -54,6 +73,7 @@ def put(text: str, name: str, table: str) -> str:
 
 def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
+    text = put(text, "measured", measured_table())
     PAGE.write_text(put(text, "profiles", profiles_table(plans())), encoding="utf-8")
 
 
