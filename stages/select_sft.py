@@ -18,6 +18,7 @@ from stages.common.core import chat, checkpoints, left_out, models, params, reco
 from stages.common.core.left_out import LackError
 from stages.common.evaluation import sft_epochs
 from stages.common.generation import generator
+from stages.common.generation.engines import choice
 from stages.common.reward import scoring
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError
@@ -45,7 +46,8 @@ def main(
     """Pick the SFT checkpoint by reward."""
     settings = params.load(Params, "select_sft")
     inputs = {"sft": sft, "reward": reward, "samples": samples}
-    with session.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
+    sections = {"select_sft": settings.model_dump()} | choice.section()
+    with session.start("select_sft", params=sections, inputs=inputs) as run:
         best = ""
         with left_out.allowed():
             left_out.need(reward, "the reward model")
@@ -89,7 +91,7 @@ def reply(folder: Path, prompts: list[list[records.Record]], settings: Params) -
     """Return the greedy answers of the policy in `folder`, which is let go of then."""
     tokenizer = models.load_tokenizer(folder)
     tokens = generator.generate(
-        models.load_frozen(folder),
+        choice.load(folder, settings.batch_size),
         [chat.encode_prompt(tokenizer, prompt) for prompt in prompts],
         max_new_tokens=settings.max_new_tokens,
         stop=chat.stops(tokenizer),

@@ -28,7 +28,7 @@ NOT_IMPORTED = {
     "xxhash": "datatrove's, and capped here",
     "sqlalchemy": "MLflow's and Prefect's, and capped here",
 }
-EXTRAS = {"ray", "lm_eval"}  # imported only where its extra is asked for
+EXTRAS = {"ray", "lm_eval", "vllm"}  # imported only where its extra, or its environment, is asked for
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 

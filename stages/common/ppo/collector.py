@@ -9,13 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from stages.common.finetuning import merging
 from stages.common.generation import generator
 from stages.common.generation.batch import Continuation
+from stages.common.generation.engines.mirrored_policy import MirroredPolicy
 from stages.common.generation.sampling import Sampling
 from stages.common.ppo import actor_critic
 from stages.common.ppo import advantages as ppo_advantages
@@ -63,6 +67,8 @@ class Collector:
     """What every scored answer ends with, whatever ended it."""
     unit: tuple[float, float]
     """Mean and standard deviation of what demonstrations score: 0 and 1 of the reward."""
+    mirror: MirroredPolicy | None = None
+    """The engine that answers for the policy; None: it answers itself."""
 
     def collect(
         self,
@@ -74,9 +80,10 @@ class Collector:
         """Return the rollout of all `prompts`, without advantages (see `finish`); `number` makes
         its answers its own.
 
-        With `autocast`, the trained forward's, log-probabilities are read again under it, and the
-        decoder's kept beside them, for importance weights; without, the decoder's stand. Raises
-        StopRequested on request, and DataError for scores or logits that are not numbers.
+        With `autocast`, the trained forward's, and for an engine's answers, log-probabilities are
+        read again as they are trained, and the decoder's kept beside them, for importance weights;
+        without, the decoder's stand. Raises StopRequested on request, TryAgainError when the engine
+        died, and DataError for scores or logits that are not numbers.
         """
         began = time.monotonic()
         mine = list(prompts)[self.schedule.rank :: self.schedule.world]
@@ -86,7 +93,7 @@ class Collector:
             episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
             scores = self._score(mine, answers)
             with autocast() if autocast else nullcontext():
-                columns = self._read(models, episodes, answers, autocast is not None)
+                columns = self._read(models, episodes, answers, bool(autocast or self.mirror))
         rollout = Rollout(
             number, episodes, columns, torch.tensor(scores), torch.tensor([one.stop is not None for one in answers])
         )
@@ -113,7 +120,7 @@ class Collector:
     def _answer(self, policy: Any, prompts: list[Sequence[int]], number: int) -> list[Continuation]:
         """Return an answer to each prompt, with the decoder's log-probabilities."""
         found = generator.decode(
-            policy,
+            self._decoder(policy),
             prompts,
             max_new_tokens=self.settings.max_new_tokens,
             stop=self.stops,
@@ -123,6 +130,15 @@ class Collector:
             progress=Quiet(len(prompts), self.schedule.world == 1),
         )
         return [one for (one,) in found]
+
+    def _decoder(self, policy: Any) -> Any:
+        """Return what answers with the policy's weights as they are now, adapters among them."""
+        if self.mirror is None:
+            return policy
+        if not hasattr(policy, "merge_and_unload") or not process.is_main_process():
+            return self.mirror.of(policy)
+        with TemporaryDirectory(dir=self.mirror.folder.parent) as files:
+            return self.mirror.of(merging.merged(policy, Path(files)))
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
         """Read what every answer says as the reward model was trained to: with an end of turn,
