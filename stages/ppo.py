@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from stages.common.core import left_out, models, params, records
 from stages.common.finetuning import lora
+from stages.common.generation.engines import choice
 from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import report as ppo_report
 from stages.common.ppo import setup as ppo_setup
@@ -113,7 +114,7 @@ def main(
     inputs |= {"documents": documents} if settings.ptx_weight else {}
     inputs |= checked.sources(checked.load(settings.rewards, "ppo.rewards"))
     missing = left_out.allowed(folders=[out], tables={curve: ",".join(ppo_report.COLUMNS)}, reports=[report])
-    with fit.start("ppo", settings, inputs) as (run, fingerprint), missing:
+    with fit.start("ppo", settings, inputs, choice.section()) as (run, fingerprint), missing:
         left_out.need(reward, "the reward model")
         prompts = read(settings, model, samples)
         places = {"model": model, "reward": reward, "conversations": conversations, "documents": documents}
@@ -158,7 +159,9 @@ def build_trainer(
     setup = ppo_setup.Setup(
         settings=settings,
         schedule=schedule,
-        collector=ppo_setup.collector(settings, schedule, tokenizer, scorer, reference, conversations),
+        collector=ppo_setup.collector(
+            settings, schedule, tokenizer, scorer, reference, conversations, Path(arguments.output_dir)
+        ),
         controller=ppo_kl.controller(settings.kl_coefficient, settings.kl_target, settings.kl_horizon),
         prompts=prompts["train"],
         held_out=prompts["validation"],

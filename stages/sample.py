@@ -23,6 +23,7 @@ from stages.common.core.left_out import LackError
 from stages.common.core.records import SPLITS, Record
 from stages.common.generation import generator
 from stages.common.generation.batch import Continuation
+from stages.common.generation.engines import choice
 from stages.common.generation.sampling import Sampling
 from stages.common.ranking import samples as drawn
 from stages.common.runtime import logs, process, ranks
@@ -32,6 +33,8 @@ from stages.common.tracking import session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from stages.common.generation.engines.vllm_process import Vllm
 
 PROMPTS_AT_ONCE = 500
 SHOWN = 20
@@ -69,7 +72,7 @@ def main(
     inputs = {"policy": policy, "prompts": prompts}
     if settings.from_conversations:
         inputs["conversations"] = conversations
-    sections = {"sample": settings.model_dump()}
+    sections = {"sample": settings.model_dump()} | choice.section()
     parts = checkpoints.ROOT / "sample" / checkpoints.fingerprint("sample", sections, inputs)
     with session.start("sample", params=sections, inputs=inputs) as run:
         with left_out.allowed(reports=[report]):
@@ -93,7 +96,7 @@ def sample(
     `parts` until all are answered: one that is there is taken. Raises LackError when there is no
     prompt, or none has room for an answer in the model's context.
     """
-    model, tokenizer = models.load_frozen(policy), models.load_tokenizer(policy)
+    model, tokenizer = choice.load(policy, settings.batch_size), models.load_tokenizer(policy)
     questions = {split: drawn.first_questions(conversations / split, settings.from_conversations) for split in SPLITS}
     total = row_count(prompts) + sum(map(len, questions.values()))
     progress = Progress(settings.answers * total // ranks.count())
@@ -142,7 +145,7 @@ def joined(parts: Path, order: Mapping[int, str], out: Path) -> Counter[str]:
 
 
 def answered(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | Vllm",
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Record],
     settings: Params,

@@ -21,6 +21,7 @@ from stages.common.core import chat, checkpoints, left_out, models, params, reco
 from stages.common.core.left_out import LackError
 from stages.common.evaluation import sft_epochs
 from stages.common.generation import generator, shares
+from stages.common.generation.engines import choice
 from stages.common.reward import scoring
 from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.errors import DataError
@@ -48,7 +49,8 @@ def main(
     """Pick the SFT checkpoint by reward."""
     settings = params.load(Params, "select_sft")
     inputs = {"sft": sft, "reward": reward, "samples": samples}
-    with session.start("select_sft", params={"select_sft": settings.model_dump()}, inputs=inputs) as run:
+    sections = {"select_sft": settings.model_dump()} | choice.section()
+    with session.start("select_sft", params=sections, inputs=inputs) as run:
         best = ""
         with left_out.allowed():
             left_out.need(reward, "the reward model")
@@ -102,7 +104,7 @@ def reply(folder: Path, asked: list[list[list[records.Record]]], settings: Param
     """Return the greedy answers of the policy in `folder`, which is let go of then, to each share
     of the prompts.
     """
-    model, tokenizer = models.load_frozen(folder), models.load_tokenizer(folder)
+    model, tokenizer = choice.load(folder, settings.batch_size), models.load_tokenizer(folder)
     found = []
     for prompts in asked:
         tokens = generator.generate(

@@ -43,7 +43,7 @@ def test_an_entry_runs_the_module_and_depends_on_the_section_of_its_name(name: s
     assert own == name
     for key in of_others:  # a whole section belongs to one stage; another may read single keys of it
         section, _, inner = str(key).partition(".")
-        assert section in set(STAGES) - {name} and inner in params.read_yaml(ROOT / "params.yaml")[section], key
+        assert section in {"run", *STAGES} - {name} and inner in params.read_yaml(ROOT / "params.yaml")[section], key
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)

@@ -17,6 +17,8 @@ from stages.common.reward import scoring
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from stages.common.generation.engines.vllm_process import Vllm
+
 Answer = dict[str, Any]
 
 
@@ -26,7 +28,7 @@ class Candidate:
     `chat`.
     """
 
-    policy: "PreTrainedModel"
+    policy: "PreTrainedModel | Vllm"
     tokenizer: "PreTrainedTokenizerBase"
     prompt: str
     max_new_tokens: int

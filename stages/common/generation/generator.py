@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from stages.common.generation.batch import Batch, Continuation, Order
+from stages.common.generation.engines.vllm_process import Vllm
 from stages.common.generation.sampling import Sampling
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.runtime.progress import Progress
@@ -22,7 +23,7 @@ GREEDY = Sampling()
 
 
 def generate(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | Vllm",
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -37,7 +38,7 @@ def generate(
 
 
 def decode(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | Vllm",
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -55,8 +56,9 @@ def decode(
     A continuation depends on model, prompt, seed and its number among the samples, not on order or
     batch size, up to the rounding of the model's sums. An answer ends where the model's context
     does. `progress` counts the answers, by default against those of this call. `before` is
-    `sampling.earlier` of all prompts where these are a share of them. Raises DataError for a prompt
-    that is empty or leaves no room, and for logits that are not numbers.
+    `sampling.earlier` of all prompts where these are a share of them. An engine in the model's
+    place has its own batch size. Raises DataError for a prompt that is empty or leaves no room, and
+    for logits that are not numbers.
     """
     import torch
 
@@ -67,12 +69,19 @@ def decode(
             raise ParamsError(f"{name} is {value}, it must be 1 or more", where="params.yaml")
     order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities, before)
     progress = progress or Progress(len(prompts) * samples)
+    if isinstance(model, Vllm):
+        return _by_prompt(model.answers(order, progress), order)
     with torch.inference_mode(), evaluating(model):
         if transformers_generate.needed(model, order):
             found = transformers_generate.answers(model, order, batch_size, progress)
         else:
             found = _in_a_batch(Batch(model, order, batch_size, progress))
-    return [[found[prompt * samples + number] for number in range(samples)] for prompt in range(len(prompts))]
+    return _by_prompt(found, order)
+
+
+def _by_prompt(found: dict[int, Continuation], order: Order) -> list[list[Continuation]]:
+    places = range(len(order.prompts))
+    return [[found[place * order.samples + number] for number in range(order.samples)] for place in places]
 
 
 def _in_a_batch(batch: Batch) -> dict[int, Continuation]:
@@ -146,9 +155,9 @@ def until(tokens: list[int], stop: set[int]) -> list[int]:
     return next((tokens[:place] for place, token in enumerate(tokens) if token in stop), tokens)
 
 
-def context(model: "PreTrainedModel") -> int | None:
+def context(model: "PreTrainedModel | Vllm") -> int | None:
     """Return the most tokens a prompt and its answer may have together; None: there is no limit."""
-    return context_of(model.config)
+    return model.context if isinstance(model, Vllm) else context_of(model.config)
 
 
 def context_of(config: "PretrainedConfig") -> int | None:
@@ -158,7 +167,7 @@ def context_of(config: "PretrainedConfig") -> int | None:
     return limit
 
 
-def check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> int | None:
+def check(model: "PreTrainedModel | Vllm", prompts: Sequence[Sequence[int]]) -> int | None:
     """Return the model's context. Raises DataError for a prompt that is empty, or has no room for
     an answer in it.
     """

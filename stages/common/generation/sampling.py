@@ -146,12 +146,12 @@ def uniforms(
     """Return `count` numbers in [0, 1) for each (prompt, sample) as [B, count]: the SplitMix64
     stream of each pair.
     """
-    start = _mixed(_mixed(prompt_keys) + samples * STEP)
-    bits = _mixed(start[:, None] + np.arange(1, count + 1, dtype=np.uint64) * STEP)
+    start = mixed(mixed(prompt_keys) + samples * STEP)
+    bits = mixed(start[:, None] + np.arange(1, count + 1, dtype=np.uint64) * STEP)
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def _mixed(number: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mixed(number: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele, Lea and Flood 2014); products wrap."""
     number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -86,6 +86,8 @@ class Saved(Resumable):
         """
         nothing: Any = None  # the Trainer's own names hold models, and must not be without a value
         self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self.average = nothing
+        if self.setup.collector.mirror is not None:
+            self.setup.collector.mirror.close()
         handler = self.callback_handler
         handler.model = handler.optimizer = handler.lr_scheduler = nothing
         self.setup = replace(self.setup, collector=nothing)

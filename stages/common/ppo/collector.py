@@ -9,13 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from stages.common.finetuning import merging
 from stages.common.generation import generator, sampling
 from stages.common.generation.batch import Continuation
+from stages.common.generation.engines.mirrored_policy import MirroredPolicy
 from stages.common.generation.sampling import Sampling
 from stages.common.ppo import actor_critic
 from stages.common.ppo import advantages as ppo_advantages
@@ -64,6 +68,8 @@ class Collector:
     end_of_turn: int
     """What every scored answer ends with, whatever ended it."""
     payment: Payment
+    mirror: MirroredPolicy | None = None
+    """The engine that answers for the policy; None: it answers itself."""
 
     def collect(
         self,
@@ -75,9 +81,10 @@ class Collector:
         """Return the rollout of all `prompts`, without advantages (see `finish`); `number` makes
         its answers its own.
 
-        With `autocast`, the trained forward's, log-probabilities are read again under it, and the
-        decoder's kept beside them, for importance weights; without, the decoder's stand. Raises
-        StopRequested on request, and DataError for scores or logits that are not numbers.
+        With `autocast`, the trained forward's, and for an engine's answers, log-probabilities are
+        read again as they are trained, and the decoder's kept beside them, for importance weights;
+        without, the decoder's stand. Raises StopRequested on request, TryAgainError when the engine
+        died, and DataError for scores or logits that are not numbers.
         """
         began = time.monotonic()
         rank, world = self.schedule.rank, self.schedule.world
@@ -90,7 +97,7 @@ class Collector:
             cut = [one.stop is None for one in answers]
             paid = self.payment.checked(self.tokenizer, mine, [one.tokens for one in answers], cut)
             with autocast() if autocast else nullcontext():
-                columns = self._read(models, episodes, answers, autocast is not None)
+                columns = self._read(models, episodes, answers, bool(autocast or self.mirror))
         rollout = Rollout(number, episodes, columns, torch.tensor(scores), ~torch.tensor(cut), paid)
         whole = gathered(rollout, world) if world > 1 else rollout
         whole.figures = figures(whole, self.payment)
@@ -117,7 +124,7 @@ class Collector:
         `decode`.
         """
         found = generator.decode(
-            policy,
+            self._decoder(policy),
             prompts,
             max_new_tokens=self.settings.max_new_tokens,
             stop=self.stops,
@@ -128,6 +135,15 @@ class Collector:
             before=before,
         )
         return [one for (one,) in found]
+
+    def _decoder(self, policy: Any) -> Any:
+        """Return what answers with the policy's weights as they are now, adapters among them."""
+        if self.mirror is None:
+            return policy
+        if not hasattr(policy, "merge_and_unload") or not process.is_main_process():
+            return self.mirror.of(policy)
+        with TemporaryDirectory(dir=self.mirror.folder.parent) as files:
+            return self.mirror.of(merging.merged(policy, Path(files)))
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
         """Read what every answer says as the reward model was trained to: with an end of turn,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import chat, models
 from stages.common.core.statistics import bootstrap_mean
 from stages.common.generation import shares
+from stages.common.generation.engines import choice
 from stages.common.reward import scoring
 from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
@@ -102,7 +103,7 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
     trainer.release()
     written = [
         shares.generate(
-            models.load_frozen(folder),
+            choice.load(folder, settings.rollout_batch_size),
             prompts,
             max_new_tokens=settings.max_new_tokens,
             stop=chat.stops(tokenizer),

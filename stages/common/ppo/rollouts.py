@@ -25,7 +25,7 @@ class Rollout:
     `scores` [R] raw.
 
     A column `sampled`, where there is one, has the decoder's log-probabilities, of another
-    precision than `log_probs`.
+    precision or engine than `log_probs`.
     """
 
     number: int
@@ -111,9 +111,11 @@ def mismatch(log_probs: torch.Tensor, sampled: torch.Tensor) -> dict[str, float]
     nats a token.
     """
     weights = ppo_losses.importance(log_probs, sampled)
+    apart = (sampled - log_probs).abs()
     return {
+        "mismatch_mean": float(apart.mean()),
         "mismatch_kl": float(ppo_kl.kl_k3(sampled, log_probs).mean()),
-        "mismatch_most": float((sampled - log_probs).abs().max()),
+        "mismatch_most": float(apart.max()),
         "mismatch_truncated": float((weights >= ppo_losses.MOST_IMPORTANT).float().mean()),
     }
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, models, precision
 from stages.common.finetuning import lora
+from stages.common.generation.engines import choice
+from stages.common.generation.engines.mirrored_policy import MirroredPolicy
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
 from stages.common.ppo.settings import Settings
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from stages.common.ppo.collector import Collector
     from stages.common.tracking.run import Run
     from stages.common.training.packed_blocks import Blocks
+
+MIRROR = ".rollout"
+"""Folder beside the checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +96,11 @@ def compared_dtype(settings: Settings, model: Path, arguments: Any) -> "torch.dt
 
 
 def collector(
-    settings: Settings, schedule: Schedule, tokenizer: Any, scorer: Any, reference: Any, conversations: Path
+    settings: Settings, schedule: Schedule, tokenizer: Any, scorer: Any, reference: Any, conversations: Path, work: Path
 ) -> "Collector":
-    """Return what makes rollouts; the answers in `conversations` give the unit of reward."""
+    """Return what makes rollouts; the answers in `conversations` give the unit of reward. In `work`
+    an engine finds the weights of the policy.
+    """
     from stages.common.ppo.collector import Collector
     from stages.common.ppo.payment import Payment
 
@@ -110,4 +117,11 @@ def collector(
         stops=chat.stops(tokenizer),
         end_of_turn=chat.end_of_turn(tokenizer),
         payment=Payment(rewards, unit, settings.reward_clip),
+        mirror=mirror(settings, schedule, work) if choice.chosen() == "vllm" else None,
     )
+
+
+def mirror(settings: Settings, schedule: Schedule, work: Path) -> MirroredPolicy:
+    """Return the engine that answers for the policy; it starts with the first rollout."""
+    rows = settings.rollout_batch_size
+    return MirroredPolicy(work / MIRROR, rows=rows, most_tokens=settings.max_tokens, world=schedule.world)

@@ -25,11 +25,13 @@ log = logging.getLogger("lathe")
 
 
 @contextmanager
-def start(stage: str, settings: FitParams, inputs: dict[str, Path]) -> Iterator[tuple["Run", str]]:
+def start(
+    stage: str, settings: FitParams, inputs: dict[str, Path], others: dict[str, dict[str, Any]] | None = None
+) -> Iterator[tuple["Run", str]]:
     """Track the body as the stage's run; give the run, and the fingerprint its checkpoints are kept
-    under.
+    under. `others` are sections of params that shape the training besides the stage's own.
     """
-    sections = {stage: settings.model_dump()}
+    sections = {stage: settings.model_dump()} | (others or {})
     fingerprint = checkpoints.fingerprint(stage, sections, inputs)
     with session.start(stage, params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         yield run, fingerprint

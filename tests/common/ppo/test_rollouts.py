@@ -151,3 +151,14 @@ def test_rewards_that_can_be_checked_are_paid_beside_the_models_and_each_is_logg
     checks = collector(rewards={"exact": 1.0, "length": -1.0})
     nothing = {"exact": torch.tensor([float("nan"), 1.0]), "length": torch.tensor([2.0, 3.0])}
     assert checks.payment.total(torch.zeros(2), nothing).tolist() == [-2.0, -2.0]
+
+
+def test_how_far_the_decoder_is_from_what_is_trained_by_hand() -> None:
+    trained, sampled = torch.tensor([0.5, 0.2, 0.3]).log(), torch.tensor([0.25, 0.25, 0.3]).log()
+    found = rollouts.mismatch(trained, sampled)
+    # ln 2, ln 1.25 and 0; ratios 2, 0.8 and 1, of which the first is cut; their k3 are
+    # 2 - 1 - ln 2, 0.8 - 1 - ln 0.8 and 0
+    assert found["mismatch_mean"] == pytest.approx((0.693147 + 0.223144) / 3, abs=1e-6)
+    assert found["mismatch_most"] == pytest.approx(0.693147, abs=1e-6)
+    assert found["mismatch_truncated"] == pytest.approx(1 / 3)
+    assert found["mismatch_kl"] == pytest.approx((0.306853 + 0.023144) / 3, abs=1e-6)
