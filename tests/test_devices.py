@@ -2,6 +2,7 @@
 
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,10 +85,12 @@ def test_under_zero3_what_is_trained_is_read_in_parts_and_what_is_not_whole(
     monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", weakref.ref(zero3))
     lora.base(world / "model", sft.Params(training={}), "sft")
     settings = ppo.Params(training={}, **small_ppo.SMALL)
-    _, scorer, reference = ppo_setup.load(settings, world / "model", world / "reward")
+    _, scorer = ppo_setup.load(settings, world / "model", world / "reward")
+    plain = SimpleNamespace(bf16=False, fp16=False, deepspeed_plugin=None, device="cpu")
+    reference = ppo_setup.load_reference(settings, world / "model", plain)
     assert reference is not None and scorer is not None
-    # sft's; PPO's policy, reward model, reference and value model
-    assert read == [("model", True), ("model", True), ("reward", False), ("model", False), ("reward", True)]
+    # sft's; PPO's policy, reward model, value model and reference
+    assert read == [("model", True), ("model", True), ("reward", False), ("reward", True), ("model", False)]
 
 
 def test_processes_without_gpus_meet_over_gloo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -106,12 +106,12 @@ def chosen(one: Candidate, row: dict[str, Any]) -> int:
     """Return the choice whose tokens behind the question are the more likely ones."""
     import torch
 
-    scores = []
+    scores, policy = [], cast(Any, one.policy)
     for choice in row["choices"]:
         start = len(one.tokenizer(row["question"])["input_ids"])
         ids = one.tokenizer(row["question"] + choice)["input_ids"]
         with torch.inference_mode():
-            logs = one.policy(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            logs = policy(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         scores.append(sum(float(logs[at - 1, ids[at]]) for at in range(start, len(ids))))
     return scores.index(max(scores))
 
