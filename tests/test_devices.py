@@ -50,6 +50,7 @@ def test_a_trainer_knows_its_device_before_it_reads_a_model(
 def test_a_process_puts_what_it_reads_on_its_own_gpu(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[Any] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(ranks, "_joined", lambda: type("State", (), {"device": torch.device("cuda:1")}))
 
     def to(model: torch.nn.Module, place: Any) -> torch.nn.Module:
@@ -106,6 +107,7 @@ def test_processes_without_gpus_meet_over_gloo(monkeypatch: pytest.MonkeyPatch) 
             given.append(named)
 
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr("accelerate.PartialState", State)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert ranks.device() == "cpu"

@@ -22,8 +22,10 @@ R = TypeVar("R")
 
 
 def count() -> int:
-    """Return the number of processes that the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return the number of processes that the launcher started; it tells each its place on the
+    machine, which a cluster that only counts its jobs does not.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def device() -> str:

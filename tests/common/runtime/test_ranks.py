@@ -28,6 +28,7 @@ def other(monkeypatch: pytest.MonkeyPatch, *sent: Any, rank: int = 0) -> list[An
 
     monkeypatch.setenv("WORLD_SIZE", str(1 + len(sent)))
     monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setattr(ranks, "_joined", lambda: SimpleNamespace(process_index=rank, device="cpu"))
     monkeypatch.setattr(accelerate.utils, "gather_object", gather)
     return given
@@ -37,6 +38,13 @@ def test_one_process_does_all_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ranks, "_joined", lambda: pytest.fail("no other process is there"))
     assert ranks.shared(iter([1, 2, 3]), doubled) == [2, 4, 6]
     assert ranks.once(lambda: 5) == 5
+
+
+def test_a_cluster_that_counts_its_jobs_has_started_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert ranks.count() == 1
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert ranks.count() == 4
 
 
 def test_each_takes_every_nth_piece_and_all_get_all(monkeypatch: pytest.MonkeyPatch) -> None:
