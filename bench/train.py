@@ -28,6 +28,7 @@ from bench.reward import MODEL, VOCABULARY
 from stages import pretrain, sft
 from stages import tokenizer as tokenizer_stage
 from stages.common.core import models
+from stages.common.finetuning import conversation_dataset
 from stages.common.pairs import preference_pairs
 from stages.common.tracking.run import Run
 from stages.common.training import fit_params, packed_blocks
@@ -126,7 +127,7 @@ def stage_sft(folder: Path, talks: list[dict[str, list[int]]]) -> Any:
 
     own = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length", "seed": 1}
     settings = sft.Params(training=OPTIMISER | own | {"per_device_train_batch_size": TALK_BATCH}, max_tokens=512)
-    with patch.object(sft, "tokenise", lambda *_: Dataset.from_list(talks)):
+    with patch.object(conversation_dataset, "tokenise", lambda *_, **__: Dataset.from_list(talks)):
         return watch(sft.build_trainer(settings, folder / "model", folder, "bench"), settings)
 
 

@@ -54,7 +54,7 @@ def train(sizes: Sizes, device: str, folder: Path) -> None:
             weights = sum(one.numel() for one in made.model.parameters())
             share = mfu(name, speed * flops(sizes.model, weights, tokens))
             what = f"{stage}, {tokens} tokens"
-            say(f"{what}: speed", round(speed), "tokens/s", f"{weights / 1e6:.0f} M weights")
+            say(f"{what}: speed", round(speed), "tokens/s", f"{weights:,} weights")
             say(f"{what}: MFU", f"{share:.1%}" if share else "no data sheet")
             say(f"{what}: peak memory", round(peak_gibibytes(device), 1), "GiB")
             made = None

@@ -36,12 +36,11 @@ def written_model(sizes: Sizes, device: str, folder: Path) -> Path:
 
 
 class Rows:
-    """Examples of random tokens, all of one length, the first half without a label."""
+    """Examples of random tokens, all of one length and with a label."""
 
-    def __init__(self, count: int, tokens: int, vocabulary: int, labelled: bool) -> None:
+    def __init__(self, count: int, tokens: int, vocabulary: int) -> None:
         dice = random.Random(1)
         self.tokens = [[dice.randrange(300, vocabulary) for _ in range(tokens)] for _ in range(count)]
-        self.hidden = 0 if labelled else tokens // 2
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -52,9 +51,7 @@ class Rows:
         import torch
 
         ids = torch.tensor(self.tokens[index])
-        labels = ids.clone()
-        labels[: self.hidden] = -100
-        return {"input_ids": ids, "labels": labels}
+        return {"input_ids": ids, "labels": ids.clone()}
 
 
 def trainer(stage: str, sizes: Sizes, tokens: int, steps: int, model: Path) -> Any:
@@ -67,7 +64,7 @@ def trainer(stage: str, sizes: Sizes, tokens: int, steps: int, model: Path) -> A
     from stages.common.training import packed_blocks
 
     batch = sizes.step_tokens // tokens
-    rows = Rows(batch * steps, tokens, sizes.vocabulary, stage == "pretrain")
+    rows = Rows(batch * steps, tokens, sizes.vocabulary)
     training: dict[str, Any] = {"max_steps": steps, "per_device_train_batch_size": batch, "learning_rate": 1e-5}
     training |= {"gradient_checkpointing": False, "seed": 1}
     if stage == "pretrain":

@@ -124,3 +124,21 @@ def test_a_stage_s_tokens_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = 2 * 25 * 512
     assert found["ppo"][0] == pytest.approx(episodes * 2048 * (2 * 2 + 4 / 3)) and found["ppo"][1] == episodes * 512
     assert profile_plan.work("sft", given["sft"] | {"training": {"num_train_epochs": 2}}, jobs["sft"]) == (None, None)
+
+
+def test_the_command_prints_the_table_and_fails_where_a_stage_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["profile_plan", "qwen2.5-0.5b"])
+    fits = Row("sft", 10 * 2**30, 20 * 2**30, 5e6, None, 2**30)
+    monkeypatch.setattr(profile_plan, "rows", lambda _: iter([fits, fits._replace(stage="ppo", memory=21 * 2**30)]))
+    with pytest.raises(SystemExit) as ended:
+        profile_plan.main()
+    said = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 1 and said[0].split()[:3] == ["stage", "GiB", "a"]
+    assert said[1].split() == ["sft", "10.0", "20.0", "5.0", "M", "1.0"] and "21.0 too much" in said[2]
+    assert "run.tokens_per_second" in said[-1]
+    monkeypatch.setattr("sys.argv", ["profile_plan", "nosuch"])
+    with pytest.raises(SystemExit, match=r"lathe: infra/profiles/nosuch.yaml: file not found"):
+        profile_plan.main()
