@@ -54,7 +54,12 @@ SAMPLES: list[dict[str, Any]] = [
     {"dialog": ["Hi", "Hello.", "Bye"]},
     {"id": "a", "conversation_id": "a", "speaker": "x", "reply-to": None, "text": "Hi"},
     {"id": "b", "conversation_id": "a", "speaker": "y", "reply-to": "a", "text": "Hello."},
-    *(row for line in GOLDEN.read_text(encoding="utf-8").splitlines() for row in json.loads(line)["rows"]),
+    *(
+        row
+        for line in GOLDEN.read_text(encoding="utf-8").splitlines()
+        if "+++$+++" not in line  # no row of a user's: its record is another file's
+        for row in json.loads(line)["rows"]
+    ),
 ]
 KEYS = sorted({key for row in SAMPLES for key in row} | {"role", "content", "from", "value", "turn_1", "name"})
 

@@ -3,6 +3,7 @@ its keys.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from stages.common.ingest.layouts.fields import Fields, Malformed
 from stages.common.ingest.layouts.recognise import recognise
 
 UNKNOWN = "unknown format"
+GAP = re.compile(r"[ \t,]*")
 
 
 class Kept(NamedTuple):
@@ -136,19 +138,33 @@ def parts(row: Row) -> list[Row]:
         while end < len(text):
             value, end = json.JSONDecoder(parse_constant=lambda name: None).raw_decode(text, end)
             found.append(value)
-            end += len(text[end:]) - len(text[end:].lstrip(" \t,"))
+            gap = GAP.match(text, end)
+            end = gap.end() if gap else end
     except (ValueError, RecursionError):
         return []
-    if len(found) == 1 and isinstance(found[0], dict):
-        (whole,) = found
-        columns = list(whole.values())
-        if whole and all(key.isdecimal() and isinstance(value, dict) for key, value in whole.items()):
-            found = columns
-        elif len(whole) > 1 and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
-            found = [dict(zip(whole, cells, strict=True)) for cells in zip(*columns, strict=True)]
-    alone = len(found) == 1 and json.dumps(found[0]).startswith("{") and not text.rstrip().endswith(",")
+    if len(found) == 1:
+        spread = _spread(found[0]) if isinstance(found[0], dict) else []
+        if not spread and not text.rstrip().endswith(","):
+            return []
+        found = spread or found
+    return [row._replace(value=one) for one in found] if all(isinstance(one, dict) for one in found) else []
+
+
+def _spread(whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects under numbers, or the rows of columns, that an object is; else nothing."""
+    columns = list(whole.values())
+    if whole and all(key.isdecimal() and isinstance(value, dict) for key, value in whole.items()):
+        return columns
+    length = len(columns[0]) if len(columns) > 1 and isinstance(columns[0], list) else 0
+    if length and all(_is_column(column, length) for column in columns):
+        return [dict(zip(whole, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return []
+
+
+def _is_column(value: Any, length: int) -> bool:
+    """Whether a value is a list of plain values, so many."""
     return (
-        [] if alone or not all(isinstance(one, dict) for one in found) else [row._replace(value=one) for one in found]
+        isinstance(value, list) and len(value) == length and not any(isinstance(cell, (dict, list)) for cell in value)
     )
 
 

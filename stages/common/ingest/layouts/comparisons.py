@@ -65,7 +65,7 @@ def preferred(row: Record) -> Record:
     """OpenAI's `{"input": {"messages", "tools"?}, "preferred_output", "non_preferred_output"}` ->
     comparison.
     """
-    asked = row["input"]
+    asked = row.get("input")
     if not isinstance(asked, dict) or peek(asked, "messages") is None:
         raise Malformed("bad input", "no object with messages")
     better, worse = _answers(row, "preferred_output")[1], _answers(row, "non_preferred_output")[1]

@@ -40,6 +40,7 @@ FRAMES = (
     ),
 )
 """What ChatGLM-Tuning and Med-ChatGLM write around a question under `context`."""
+LONGEST_FRAMED = 5_000
 ROLES_IN_TURN = ("user", "assistant")
 
 
@@ -150,5 +151,7 @@ def _says_something(part: str) -> bool:
 
 def _unframed(text: str) -> str:
     """Return a question without the words that a template wrote around it."""
+    if len(text) > LONGEST_FRAMED:
+        return text
     found = next((frame for pattern in FRAMES if (frame := pattern.match(text))), None)
     return "\n".join(part for part in found.groupdict().values() if part) if found else text

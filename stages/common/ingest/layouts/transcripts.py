@@ -20,7 +20,7 @@ START_HUMAN = re.compile(r"\s*Human ?[:：]")
 START_ROUND = re.compile(r"\s*\[Round \d+\]\s*问[:：]")
 START_MOSS = re.compile(r"\s*(?:<\|Human\|>|\[Human\])\s*:")
 PREAMBLE = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|\[gMASK\]<sop>|Below is an instruction that [^#]*)?\s*")
-ENDS = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|eot_id\|>|<\|end\|>|<end_of_turn>|<\|endoftext\|>|</s>|<s>))+\s*\Z")
+ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<s>")
 MARKS = (
     re.compile(r"<\|im_start\|>\s*(\w+)[ \t]*\n?"),
     re.compile(r"<\|start_header_id\|>\s*(\w+)\s*<\|end_header_id\|>\s*"),
@@ -30,7 +30,7 @@ MARKS = (
 )
 """What templates write before each message; the name is its role."""
 RENDERED_ROLES = ROLES | {"instruction": "user", "input": "input", "response": "assistant"}
-INST = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
+INST, INST_END = re.compile(r"\[INST\]"), "[/INST]"
 SYS = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 
 
@@ -111,7 +111,7 @@ def _marks(text: str) -> re.Pattern[str] | None:
     begin = PREAMBLE.match(start)
     at = begin.end() if begin else 0
     if start.startswith("[INST]", at):
-        return INST if INST.search(text, at) else None
+        return INST if INST_END in text else None
     for marks in MARKS:
         if marks.match(start, at):
             roles = [RENDERED_ROLES.get(found[1].lower()) for found in marks.finditer(text)]
@@ -125,7 +125,7 @@ def _rendered(text: str, marks: re.Pattern[str]) -> list[Record]:
     ends = [*(one.start() for one in found[1:]), len(text)]
     said: list[Record] = []
     for one, end in zip(found, ends, strict=True):
-        role, content = RENDERED_ROLES[one[1].lower()], ENDS.sub("", text[one.end() : end]).strip()
+        role, content = RENDERED_ROLES[one[1].lower()], _without_end(text[one.end() : end])
         if role == "input" and said and said[-1]["role"] == "user":
             said[-1] = message("user", f"{said[-1]['content']}\n{content}" if content else said[-1]["content"])
         elif role in ("input", "call"):
@@ -138,10 +138,19 @@ def _rendered(text: str, marks: re.Pattern[str]) -> list[Record]:
 def _instructions(text: str) -> list[Record]:
     """Split at Llama 2's and Mistral's `[INST]` and `[/INST]`, with Llama's `<<SYS>>` inside."""
     said: list[Record] = []
-    for found in INST.finditer(text):
-        asked, system = found[1], SYS.match(found[1])
+    for part in INST.split(text)[1:]:
+        asked, _, answered = part.partition(INST_END)
+        system = SYS.match(asked)
         if system:
             said.append(message("system", system[1].strip()))
             asked = asked[system.end() :]
-        said += [message("user", asked.strip()), message("assistant", ENDS.sub("", found[2]).strip())]
+        said += [message("user", asked.strip()), message("assistant", _without_end(answered))]
     return said
+
+
+def _without_end(text: str) -> str:
+    """Return what is said without the marks that end it."""
+    text = text.strip()
+    while end := next((mark for mark in ENDS if text.endswith(mark)), ""):
+        text = text.removesuffix(end).rstrip()
+    return text

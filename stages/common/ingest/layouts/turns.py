@@ -26,6 +26,7 @@ PAIRS = (
 )
 """Keys of a turn that holds a question and its answer (Firefly, Capybara, ms-swift)."""
 TEXT_PARTS, THOUGHT_PARTS = ("text", "input_text", "output_text"), ("reasoning", "thinking")
+CALL_PART = "tool_call"
 
 
 class Turn(NamedTuple):
@@ -173,6 +174,10 @@ def _turn(number: int, turn: Record) -> Turn:
         raise Malformed("bad tool call", f"turn {number}: tool_calls is not a list")
     called = _tool_calls(number, calls) if calls else None
     content, inner = ("", None) if called and peek(turn, "content") is None else _content(number, turn)
+    inside = turn["content"] if isinstance(peek(turn, "content"), list) else []
+    for part in (part for part in inside if peek(part, "type") == CALL_PART):
+        part.get("type")
+        called = [*(called or []), *_function_call(number, string(part, "value"))]
     if role != "assistant":
         meaning.ignore_weight(turn)
         said = message(role, content, thought(turn, number), called)
@@ -197,7 +202,7 @@ def _content(number: int, turn: Record) -> tuple[str, str | None]:
         raise Malformed("bad turn", f"turn {number}: the content is null, and it has no tool calls")
     if isinstance(value, list) and all(isinstance(part, dict) for part in value):
         thoughts = [_part(number, part) for part in value if peek(part, "type") in THOUGHT_PARTS]
-        texts = [_part(number, part) for part in value if peek(part, "type") not in THOUGHT_PARTS]
+        texts = [_part(number, part) for part in value if peek(part, "type") not in (*THOUGHT_PARTS, CALL_PART)]
         return "".join(texts), "\n".join(thoughts) or None
     if not isinstance(value, str):
         raise Malformed("bad turn", f"turn {number}: the content is not text")
@@ -208,7 +213,7 @@ def _part(number: int, part: Record) -> str:
     """Return the text of a part of OpenAI's content. Raises Malformed for one that is no text."""
     kind = part.get("type")
     if kind in TEXT_PARTS or kind in THOUGHT_PARTS:
-        text = part.get("text") if peek(part, "text") is not None else part.get(kind)
+        text = part.get(first(part, ("text", "value", kind)) or "text")
         if isinstance(text, str):
             return text
         raise Malformed("bad turn", f"turn {number}: a part without text")

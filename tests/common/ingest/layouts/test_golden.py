@@ -3,6 +3,8 @@ makes into something else.
 """
 
 import json
+import random
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +12,9 @@ import pytest
 
 from stages.common.core.records import Record
 from stages.common.ingest.files.rows import Row
-from stages.common.ingest.layout_table import LAYOUTS, nearest
-from stages.common.ingest.parsing import Kept, Refused, parse_row
+from stages.common.ingest.layout_table import KNOWN, LAYOUTS, nearest
+from stages.common.ingest.layouts import comparisons
+from stages.common.ingest.parsing import Kept, Refused, parse_row, parts
 from stages.common.ingest.reading import with_dialogues
 
 
@@ -136,6 +139,21 @@ def test_an_unknown_row_comes_nearest_to_the_layout_that_lacks_least() -> None:
     assert nearest({"quellwort": 1}) == ("", "")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen_messages": [1, 2], "rejected_messages": [[3], [4]]},
+        {"n": 5, "x": [1]},
+        {"a": [], "b": []},
+        {"a": [1, 2], "b": [3]},
+        {"0": {"text": "a"}, "1": 2},
+        {},
+    ],
+)
+def test_a_refused_row_that_holds_no_rows_is_one(row: Record) -> None:
+    assert parts(Row(1, json.dumps(row).encode())) == []
+
+
 def test_messages_of_a_tree_that_nobody_chose_are_refused() -> None:
     flat = {"message_tree_id": "a", "role": "assistant", "rank": None}
     rows = [
@@ -148,3 +166,27 @@ def test_messages_of_a_tree_that_nobody_chose_are_refused() -> None:
     assert isinstance(left, Refused) and (left.row.line, left.reason) == (3, "no answer")
     orphan = outcomes(flat | {"message_id": "b", "parent_id": "gone", "text": "Hello."})
     assert [one.reason for one in orphan if isinstance(one, Refused)] == ["bad tree"]
+
+
+ODD: list[Any] = [None, 1, "a", [], {}, [1], ["a"], [{}], [{"text": "a"}], {"text": "a", "replies": []}, True, 0.5]
+
+
+def test_known_keys_with_odd_values_are_kept_or_refused() -> None:
+    chance = random.Random(5)
+    keys = sorted({*KNOWN, *comparisons.REJECTED, "non_preferred_output", "preferred_output"})
+    rows = [{key: value} for key in keys for value in ODD]
+    rows += [{key: chance.choice(ODD) for key in chance.sample(keys, 4)} for _ in range(3_000)]
+    rows += [{chance.choice(group): chance.choice(ODD) for group in one.needs} for one in [*LAYOUTS.values()] * 30]
+    for row in rows:
+        raw = Row(1, json.dumps(row).encode())
+        outcome = parse_row(raw)
+        assert isinstance(outcome, Kept) or isinstance(parts(raw), list)
+
+
+@pytest.mark.parametrize(
+    "text", ["[INST]" * 9_999, "[INST] a [/INST]" + "[INST] " * 9_999, "### Human: a" + "\n " * 9_999]
+)
+def test_a_hostile_text_takes_no_longer_than_another(text: str) -> None:
+    started = time.process_time()
+    parse_row(Row(1, json.dumps({"text": text}).encode()))
+    assert time.process_time() - started < 2
