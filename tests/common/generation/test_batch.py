@@ -108,7 +108,8 @@ def test_rows_wait_for_room_in_the_cache_and_the_answers_stay_the_same(
         assert generator.decode(model, prompts, **named) == expected
     # Blocks of 64 tokens: four rows, into which a second prompt's three answers do not go.
     assert max(sizes) in ({4} if samples == 1 else {3, 4})
-    assert caplog.messages == ["memory has room for the keys and values of 300 tokens: 4 rows at first, not 16"]
+    said = [one for one in caplog.messages if "memory" in one]  # a slow machine's progress is said too
+    assert said == ["memory has room for the keys and values of 300 tokens: 4 rows at first, not 16"]
 
 
 def test_a_row_that_does_not_fit_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
