@@ -69,7 +69,7 @@ def laid(tmp_path: Path) -> Path:
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200 if FULL else 600)
 def test_after_every_kill_the_next_run_ends_with_the_same_bytes_and_no_worker_is_left(laid: Path) -> None:
     whole = start(laid)
     begun(whole)
