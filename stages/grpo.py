@@ -14,6 +14,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.common.core import chat, left_out, models, params, records
 from stages.common.finetuning import lora
+from stages.common.generation.engines import choice
+from stages.common.generation.engines.mirrored_policy import MIRROR, MirroredPolicy
 from stages.common.grpo import report as grpo_report
 from stages.common.grpo import scored
 from stages.common.grpo import trainer as grpo_trainer
@@ -70,7 +72,7 @@ def main(
     if checked.uses_model(rewards):
         inputs |= {"reward": reward, "conversations": conversations}
     missing = left_out.allowed(folders=[out], tables={curve: ",".join(grpo_report.COLUMNS)}, reports=[report])
-    with fit.start("grpo", settings, inputs) as (run, fingerprint), missing:
+    with fit.start("grpo", settings, inputs, choice.section()) as (run, fingerprint), missing:
         if checked.uses_model(rewards):
             left_out.need(reward, "the reward model")
         asked = read(settings, model, samples, rewards)
@@ -123,6 +125,8 @@ def build_trainer(
         "remove_unused_columns": False,
         "reward_weights": [one.weight for one in rewarded.rewards],
     }
+    if "disable_dropout" not in settings.training:  # else an answer's probability is another each time it is read
+        own["disable_dropout"] = True
     arguments = fit_params.config(GRPOConfig, settings, "grpo", fingerprint, **own)
     check_groups(arguments)
     tokenizer = models.load_tokenizer(model)
@@ -135,12 +139,20 @@ def build_trainer(
         model=policy,
         args=arguments,
         run=run,
+        mirror=mirror(settings, arguments) if choice.chosen() == "vllm" else None,
         reward_funcs=scored.functions(rewarded, chat.stops(tokenizer)),
         train_dataset=asked["train"],
         eval_dataset=asked["validation"],
         processing_class=tokenizer,
         peft_config=lora.config(settings.lora, "grpo.lora"),
     )
+
+
+def mirror(settings: Params, arguments: Any) -> MirroredPolicy:
+    """Return the engine that answers for the policy; it starts with the first answers."""
+    folder = Path(arguments.output_dir) / MIRROR
+    rows, most = settings.decode_batch_size, settings.max_tokens
+    return MirroredPolicy(folder, rows=rows, most_tokens=most, world=arguments.world_size)
 
 
 def check_groups(arguments: Any) -> None:

@@ -13,7 +13,7 @@ from stages import grpo
 from stages.common.core import models
 from stages.common.core.left_out import LackError
 from stages.common.generation.sampling import Sampling
-from stages.common.grpo import report, scored
+from stages.common.grpo import report, scored, trainer
 from stages.common.reward import checked
 from stages.common.runtime.errors import ParamsError
 from stages.common.tracking.run import Run
@@ -57,7 +57,7 @@ def test_the_loss_is_the_papers(world: Path, tmp_path: Path, monkeypatch: pytest
         "completion_mask": mask.long(), "advantages": advantages, "num_items_in_batch": mask.sum(),
         "old_per_token_logps": old, "ref_per_token_logps": reference,
     }  # fmt: skip
-    made.model.eval()  # without dropout
+    made.model.train()  # dropout is off all the same
     found = made.compute_loss(made.model, batch)
     rows = torch.cat([prompts, answers], 1)
     plain = models.load(world / "model")
@@ -84,8 +84,8 @@ def test_the_answers_of_a_group_differ_and_are_the_same_in_any_batch(
     assert made._generate_single_turn(prompts)[0] != together, "another step, other answers"
     held_out = made.held_out()
     assert [row["question"] for row in held_out] == [row["question"] for row in made.eval_dataset]
-    greedy = made.answers([made.eval_dataset[0]["prompt"]], Sampling())[0]
-    assert held_out[0]["length"] == len(greedy)
+    (greedy,) = made.answers([made.eval_dataset[0]["prompt"]], Sampling())
+    assert held_out[0]["length"] == len(trainer.tokens(greedy))
 
 
 def test_groups_stay_with_one_process(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

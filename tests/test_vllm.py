@@ -9,13 +9,16 @@ from typing import Any
 import psutil
 import pytest
 
-from stages import ppo, sample, select_sft
+from stages import grpo, ppo, sample, select_sft
 from stages.common.core import chat, models, records
 from stages.common.evaluation import generate_answers
 from stages.common.generation import generator
 from stages.common.generation.engines import choice, vllm_process
+from stages.common.grpo import scored
 from stages.common.ppo import report as ppo_report
+from stages.common.reward import checked
 from stages.common.runtime.errors import TryAgainError
+from stages.common.tracking.run import Run
 from tests.support import vllm
 from tests.support.small_ppo import build, fit, trainer_in, write_ppo
 from tests.support.tiny import make_tokenizer
@@ -72,7 +75,7 @@ def test_a_sampling_whose_engine_is_killed_goes_on_to_the_same_bytes(
 def test_epochs_and_candidates_answer_as_they_do_here(work: Path) -> None:
     prompts = [row["messages"] for row in records.read(work / "samples/validation")]
     settings = select_sft.Params(max_new_tokens=6, batch_size=8)
-    said = select_sft.reply(work / "model", prompts, settings)
+    (said,) = select_sft.reply(work / "model", [prompts], settings)
     model, tokenizer = models.load(work / "model").eval(), make_tokenizer()
     asked = [chat.encode_prompt(tokenizer, prompt) for prompt in prompts]
     stops = chat.stops(tokenizer)
@@ -118,3 +121,20 @@ def test_a_killed_engine_ends_a_training_as_try_again(work: Path) -> None:
     psutil.Process(collector.mirror.engine.worker.pid).kill()
     with pytest.raises(TryAgainError, match="the vLLM engine died"):
         collector.collect(trainer.model, prompts, 1)
+
+
+def test_groups_of_answers_come_from_the_weights_in_training(work: Path) -> None:
+    """TRL's meter of the distance between the engine and the training says so after every step."""
+    training = {"per_device_train_batch_size": 4, "num_generations": 2, "learning_rate": 0.003, "max_steps": 3}
+    settings = grpo.Params(training=training, max_tokens=128, max_new_tokens=6, rewards={"length": 1.0})
+    rewards = checked.load(settings.rewards, "grpo.rewards")
+    asked = grpo.read(settings, work / "model", work / "samples", rewards)
+    made = grpo.build_trainer(settings, work / "model", asked, scored.Scored(rewards), Run(None), "test")
+    made.train()
+    far = [row["sampling/sampling_logp_difference/max"] for row in made.state.log_history if "loss" in row]
+    assert len(far) == 3 and max(far) < CLOSE
+    assert {row["sampling/importance_sampling_ratio/max"] == pytest.approx(1, abs=CLOSE)
+            for row in made.state.log_history if "loss" in row} == {True}  # fmt: skip
+    moved = [row["grad_norm"] for row in made.state.log_history if "loss" in row]
+    assert min(moved) > 0
+    made.mirror.close()

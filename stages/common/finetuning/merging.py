@@ -4,13 +4,17 @@ import copy
 import shutil
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core.models import tied_once
+from stages.common.runtime import process
 from stages.common.training.resumable import TrainerBase
 
 if TYPE_CHECKING:
     import torch
+
+    from stages.common.generation.engines.mirrored_policy import MirroredPolicy
 
 ADAPTER = "adapter"
 """Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has
@@ -129,6 +133,18 @@ def merged(model: Any, files: Path) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="All adapters are already merged")
         return whole.merge_and_unload()
+
+
+def answering(policy: Any, mirror: "MirroredPolicy | None") -> Any:
+    """Return what answers with the weights that a policy has now: itself, or the engine in its
+    place, which is given them with its adapters merged.
+    """
+    if mirror is None:
+        return policy
+    if not hasattr(policy, "merge_and_unload") or not process.is_main_process():
+        return mirror.of(policy)
+    with TemporaryDirectory(dir=mirror.folder.parent) as files:
+        return mirror.of(merged(policy, Path(files)))
 
 
 def sharing_weights(model: Any, weights: Weights | None = None) -> Any:

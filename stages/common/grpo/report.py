@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import models
 from stages.common.core.statistics import bootstrap_mean
+from stages.common.generation.engines import choice
 from stages.common.generation.sampling import Sampling
 from stages.common.grpo import trainer as grpo_trainer
 from stages.common.runtime import logs
@@ -37,6 +38,8 @@ def publish(trainer: Any, kept: list[Path], *, start: Path, out: Path, curve: Pa
         return
     kept_models.copy_model(kept[best], out)
     write_curve(history, curve)
+    if trainer.mirror is not None:
+        trainer.mirror.close()
     before, after = (greedy(trainer, folder) for folder in (start, out))
     facts = compare(before, after) | {
         "best": kept[best].name,
@@ -54,13 +57,12 @@ def greedy(trainer: Any, folder: Path) -> list[Row]:
     """Return the held-out prompts with the greedy answers of the policy in `folder`, and their
     rewards.
     """
-    policy = models.load_frozen(folder)
-    prompts = [dict(one) for one in trainer.eval_dataset]
-    answers = grpo_trainer.decoded(
-        policy, [one["prompt"] for one in prompts], trainer.max_completion_length, trainer.stops, Sampling(),
-        trainer.decode_batch_size,
-    )  # fmt: skip
-    return grpo_trainer.answered(trainer.processing_class, prompts, answers, trainer.stops, trainer.scored)
+    prompts, rows = [dict(one) for one in trainer.eval_dataset], trainer.decode_batch_size
+    most, stops = trainer.max_completion_length, trainer.stops
+    asked = [one["prompt"] for one in prompts]
+    found = grpo_trainer.decoded(choice.load(folder, rows), asked, most, stops, Sampling(), rows)
+    answers = [grpo_trainer.tokens(one) for one in found]
+    return grpo_trainer.answered(trainer.processing_class, prompts, answers, stops, trainer.scored)
 
 
 def compare(before: list[Row], after: list[Row]) -> Row:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import chat
 from stages.common.finetuning import merging
 from stages.common.generation import generator
+from stages.common.generation.batch import Continuation
 from stages.common.generation.sampling import Sampling
 from stages.common.grpo.scored import ASKED, Scored
 from stages.common.reward import checked
@@ -20,6 +21,7 @@ from stages.common.training import optimizer_state
 from stages.common.training.resumable import Resumable
 
 if TYPE_CHECKING:
+    from stages.common.generation.engines.mirrored_policy import MirroredPolicy
     from stages.common.tracking.run import Run
 
 BUFFER = "answers"
@@ -49,9 +51,18 @@ class Answering(merging.Merged, Resumable):
         eval_dataset: Any
         _metrics: dict[str, dict[str, list[float]]]
 
-    def __init__(self, *given: Any, scored: Scored, decode_batch_size: int, run: "Run", **named: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        scored: Scored,
+        decode_batch_size: int,
+        run: "Run",
+        mirror: "MirroredPolicy | None" = None,
+        **named: Any,
+    ) -> None:
         super().__init__(*given, **named)
-        self.scored, self.decode_batch_size, self.run = scored, decode_batch_size, run
+        self.scored, self.decode_batch_size, self.run, self.mirror = scored, decode_batch_size, run, mirror
+        self.use_vllm = mirror is not None  # TRL then corrects for an engine's probabilities
         self.stops = chat.stops(self.processing_class)
         self.eos_token_ids = list(self.stops)
 
@@ -62,20 +73,26 @@ class Answering(merging.Merged, Resumable):
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
-        """Return an answer to each prompt, with its end; those of a group differ, and are the same
-        whatever the number of processes.
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *_: Any, **__: Any
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        """Return an answer to each prompt, with its end; of an engine's also the log-probabilities.
+
+        Those of a group differ, and are the same whatever the number of processes.
         """
         number = self._step // (self.args.steps_per_generation * self.num_iterations)
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.args.seed * SEEDS + number)
         found = self.answers(prompt_ids, sampling)
-        self.tokens_seen += sum(map(len, found)) * self.args.world_size
-        return found, None
+        ids = [tokens(one) for one in found]
+        self.tokens_seen += sum(map(len, ids)) * self.args.world_size
+        return ids, [one.log_probabilities for one in found] if self.use_vllm else None
 
-    def answers(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
-        """Return the policy's answer to each prompt as tokens, with the end of turn it gave."""
+    def answers(self, prompts: list[list[int]], sampling: Sampling) -> list[Continuation]:
+        """Return the policy's answer to each prompt."""
         with self.whole() as policy:
-            return decoded(policy, prompts, self.max_completion_length, self.stops, sampling, self.decode_batch_size)
+            answering = merging.answering(policy, self.mirror)
+            most, rows = self.max_completion_length, self.decode_batch_size
+            return decoded(answering, prompts, most, self.stops, sampling, rows, log_probabilities=self.use_vllm)
 
     def whole(self) -> AbstractContextManager[Any]:
         """Return a context with the policy itself, its weights gathered where they are split among
@@ -104,7 +121,7 @@ class Answering(merging.Merged, Resumable):
         """
         rank, world = self.args.process_index, self.args.world_size
         mine = [dict(one) for one in self.eval_dataset][rank::world]
-        answers = self.answers([one["prompt"] for one in mine], Sampling())
+        answers = [tokens(one) for one in self.answers([one["prompt"] for one in mine], Sampling())]
         rows = answered(self.processing_class, mine, answers, self.stops, self.scored)
         return rows if world == 1 else in_order(rows, world)
 
@@ -128,19 +145,32 @@ class Answering(merging.Merged, Resumable):
 
 
 def decoded(
-    policy: Any, prompts: list[list[int]], most: int, stops: Sequence[int], sampling: Sampling, batch_size: int
-) -> list[list[int]]:
-    """Return a policy's answer to each prompt as tokens, with the end of turn it gave."""
+    answering: Any,
+    prompts: list[list[int]],
+    most: int,
+    stops: Sequence[int],
+    sampling: Sampling,
+    batch_size: int,
+    *,
+    log_probabilities: bool = False,
+) -> list[Continuation]:
+    """Return the answer of a policy, or of an engine in its place, to each prompt."""
     found = generator.decode(
-        policy,
+        answering,
         prompts,
         max_new_tokens=most,
         stop=stops,
         sampling=sampling,
+        log_probabilities=log_probabilities,
         batch_size=batch_size,
         progress=Uncounted(len(prompts)),
     )
-    return [[*one.tokens, *([] if one.stop is None else [one.stop])] for (one,) in found]
+    return [one for (one,) in found]
+
+
+def tokens(one: Continuation) -> list[int]:
+    """Return an answer's tokens with the end of turn it gave."""
+    return [*one.tokens, *([] if one.stop is None else [one.stop])]
 
 
 def answered(

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -124,7 +122,7 @@ class Collector:
         `decode`.
         """
         found = generator.decode(
-            self._decoder(policy),
+            merging.answering(policy, self.mirror),
             prompts,
             max_new_tokens=self.settings.max_new_tokens,
             stop=self.stops,
@@ -135,15 +133,6 @@ class Collector:
             before=before,
         )
         return [one for (one,) in found]
-
-    def _decoder(self, policy: Any) -> Any:
-        """Return what answers with the policy's weights as they are now, adapters among them."""
-        if self.mirror is None:
-            return policy
-        if not hasattr(policy, "merge_and_unload") or not process.is_main_process():
-            return self.mirror.of(policy)
-        with TemporaryDirectory(dir=self.mirror.folder.parent) as files:
-            return self.mirror.of(merging.merged(policy, Path(files)))
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
         """Read what every answer says as the reward model was trained to: with an end of turn,

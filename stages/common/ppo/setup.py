@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import chat, models, precision
 from stages.common.finetuning import lora
 from stages.common.generation.engines import choice
-from stages.common.generation.engines.mirrored_policy import MirroredPolicy
+from stages.common.generation.engines.mirrored_policy import MIRROR, MirroredPolicy
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
 from stages.common.ppo.settings import Settings
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from stages.common.ppo.collector import Collector
     from stages.common.tracking.run import Run
     from stages.common.training.packed_blocks import Blocks
-
-MIRROR = ".rollout"
-"""Folder beside the checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from stages import dpo, orpo, pretrain, reward, sft
+from stages import dpo, grpo, orpo, pretrain, reward, sft
 from stages.common.runtime.errors import ParamsError
 from stages.common.training import fit_params, ineffective_keys
-from tests.support.trainers import MODULES, STAGES
+from tests.support.trainers import MODULES
 
 
 def words(text: str) -> list[str]:
@@ -46,6 +46,17 @@ OF_STAGE: dict[str, list[str]] = {
         *words("precompute_ref_batch_size router_aux_loss_coef use_weighting"),
     ],
     "orpo": [*SAMPLING, "length_column_name"],
+    "grpo": words(
+        "beta cast_lm_head_to_fp32 delta disable_dropout entropy_coef entropy_coef_delta entropy_coef_max"
+        " entropy_coef_min entropy_target epsilon epsilon_high generation_batch_size importance_sampling_level"
+        " loss_type mask_truncated_completions multi_objective_aggregation num_generations num_iterations"
+        " off_policy_mask_threshold pad_to_multiple_of ref_model_mixup_alpha ref_model_sync_steps"
+        " router_aux_loss_coef sapo_temperature_neg sapo_temperature_pos scale_rewards shuffle_dataset"
+        " steps_per_generation sync_ref_model temperature top_entropy_quantile top_p use_adaptive_entropy"
+        " use_bias_correction_kl vespo_k_neg vespo_k_pos vespo_lambda_neg vespo_lambda_pos"
+        " vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min vllm_importance_sampling_correction"
+        " vllm_importance_sampling_mode"
+    ),
 }
 SET_BY_THE_STAGE: dict[str, set[str]] = {
     "pretrain": set(),
@@ -54,18 +65,20 @@ SET_BY_THE_STAGE: dict[str, set[str]] = {
     "ppo": {"remove_unused_columns"},
     "dpo": {"max_length", "precompute_ref_log_probs", "remove_unused_columns"},
     "orpo": {"label_names", "remove_unused_columns"},
+    "grpo": {"max_completion_length", "remove_unused_columns", "reward_weights"},
 }
+PARAMS = {name: module.Params for name, module in MODULES.items()} | {"grpo": grpo.Params}
 
 
 def config_class(stage: str) -> type:
     from transformers import TrainingArguments
-    from trl import DPOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, SFTConfig
 
-    classes: dict[str, type] = {"sft": SFTConfig, "dpo": DPOConfig}
+    classes: dict[str, type] = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig}
     return classes.get(stage, TrainingArguments)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PARAMS)
 def test_every_key_of_the_library_is_known_to_work_or_refused(stage: str) -> None:
     keys = {field.name for field in dataclasses.fields(config_class(stage)) if field.init}
     own = {*fit_params.OWN, "output_dir", "use_cpu"} | SET_BY_THE_STAGE[stage]
@@ -75,10 +88,10 @@ def test_every_key_of_the_library_is_known_to_work_or_refused(stage: str) -> Non
     assert keys - own - refused == {*EFFECTIVE, *OF_STAGE[stage]} - own
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PARAMS)
 def test_every_key_without_effect_is_refused_by_name(stage: str) -> None:
     for key in ineffective_keys.reasons(stage):
-        settings = MODULES[stage].Params(training={"seed": 1, key: None})
+        settings = PARAMS[stage](training={"seed": 1, key: None})
         with pytest.raises(ParamsError, match=rf"'{stage}\.training\.{key}' has no effect: .+; remove it"):
             fit_params.config(config_class(stage), settings, stage, "test")
 
@@ -122,7 +135,7 @@ def test_a_key_that_needs_another_is_refused_without_it(key: str, beside: dict[s
         ineffective_keys.check("reward", {key: "x"})
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PARAMS)
 def test_what_was_never_tried_in_a_stage_is_refused_by_name(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ineffective_keys.check(stage, {"fsdp": None, "torch_compile": False})
     with pytest.raises(ParamsError, match=rf"'{stage}\.training\.fsdp_config' is not supported.*zero3"):
@@ -137,7 +150,7 @@ def test_what_was_never_tried_in_a_stage_is_refused_by_name(stage: str, monkeypa
         ineffective_keys.check(stage, {})
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PARAMS)
 def test_the_optimiser_is_the_fused_one_unless_told_otherwise(stage: str) -> None:
     settings = MODULES[stage].Params(training={})
     assert fit_params.config(config_class(stage), settings, stage, "test").optim == "adamw_torch_fused"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+MIRROR = ".rollout"
+"""Folder beside a training's checkpoints that the weights are written to."""
 HEAD = "head.safetensors"
 WHOLE, BODY = "model.safetensors", "body.safetensors"
 INDEX = "model.safetensors.index.json"
