@@ -22,7 +22,7 @@ from stages.common.grpo import trainer as grpo_trainer
 from stages.common.reward import calibration, checked, prompts, scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import ParamsError
-from stages.common.training import fit, fit_params
+from stages.common.training import dropout, fit, fit_params
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,14 +125,12 @@ def build_trainer(
         "remove_unused_columns": False,
         "reward_weights": [one.weight for one in rewarded.rewards],
     }
-    if "disable_dropout" not in settings.training:  # else an answer's probability is another each time it is read
-        own["disable_dropout"] = True
     arguments = fit_params.config(GRPOConfig, settings, "grpo", fingerprint, **own)
     check_groups(arguments)
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "grpo")
     models.check_context(policy.config, settings.max_tokens, "grpo.max_tokens")
-    return GroupTrainer(
+    made = GroupTrainer(
         scored=rewarded,
         decode_batch_size=settings.decode_batch_size,
         keep_checkpoints=settings.keep_checkpoints,
@@ -146,6 +144,8 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=lora.config(settings.lora, "grpo.lora"),
     )
+    dropout.switch_off(made.model)  # or an answer's probability is another each time it is read
+    return made
 
 
 def mirror(settings: Params, arguments: Any) -> MirroredPolicy:

@@ -17,6 +17,7 @@ from stages.common.generation import architecture, packed_forward
 from stages.common.ppo import losses as ppo_losses
 from stages.common.reward import score_head
 from stages.common.runtime.errors import DataError, ParamsError
+from stages.common.training import dropout
 
 READ_ROWS = 64
 """Most rows of one call without gradients."""
@@ -210,12 +211,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy, self.value, self.temperature = policy, value, temperature
         self.config = policy.config
-        for module in self.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            for name, share in list(vars(module).items()):
-                if ("dropout" in name or "jitter" in name) and isinstance(share, float):
-                    setattr(module, name, 0.0)
+        dropout.switch_off(self)
         for model in (policy, value):
             packed_forward.enable(model)
 

@@ -128,6 +128,7 @@ STAGES: dict[str, Reasons] = {
             "vllm_tensor_parallel_size",
         ),
         "held-out prompts are answered once, greedily": ("num_generations_eval",),
+        "dropout is off": ("disable_dropout",),
         "a table of answers goes to this project's own run": (
             "log_completions",
             "log_completions_hub_repo",

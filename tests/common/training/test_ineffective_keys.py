@@ -47,7 +47,7 @@ OF_STAGE: dict[str, list[str]] = {
     ],
     "orpo": [*SAMPLING, "length_column_name"],
     "grpo": words(
-        "beta cast_lm_head_to_fp32 delta disable_dropout entropy_coef entropy_coef_delta entropy_coef_max"
+        "beta cast_lm_head_to_fp32 delta entropy_coef entropy_coef_delta entropy_coef_max"
         " entropy_coef_min entropy_target epsilon epsilon_high generation_batch_size importance_sampling_level"
         " loss_type mask_truncated_completions multi_objective_aggregation num_generations num_iterations"
         " off_policy_mask_threshold pad_to_multiple_of ref_model_mixup_alpha ref_model_sync_steps"
@@ -152,5 +152,5 @@ def test_what_was_never_tried_in_a_stage_is_refused_by_name(stage: str, monkeypa
 
 @pytest.mark.parametrize("stage", PARAMS)
 def test_the_optimiser_is_the_fused_one_unless_told_otherwise(stage: str) -> None:
-    settings = MODULES[stage].Params(training={})
+    settings = PARAMS[stage](training={})
     assert fit_params.config(config_class(stage), settings, stage, "test").optim == "adamw_torch_fused"
