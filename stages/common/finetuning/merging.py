@@ -14,8 +14,6 @@ from stages.common.training.resumable import TrainerBase
 if TYPE_CHECKING:
     import torch
 
-    from stages.common.generation.engines.mirrored_policy import MirroredPolicy
-
 ADAPTER = "adapter"
 """Folder in a kept model that holds its adapters apart, as peft reads them; the model beside it has
 them merged.
@@ -135,9 +133,9 @@ def merged(model: Any, files: Path) -> Any:
         return whole.merge_and_unload()
 
 
-def answering(policy: Any, mirror: "MirroredPolicy | None") -> Any:
-    """Return what answers with the weights that a policy has now: itself, or the engine in its
-    place, which is given them with its adapters merged.
+def answering(policy: Any, mirror: Any | None) -> Any:
+    """Return what answers with the weights that a policy has now: itself, or the engine of `mirror`
+    (a MirroredPolicy), which is given them with its adapters merged.
     """
     if mirror is None:
         return policy

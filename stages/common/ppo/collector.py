@@ -26,7 +26,7 @@ from stages.common.ppo.kl import kl_k1
 from stages.common.ppo.payment import Payment
 from stages.common.ppo.rollouts import Rollout, figures, gathered
 from stages.common.ppo.schedule import Schedule
-from stages.common.ppo.settings import Settings
+from stages.common.ppo.setup import Settings
 from stages.common.reward import scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested

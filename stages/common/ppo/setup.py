@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stages.common.core import chat, models, precision
 from stages.common.finetuning import lora
@@ -10,8 +10,8 @@ from stages.common.generation.engines import choice
 from stages.common.generation.engines.mirrored_policy import MIRROR, MirroredPolicy
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
-from stages.common.ppo.settings import Settings
 from stages.common.reward import calibration, checked, scoring
+from stages.common.reward.checked import Rewards
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,36 @@ if TYPE_CHECKING:
     from stages.common.ppo.collector import Collector
     from stages.common.tracking.run import Run
     from stages.common.training.packed_blocks import Blocks
+
+
+class Settings(Protocol):
+    """What rollouts, trainer and report read of the stage's `Params`, where each has its
+    docstring.
+    """
+
+    keep_checkpoints: int
+    lora: dict[str, Any] | None
+    max_tokens: int
+    max_new_tokens: int
+    temperature: float
+    rollout_batch_size: int
+    demonstrations: int
+    rewards: Rewards
+    gamma: float
+    gae_lambda: float
+    reward_clip: float
+    end_penalty: float
+    clip: float
+    value_clip: float | None
+    value_warmup: int
+    value_weight: float
+    kl_stop: float
+    ptx_weight: float
+    ptx_blocks: int
+    average_decay: float | None
+
+    def held_dtype(self, folder: Path | str) -> Any:
+        """Return the dtype that a trained model's weights are held in."""
 
 
 @dataclass(frozen=True, kw_only=True)
