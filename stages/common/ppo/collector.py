@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -26,13 +27,43 @@ from stages.common.ppo.kl import kl_k1
 from stages.common.ppo.payment import Payment
 from stages.common.ppo.rollouts import Rollout, figures, gathered
 from stages.common.ppo.schedule import Schedule
-from stages.common.ppo.setup import Settings
 from stages.common.reward import scoring
+from stages.common.reward.checked import Rewards
 from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested
 from stages.common.runtime.progress import Progress
 
 Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+class Settings(Protocol):
+    """What rollouts, trainer and report read of the stage's `Params`, where each has its
+    docstring.
+    """
+
+    keep_checkpoints: int
+    lora: dict[str, Any] | None
+    max_tokens: int
+    max_new_tokens: int
+    temperature: float
+    rollout_batch_size: int
+    demonstrations: int
+    rewards: Rewards
+    gamma: float
+    gae_lambda: float
+    reward_clip: float
+    end_penalty: float
+    clip: float
+    value_clip: float | None
+    value_warmup: int
+    value_weight: float
+    kl_stop: float
+    ptx_weight: float
+    ptx_blocks: int
+    average_decay: float | None
+
+    def held_dtype(self, folder: Path | str) -> Any:
+        """Return the dtype that a trained model's weights are held in."""
 
 
 class Quiet(Progress):

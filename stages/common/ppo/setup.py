@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, models, precision
 from stages.common.finetuning import lora
@@ -11,52 +11,21 @@ from stages.common.generation.engines.mirrored_policy import MIRROR, MirroredPol
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
 from stages.common.reward import calibration, checked, scoring
-from stages.common.reward.checked import Rewards
 
 if TYPE_CHECKING:
     import torch
 
     from stages.common.ppo.actor_critic import ActorCritic
-    from stages.common.ppo.collector import Collector
+    from stages.common.ppo.collector import Collector, Settings
     from stages.common.tracking.run import Run
     from stages.common.training.packed_blocks import Blocks
-
-
-class Settings(Protocol):
-    """What rollouts, trainer and report read of the stage's `Params`, where each has its
-    docstring.
-    """
-
-    keep_checkpoints: int
-    lora: dict[str, Any] | None
-    max_tokens: int
-    max_new_tokens: int
-    temperature: float
-    rollout_batch_size: int
-    demonstrations: int
-    rewards: Rewards
-    gamma: float
-    gae_lambda: float
-    reward_clip: float
-    end_penalty: float
-    clip: float
-    value_clip: float | None
-    value_warmup: int
-    value_weight: float
-    kl_stop: float
-    ptx_weight: float
-    ptx_blocks: int
-    average_decay: float | None
-
-    def held_dtype(self, folder: Path | str) -> Any:
-        """Return the dtype that a trained model's weights are held in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """All that PPO needs to train an `ActorCritic`; prompts are tokens."""
 
-    settings: Settings
+    settings: "Settings"
     schedule: Schedule
     collector: "Collector"
     controller: FixedKL
@@ -68,7 +37,7 @@ class Setup:
     run: "Run"
 
 
-def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, Any]":
+def load(settings: "Settings", model: Path, reward: Path) -> "tuple[ActorCritic, Any]":
     """Return what is trained, and the reward model, which stays as it is. Under ZeRO-3 what is
     trained is read in parts; what stays as it is has no engine that would put it together, and is
     whole.
@@ -93,7 +62,7 @@ def load(settings: Settings, model: Path, reward: Path) -> "tuple[ActorCritic, A
     return actor_critic.ActorCritic(actor, critic, settings.temperature), scorer
 
 
-def load_reference(settings: Settings, model: Path, arguments: Any) -> Any | None:
+def load_reference(settings: "Settings", model: Path, arguments: Any) -> Any | None:
     """Return the policy as it starts, on the device of the training, or None under adapters.
 
     It is held in the dtype in which the policy's probabilities are read, or KL would begin with the
@@ -109,7 +78,7 @@ def load_reference(settings: Settings, model: Path, arguments: Any) -> Any | Non
     return reference.to(arguments.device).eval().requires_grad_(False)
 
 
-def compared_dtype(settings: Settings, model: Path, arguments: Any) -> "torch.dtype":
+def compared_dtype(settings: "Settings", model: Path, arguments: Any) -> "torch.dtype":
     """Return the dtype of the reference's weights: DeepSpeed casts all of the policy's to that of
     its products, autocast leaves them and takes products in 16 bits.
     """
@@ -123,7 +92,13 @@ def compared_dtype(settings: Settings, model: Path, arguments: Any) -> "torch.dt
 
 
 def collector(
-    settings: Settings, schedule: Schedule, tokenizer: Any, scorer: Any, reference: Any, conversations: Path, work: Path
+    settings: "Settings",
+    schedule: Schedule,
+    tokenizer: Any,
+    scorer: Any,
+    reference: Any,
+    conversations: Path,
+    work: Path,
 ) -> "Collector":
     """Return what makes rollouts; the answers in `conversations` give the unit of reward. In `work`
     an engine finds the weights of the policy.
@@ -148,7 +123,7 @@ def collector(
     )
 
 
-def mirror(settings: Settings, schedule: Schedule, work: Path) -> MirroredPolicy:
+def mirror(settings: "Settings", schedule: Schedule, work: Path) -> MirroredPolicy:
     """Return the engine that answers for the policy; it starts with the first rollout."""
     rows = settings.rollout_batch_size
     return MirroredPolicy(work / MIRROR, rows=rows, most_tokens=settings.max_tokens, world=schedule.world)
