@@ -120,7 +120,7 @@ def questions() -> Iterator[Finding]:
     settings = params.load(promote.Params, "promote")
     variables = params.plain(params.read_yaml(Path("dvc.yaml"))).get("vars", [])
     named: dict[str, object] = next((one["candidates"] for one in variables if "candidates" in one), {})
-    competing = sum(name != settings.base for name in named)
+    competing = question_plan.competing(settings.base, named)
     for one in question_plan.plans(settings, competing):
         how = f"{one.differing:.1%} answered differently{'' if one.measured else ', assumed'}"
         there = "none evaluated yet" if one.there is None else f"{one.there:,} there"

@@ -3,11 +3,12 @@ small a gain is seen.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages import promote
+from stages.common.core import left_out
 from stages.common.evaluation import paired_bootstrap, paired_proportions
 from stages.common.release import comparisons
 
@@ -29,6 +30,14 @@ class Planned(NamedTuple):
     """The gain, or the loss, that those there show in 80 % of all runs."""
     differing: float
     measured: bool
+
+
+def competing(base: str, named: Collection[str]) -> int:
+    """Return how many candidates share the error: those that were evaluated and not left out, or
+    before that the `named` ones of dvc.yaml.
+    """
+    found = [file.parent.name for file in EVALUATIONS.glob("*/metrics.json") if left_out.KEY not in _read(file)]
+    return sum(name != base for name in found or named)
 
 
 def plans(settings: promote.Params, candidates: int) -> Iterator[Planned]:

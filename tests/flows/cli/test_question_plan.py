@@ -22,6 +22,7 @@ SETTINGS = promote.Params.model_validate(
 
 def test_before_anything_was_evaluated_a_guess_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    assert question_plan.competing("pretrain", ["pretrain", "sft", "dpo"]) == 2
     ranks, guards = question_plan.plans(SETTINGS, 4)
     assert (ranks.metric, ranks.asked, ranks.there, ranks.sees) == ("accuracy/iid", None, None, None)
     # ((1.6449 + 0.8416) / 0.05)² x 0.1 = 247.3
@@ -39,6 +40,7 @@ def test_a_promotion_measures_how_much_differs(tmp_path: Path, monkeypatch: pyte
         {"rule": "guard", "metric": "perplexity/documents", "against": "sft_best", "change": {"count": 40}},
         {"rule": "beats", "metric": "accuracy/gone", "against": "sft_best", "change": None},
     ]
+    assert question_plan.competing("pretrain", ["pretrain", "sft", "dpo", "grpo"]) == 1, "only sft was evaluated"
     Path("reports/promote.json").write_text(json.dumps({"comparisons": compared}), encoding="utf-8")
     ranks, guards = question_plan.plans(SETTINGS, 1)
     # (1.96 + 0.8416) x (0.1 / 100)^0.5 = 0.0886
