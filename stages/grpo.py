@@ -76,8 +76,8 @@ def main(
         if checked.uses_model(rewards):
             left_out.need(reward, "the reward model")
         asked = read(settings, model, samples, rewards)
-        scorer = model_scores(settings, model, reward, conversations) if checked.uses_model(rewards) else None
-        trainer = build_trainer(settings, model, asked, scored.Scored(rewards, scorer), run, fingerprint)
+        places = {"model": model, "reward": reward, "conversations": conversations}
+        trainer = build_trainer(settings, rewards, asked, run, fingerprint, **places)
         kept = fit.fit(trainer, settings, run, "grpo")
         grpo_report.publish(trainer, kept, start=model, out=out, curve=curve, report=report, run=run)
 
@@ -95,21 +95,32 @@ def read(settings: Params, model: Path, samples: Path, rewards: list[checked.Rew
     return {split: Dataset.from_list([scored.row(one, one.asked) for one in some]) for split, some in found.items()}
 
 
-def model_scores(settings: Params, model: Path, reward: Path, conversations: Path) -> scored.ModelScores:
-    """Return what scores answers by the reward model, 0 and 1 as demonstrations do."""
-    tokenizer, scorer = models.load_tokenizer(model), scoring.load(reward)
+def scores(
+    settings: Params, rewards: list[checked.Reward], model: Path, reward: Path, conversations: Path
+) -> scored.Scored:
+    """Return what gives the rewards; of the reward model, if it is one of them, 0 and 1 as
+    demonstrations score.
+    """
+    if not checked.uses_model(rewards):
+        return scored.Scored(rewards)
+    tokenizer = models.load_tokenizer(model)
+    with models.unsplit():  # it has no engine that would put it together
+        scorer = scoring.load(reward)
     models.check_context(scorer.config, settings.max_tokens, "grpo.max_tokens")
     unit = calibration.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
-    return scored.ModelScores(scorer, tokenizer, unit, settings.decode_batch_size)
+    return scored.Scored(rewards, scored.ModelScores(scorer, tokenizer, unit, settings.decode_batch_size))
 
 
 def build_trainer(
     settings: Params,
-    model: Path,
+    rewards: list[checked.Reward],
     asked: "dict[str, Dataset]",
-    rewarded: scored.Scored,
     run: "Run",
     fingerprint: str,
+    *,
+    model: Path,
+    reward: Path,
+    conversations: Path,
 ) -> Any:
     """Return TRL's GRPOTrainer, answering with our decoder and rendering with our template.
 
@@ -123,10 +134,11 @@ def build_trainer(
     own: dict[str, Any] = {
         "max_completion_length": settings.max_new_tokens,
         "remove_unused_columns": False,
-        "reward_weights": [one.weight for one in rewarded.rewards],
+        "reward_weights": [one.weight for one in rewards],
     }
     arguments = fit_params.config(GRPOConfig, settings, "grpo", fingerprint, **own)
     check_groups(arguments)
+    rewarded = scores(settings, rewards, model, reward, conversations)
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "grpo")
     models.check_context(policy.config, settings.max_tokens, "grpo.max_tokens")

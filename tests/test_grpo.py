@@ -13,11 +13,11 @@ from stages import grpo
 from stages.common.core import models
 from stages.common.core.left_out import LackError
 from stages.common.generation.sampling import Sampling
-from stages.common.grpo import report, scored, trainer
+from stages.common.grpo import report, trainer
 from stages.common.reward import checked
 from stages.common.runtime.errors import ParamsError
-from stages.common.tracking.run import Run
 from tests.support.small_ppo import write_ppo
+from tests.support.trainers import build_grpo
 
 TRAINING = {"per_device_train_batch_size": 4, "num_generations": 2, "learning_rate": 0.01, "seed": 1, "beta": 0.1}
 SMALL: dict[str, Any] = {"max_tokens": 128, "max_new_tokens": 6, "rewards": {"length": 1.0}}
@@ -31,10 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(world: Path, **training: Any) -> Any:
-    settings = grpo.Params(training=TRAINING | training, **SMALL)
-    rewards = checked.load(settings.rewards, "grpo.rewards")
-    prompts = grpo.read(settings, world / "model", world / "samples", rewards)
-    return grpo.build_trainer(settings, world / "model", prompts, scored.Scored(rewards), Run(None), "test")
+    return build_grpo(grpo.Params(training=TRAINING | training, **SMALL), world)
 
 
 def test_the_loss_is_the_papers(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,12 @@ from stages.common.core import chat, models, records
 from stages.common.evaluation import generate_answers
 from stages.common.generation import generator
 from stages.common.generation.engines import choice, vllm_process
-from stages.common.grpo import scored
 from stages.common.ppo import report as ppo_report
-from stages.common.reward import checked
 from stages.common.runtime.errors import TryAgainError
-from stages.common.tracking.run import Run
 from tests.support import vllm
 from tests.support.small_ppo import build, fit, trainer_in, write_ppo
 from tests.support.tiny import make_tokenizer
+from tests.support.trainers import build_grpo
 
 pytestmark = pytest.mark.slow
 PARAMS = """
@@ -127,9 +125,7 @@ def test_groups_of_answers_come_from_the_weights_in_training(work: Path) -> None
     """TRL's meter of the distance between the engine and the training says so after every step."""
     training = {"per_device_train_batch_size": 4, "num_generations": 2, "learning_rate": 0.003, "max_steps": 3}
     settings = grpo.Params(training=training, max_tokens=128, max_new_tokens=6, rewards={"length": 1.0})
-    rewards = checked.load(settings.rewards, "grpo.rewards")
-    asked = grpo.read(settings, work / "model", work / "samples", rewards)
-    made = grpo.build_trainer(settings, work / "model", asked, scored.Scored(rewards), Run(None), "test")
+    made = build_grpo(settings, work)
     made.train()
     far = [row["sampling/sampling_logp_difference/max"] for row in made.state.log_history if "loss" in row]
     assert len(far) == 3 and max(far) < CLOSE

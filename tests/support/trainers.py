@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stages import dpo, orpo, ppo, pretrain, reward, sft
+from stages import dpo, grpo, orpo, ppo, pretrain, reward, sft
 from stages.common.core import checkpoints, models, precision
+from stages.common.reward import checked
 from stages.common.runtime import process
 from stages.common.tracking.run import Run
 from stages.common.training import fit
@@ -26,6 +27,7 @@ MODULES: dict[str, Any] = {
     "ppo": ppo,
     "dpo": dpo,
     "orpo": orpo,
+    "grpo": grpo,
 }
 STAGES = tuple(MODULES)
 BATCH = 4
@@ -70,7 +72,17 @@ def build(stage: str, settings: Any, world: Path) -> Any:
         return reward.build_trainer(settings, model, data, "test")
     if stage == "ppo":
         return small_ppo.build(settings, world)
+    if stage == "grpo":
+        return build_grpo(settings, world)
     return MODULES[stage].build_trainer(settings, model, comparisons, "test")
+
+
+def build_grpo(settings: Any, world: Path) -> Any:
+    """Return the trainer of `grpo` over what `small_ppo.write_ppo` wrote."""
+    rewards = checked.load(settings.rewards, "grpo.rewards")
+    places = {name: world / name for name in ("model", "reward", "conversations")}
+    asked = grpo.read(settings, world / "model", world / "samples", rewards)
+    return grpo.build_trainer(settings, rewards, asked, Run(None), "test", **places)
 
 
 def trainer(stage: str, world: Path, adapters: dict[str, Any] | None = None, **more: Any) -> tuple[Any, Any]:
@@ -85,6 +97,9 @@ def trainer(stage: str, world: Path, adapters: dict[str, Any] | None = None, **m
     if stage == "sft":  # rows of like length together, and a checkpoint after each step
         shared |= {"train_sampling_strategy": "group_by_length"}
         own = {"checkpoint_minutes": 1e-9, "keep_checkpoints": 4}
+    if stage == "grpo":
+        shared |= {"num_generations": 2, "beta": 0.1}
+        own = {"rewards": {"length": 0.5, "model": 1.0}, "max_tokens": 128, "max_new_tokens": 6, "demonstrations": 10}
     if stage == "ppo":
         shared |= {"max_steps": -1, "num_train_epochs": 1}
         own = {"ptx_weight": 0.5, "ptx_blocks": share, "ptx_block_tokens": 32, **small_ppo.SMALL}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages import dpo, grpo, orpo, pretrain, reward, sft
+from stages import dpo, orpo, pretrain, reward, sft
 from stages.common.runtime.errors import ParamsError
 from stages.common.training import fit_params, ineffective_keys
 from tests.support.trainers import MODULES
@@ -67,7 +67,7 @@ SET_BY_THE_STAGE: dict[str, set[str]] = {
     "orpo": {"label_names", "remove_unused_columns"},
     "grpo": {"max_completion_length", "remove_unused_columns", "reward_weights"},
 }
-PARAMS = {name: module.Params for name, module in MODULES.items()} | {"grpo": grpo.Params}
+PARAMS = {name: module.Params for name, module in MODULES.items()}
 
 
 def config_class(stage: str) -> type:
