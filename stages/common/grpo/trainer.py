@@ -127,17 +127,18 @@ class Answering(merging.Merged, Resumable):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        kept = {"buffer": self._buffered_inputs if self._is_midway() else None}
+        kept = {"world": self.args.world_size, "answers": self._buffered_inputs if self._is_midway() else None}
         optimizer_state.save_state(kept, Path(output_dir), f"{BUFFER}-{self.args.process_index}")
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         if checkpoint is not None:
             self._step = self.state.global_step * self.args.gradient_accumulation_steps
-            kept = optimizer_state.load_state(Path(checkpoint), f"{BUFFER}-{self.args.process_index}")["buffer"]
-            self._buffered_inputs = kept and [
-                {name: value.to(self.args.device) for name, value in part.items()} for part in kept
-            ]
+            kept = optimizer_state.load_state(Path(checkpoint), f"{BUFFER}-0")
+            if kept["world"] != self.args.world_size or kept["answers"] is None:  # others than those are made
+                return
+            mine = optimizer_state.load_state(Path(checkpoint), f"{BUFFER}-{self.args.process_index}")["answers"]
+            self._buffered_inputs = [{name: value.to(self.args.device) for name, value in one.items()} for one in mine]
 
     def _is_midway(self) -> bool:
         """Whether answers that were made are still to be learnt from."""
