@@ -16,8 +16,9 @@ from stages.common.grpo.scored import ASKED, Scored
 from stages.common.reward import checked
 from stages.common.reward.checked import Asked, Reward
 from stages.common.runtime import process
+from stages.common.runtime.errors import StopRequested
 from stages.common.runtime.progress import Progress
-from stages.common.training import optimizer_state
+from stages.common.training import data_order, optimizer_state
 from stages.common.training.resumable import Resumable
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Answering(merging.Merged, Resumable):
         """Return 0: answers are counted where they are made."""
         return 0
 
+    def _get_train_sampler(self, *given: Any) -> Any:
+        found = super()._get_train_sampler(*given)
+        found.sampler = data_order.Redrawn(found.sampler)
+        return found
+
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}
 
@@ -105,7 +111,14 @@ class Answering(merging.Merged, Resumable):
         return nullcontext(self.accelerator.unwrap_model(self.model_wrapped))
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Answer the held-out prompts greedily; log what the rewards say, and a table."""
+        """Answer the held-out prompts greedily; log what the rewards say, and a table.
+
+        Raises StopRequested where an epoch is left before its end: it comes again after the resume.
+        """
+        state = self.state
+        unfinished = state.global_step < state.max_steps and not float(state.epoch or 0).is_integer()
+        if self.control.should_training_stop and unfinished:
+            raise StopRequested
         rows = self.held_out()
         metrics = {f"eval_{name}": value for name, value in figures(rows, self.scored.rewards).items()}
         self._metrics["eval"].clear()

@@ -106,3 +106,24 @@ class DataOrder:
         if trainer.args.world_size > 1:  # dropout of other rows has moved each process's generator elsewhere
             torch.distributed.broadcast_object_list(order, src=0)
         return iter(order[0])
+
+
+class Redrawn:
+    """A sampler with a generator of its own, seeded from torch's for each epoch: it would begin anew
+    with a resumed training.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        """Draw an epoch's order."""
+        import torch
+
+        if self.sampler.shuffle:
+            self.sampler.generator.manual_seed(int(torch.randint(2**62, (1,))))
+        yield from self.sampler
