@@ -109,8 +109,8 @@ class DataOrder:
 
 
 class Redrawn:
-    """A sampler with a generator of its own, seeded from torch's for each epoch: else it would begin
-    anew with a resumed training.
+    """A sampler with a generator of its own, seeded from torch's for each epoch; else that would
+    begin anew with a resumed training.
     """
 
     def __init__(self, sampler: Any) -> None:
