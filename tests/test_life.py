@@ -1,7 +1,8 @@
 """The life of a trainer, from outside: killed or stopped at random moments, it ends with the same
 bits.
 
-A few of each in CI, 100 kills over the seven trainers with `make faults FULL=1`. Moments are seeded.
+A few of each in CI, 100 kills over the seven trainers with `make faults FULL=1`. Moments are
+seeded.
 """
 
 import functools

@@ -24,7 +24,7 @@ def document(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_the_demo_fits_into_four_gibibytes(document: dict[str, Any]) -> None:
     plans = {plan.stage: plan for plan in memory_plan.plans(document)}
-    assert tuple(plans) == memory_plan.TRAINERS
+    assert tuple(plans) == tuple(stage for stage in memory_plan.TRAINERS if not document[stage].get("skip"))
     assert all(plan.need.total < 4 * estimate.GIBIBYTE for plan in plans.values())
     assert plans["ppo"].need.parameters == pytest.approx(4 * plans["sft"].need.parameters, rel=0.1)  # four models
     assert plans["ppo"].need.cache > 0 and plans["reward"].job.reads.scored == 0

@@ -55,7 +55,7 @@ else:
     save_file({"w": numpy.frombuffer(digest, dtype=numpy.uint8)}, "models/sft/model.safetensors")
     Path("models/sft/config.json").write_text("{}")
 """
-PARAMS = "run: {name: world}\nsft:\n  seed: 1\npromote: {name: lathe}\n"
+PARAMS = "run: {name: world}\nsft:\n  seed: 1\npromote: {name: lathe, against: null}\n"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
