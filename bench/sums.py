@@ -39,10 +39,10 @@ PARAMS: dict[str, Any] = {
     "sft": {
         "max_tokens": 64,
         "training": {
-            "num_train_epochs": 30,
+            "num_train_epochs": 8,
             "per_device_train_batch_size": 64,
             "learning_rate": 1e-3,
-            "lr_scheduler_type": "cosine",
+            "lr_scheduler_type": "constant_with_warmup",
             "warmup_steps": 50,
             "seed": 1,
         },
@@ -127,7 +127,7 @@ def right(folder: Path, test: list[records.Record]) -> float:
 
 def main(
     seed: Annotated[int, typer.Option(help="of the split and of both trainings")] = 1,
-    epochs: Annotated[int, typer.Option(help="epochs of SFT")] = 30,
+    epochs: Annotated[int, typer.Option(help="epochs of SFT")] = 8,
 ) -> None:
     """Print exact match before and after, and what each training took."""
     with TemporaryDirectory() as folder, chdir(folder):
