@@ -154,6 +154,7 @@ def test_a_trap_in_a_checkpoint_is_not_sprung_even_under_a_forged_manifest(
     trainer = small_trainer(given)
     folder = Path(trainer.args.output_dir)
     trainer.train()
+    trainer.sealed()
     (checkpoint,) = checkpoints.in_order(folder)
     pickled(name)(checkpoint, canary)
     assert f"{name}: not in the manifest" in checkpoints.fault(checkpoint)
