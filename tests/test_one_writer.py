@@ -1,4 +1,4 @@
-"""The same training started many times at once: exactly one runs, and no crash leaves a lock behind.
+"""The same training started many times at once: one runs, and no crash leaves a lock behind.
 
 Four at once and twice in CI, eight and twenty times with `make faults FULL=1`.
 """
