@@ -104,7 +104,8 @@ def choose(
         names = ", ".join(one.candidate for one in found)
         what = f"needs the base '{base}' and another candidate; evaluated are: {names}"
         raise DataError(what, where=params.PARAMS_FILE, remedy="set promote.base, or evaluate more in dvc.yaml")
-    holder = next((one for one in others if incumbent and one.weights_sha256 == incumbent.found.weights_sha256), None)
+    same = [one for one in others if incumbent and one.weights_sha256 == incumbent.found.weights_sha256]
+    holder = max(same, key=lambda one: incumbent is not None and one.candidate == incumbent.name, default=None)
 
     def judged(one: Evaluated) -> Decision:
         beaten = None if one is holder else incumbent

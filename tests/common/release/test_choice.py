@@ -38,6 +38,13 @@ def test_before_there_is_a_champion_another_candidate_must_beat_who_stands_in() 
     assert alone.passed_over["ppo"].startswith("accuracy/iid 0.71 does not surely beat sft_best's 0.7: +0.01 [")
 
 
+def test_of_equal_weights_the_one_that_stands_in_keeps_its_name() -> None:
+    sft = model("sft_best", 70)
+    twin = sft.model_copy(update={"candidate": "ppo"})
+    found = gate.choose([BASE, twin, sft], "pretrain", Rules(), Incumbent("sft_best", sft))
+    assert (found.best.candidate, list(found.passed_over)) == ("sft_best", ["ppo"])
+
+
 def test_a_champion_that_is_one_of_the_candidates_is_put_forward_again_with_what_was_decided() -> None:
     sft, equal = model("sft_best", 70), model("ppo", 71)
     known = Decision(passed=True, reason="as it was")
