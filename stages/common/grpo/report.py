@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import models
 from stages.common.core.statistics import bootstrap_mean
 from stages.common.generation.engines import choice
-from stages.common.generation.sampling import Sampling
 from stages.common.grpo import trainer as grpo_trainer
 from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
@@ -34,13 +33,12 @@ def publish(trainer: Any, kept: list[Path], *, start: Path, out: Path, curve: Pa
     if not epochs:
         raise DataError("no epoch came to its end, so no policy was kept", where="grpo", remedy="train longer")
     best = max(range(len(epochs)), key=lambda index: (epochs[index]["reward"], -index))
+    trainer.release()
+    before, after = (greedy(trainer, folder) for folder in (start, kept[best]))
     if not trainer.args.should_save:
         return
     kept_models.copy_model(kept[best], out)
     write_curve(history, curve)
-    if trainer.mirror is not None:
-        trainer.mirror.close()
-    before, after = (greedy(trainer, folder) for folder in (start, out))
     facts = compare(before, after) | {
         "best": kept[best].name,
         "epochs": epochs,
@@ -57,12 +55,9 @@ def greedy(trainer: Any, folder: Path) -> list[Row]:
     """Return the held-out prompts with the greedy answers of the policy in `folder`, and their
     rewards.
     """
-    prompts, rows = [dict(one) for one in trainer.eval_dataset], trainer.decode_batch_size
-    most, stops = trainer.max_completion_length, trainer.stops
-    asked = [one["prompt"] for one in prompts]
-    found = grpo_trainer.decoded(choice.load(folder, rows), asked, most, stops, Sampling(), rows)
-    answers = [grpo_trainer.tokens(one) for one in found]
-    return grpo_trainer.answered(trainer.processing_class, prompts, answers, stops, trainer.scored)
+    asked, rows, stops = [dict(one) for one in trainer.eval_dataset], trainer.decode_batch_size, trainer.stops
+    answers = grpo_trainer.greedy(choice.load(folder, rows), asked, trainer.max_completion_length, stops, rows)
+    return grpo_trainer.answered(trainer.processing_class, asked, answers, stops, trainer.scored)
 
 
 def compare(before: list[Row], after: list[Row]) -> Row:

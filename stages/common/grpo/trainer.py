@@ -2,20 +2,20 @@
 checkpoint holds what a resume needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat
 from stages.common.finetuning import merging
-from stages.common.generation import generator
+from stages.common.generation import generator, shares
 from stages.common.generation.batch import Continuation
 from stages.common.generation.sampling import Sampling
 from stages.common.grpo.scored import ASKED, Scored
 from stages.common.reward import checked
 from stages.common.reward.checked import Asked, Reward
-from stages.common.runtime import process
+from stages.common.runtime import process, ranks
 from stages.common.runtime.errors import StopRequested
 from stages.common.runtime.progress import Progress
 from stages.common.training import data_order, optimizer_state
@@ -132,11 +132,18 @@ class Answering(merging.Merged, Resumable):
         """Return the held-out prompts in order, each with the policy's greedy answer, its length in
         tokens, whether it ended, and its rewards.
         """
-        rank, world = self.args.process_index, self.args.world_size
-        mine = [dict(one) for one in self.eval_dataset][rank::world]
-        answers = [tokens(one) for one in self.answers([one["prompt"] for one in mine], Sampling())]
-        rows = answered(self.processing_class, mine, answers, self.stops, self.scored)
-        return rows if world == 1 else in_order(rows, world)
+        asked = [dict(one) for one in self.eval_dataset]
+        with self.whole() as policy:
+            answering = merging.answering(policy, self.mirror)
+            found = greedy(answering, asked, self.max_completion_length, self.stops, self.decode_batch_size)
+        return answered(self.processing_class, asked, found, self.stops, self.scored)
+
+    def release(self) -> None:
+        """Let go of all models, the engine among them: what is left to do needs the memory."""
+        super().release()
+        self.ref_model: Any = None
+        if self.mirror is not None:
+            self.mirror.close()
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -182,6 +189,21 @@ def decoded(
     return [one for (one,) in found]
 
 
+def greedy(
+    answering: Any, asked: Sequence[Mapping[str, Any]], most: int, stops: Sequence[int], batch_size: int
+) -> list[list[int]]:
+    """Return the greedy answer to each prompt of the data set as tokens, with its end; processes
+    share the prompts.
+    """
+
+    def answered(mine: Iterator[slice]) -> Iterator[list[Continuation]]:
+        for one in mine:
+            prompts = [row["prompt"] for row in asked[one]]
+            yield decoded(answering, prompts, most, stops, Sampling(), batch_size)
+
+    return [tokens(one) for some in ranks.shared(shares.cut(len(asked), batch_size), answered) for one in some]
+
+
 def tokens(one: Continuation) -> list[int]:
     """Return an answer's tokens with the end of turn it gave."""
     return [*one.tokens, *([] if one.stop is None else [one.stop])]
@@ -221,11 +243,3 @@ def figures(rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]) -> dic
     names = ["reward", *(f"reward/{one.name}" for one in rewards), "length", "ended"]
     found = {name: [float(row[name]) for row in rows if row[name] is not None] for name in names}
     return {name: sum(values) / len(values) for name, values in found.items() if values}
-
-
-def in_order(mine: list[dict[str, Any]], world: int) -> list[dict[str, Any]]:
-    """Return the rows of all processes, of which each has every `world`-th, in order."""
-    from accelerate.utils import gather_object
-
-    parts = gather_object([mine])
-    return [parts[at % world][at // world] for at in range(sum(map(len, parts)))]

@@ -81,17 +81,13 @@ class Saved(Resumable):
                 save_weights(trained(self.model), folder / WEIGHTS)
 
     def release(self) -> None:
-        """Let go of all models, their optimiser and the average: what is left to do needs the
-        memory.
-        """
-        nothing: Any = None  # the Trainer's own names hold models, and must not be without a value
-        self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = self.average = nothing
+        """Let go of all models, their optimiser, the average and the engine."""
         if self.setup.collector.mirror is not None:
             self.setup.collector.mirror.close()
-        handler = self.callback_handler
-        handler.model = handler.optimizer = handler.lr_scheduler = nothing
+        self.average = None
+        nothing: Any = None
         self.setup = replace(self.setup, collector=nothing)
-        self.accelerator.free_memory()
+        super().release()
 
     def _save_policy(self, folder: Path) -> None:
         whole = merging.gathered(self)

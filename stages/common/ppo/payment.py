@@ -6,13 +6,13 @@ Imported late: it needs torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from stages.common.ppo import advantages
 from stages.common.reward import checked
-from stages.common.reward.checked import Asked, Reward
+from stages.common.reward.checked import Prompt, Reward
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Payment:
     def checked(
         self, tokenizer: Any, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], cut: Sequence[bool]
     ) -> dict[str, torch.Tensor]:
-        """Return what each function gives each answer (tokens without their end), [R] by name; NaN
-        where it says nothing.
+        """Return what each function gives each answer (tokens without their end) to its prompt, a
+        `checked.Prompt`: [R] by name, NaN where it says nothing.
         """
         if not self.functions:
             return {}
         texts = [str(tokenizer.decode(list(answer), skip_special_tokens=True)) for answer in answers]
-        asked: list[Asked] = [getattr(prompt, "asked") for prompt in prompts]  # noqa: B009  # a checked.Prompt
+        asked = [prompt.asked for prompt in cast(Sequence[Prompt], prompts)]
         columns = checked.columns(self.functions, asked, texts, cut)
         return {
             name: torch.tensor([float("nan") if value is None else value for value in values])

@@ -17,6 +17,8 @@ from stages.common.evaluation.results import Evaluated
 BASE, CHAMPION = SIDES = ("base", "champion")
 WITH = " with "
 """Between who was asked, and how."""
+NEAR = 0.01
+"""To 1: so near, a ratio is shown with six digits, or it would be said to be 1."""
 ROUNDING = 1e-9
 GUARD = 0.05
 """How often a loss as large as a guard allows passes it."""
@@ -176,4 +178,6 @@ def _shown(change: Change, metric: str, lower: bool) -> str:
 
 
 def _moved(value: float, metric: str) -> str:
-    return f"x{value:.4g}" if paired_bootstrap.is_ratio(metric) else f"{value:+.4g}"
+    if not paired_bootstrap.is_ratio(metric):
+        return f"{value:+.4g}"
+    return f"x{value:.{6 if abs(value - 1) < NEAR else 4}g}"

@@ -121,6 +121,14 @@ class Resumable(TrainerBase):
             return sampler  # accelerate gives a random one a seed for each epoch
         return data_order.DataOrder(sampler, self)
 
+    def release(self) -> None:
+        """Let go of the model and its optimiser: what is left to do needs the memory."""
+        nothing: Any = None  # the Trainer's own names hold them, and must not be without a value
+        self.model = self.model_wrapped = self.optimizer = self.lr_scheduler = nothing
+        handler = self.callback_handler
+        handler.model = handler.optimizer = handler.lr_scheduler = nothing
+        self.accelerator.free_memory()
+
     def is_over(self, reached: "TrainerState") -> bool:
         """Whether a state is that of a training at its end."""
         return bool(reached.global_step >= reached.max_steps)
