@@ -81,8 +81,8 @@ def ranks(store: Path, shown: Shown | None, given: Sequence[Any], who: str) -> N
 
 
 async def answers(observer: Observer, question: Question) -> Shown:
-    """Return different answers to a question, in chance's order. Raises DataError when all are the
-    same.
+    """Return different answers to a question, in chance's order; an empty one cannot be ranked and
+    is left out. Raises DataError when fewer than two are left.
     """
 
     async def one() -> tuple[str, dict[str, Any]]:
@@ -92,9 +92,9 @@ async def answers(observer: Observer, question: Question) -> Shown:
             return "".join([piece.text async for piece in open_pieces]), asked.champion.facts()
 
     given = await asyncio.gather(*(one() for _ in range(ANSWERS)))
-    different = list({normalisation.key(text): text for text, _ in given}.values())
+    different = list({normalisation.key(text): text for text, _ in given if text.strip()}.values())
     if len(different) < 2:
-        raise DataError("all answers are the same", remedy="raise the temperature, or ask something else")
+        raise DataError("all answers are the same, or empty", remedy="raise the temperature, or ask something else")
     return Shown(feedback.turns(question.messages), different, given[0][1])
 
 

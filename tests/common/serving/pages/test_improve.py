@@ -2,15 +2,20 @@
 here.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from stages.common.annotation import feedback
 from stages.common.annotation.feedback import Edit, Opinion, Ordered
 from stages.common.core.records import Record, message
+from stages.common.generation.sampling import Sampling
 from stages.common.runtime.errors import DataError
+from stages.common.serving.engine.champions import Question
 from stages.common.serving.pages import improve
 from stages.common.serving.pages.answered import Answered
 from stages.common.serving.pages.improve import Shown
@@ -81,3 +86,31 @@ def test_ranks_are_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     (line,) = feedback.read(store)
     assert isinstance(line, Ordered)
     assert (line.responses, line.ranks) == (["a", "b", "c"], [2, 1, 2])
+
+
+class Scripted:
+    """An observer whose answers are known: one after the other, each in two pieces."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.left = iter(texts)
+
+    async def ask(self, question: Question, via: str) -> tuple[Any, Any]:
+        text = next(self.left)
+
+        async def pieces() -> AsyncIterator[Any]:
+            for part in (text[:2], text[2:]):
+                yield SimpleNamespace(text=part)
+
+        return SimpleNamespace(champion=SimpleNamespace(facts=lambda: FACTS)), pieces()
+
+
+def asked(*texts: str) -> Shown:
+    question = Question(TURNS[:1], 8, Sampling(temperature=1.0))
+    return asyncio.run(improve.answers(cast(Any, Scripted(list(texts))), question))
+
+
+def test_answers_to_rank_are_different_and_none_is_empty() -> None:
+    assert asked("town 3", "", "TOWN 3", "town 4").responses == ["TOWN 3", "town 4"]
+    for texts in (("", " \n", "town 3", "town 3"), ("a", "a", "a", "a"), ("", "", "", "")):
+        with pytest.raises(DataError, match="all answers are the same, or empty"):
+            asked(*texts)

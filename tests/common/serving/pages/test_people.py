@@ -2,8 +2,10 @@
 come back as data.
 """
 
+import itertools
 import json
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +76,8 @@ def test_answers_of_the_chat_are_ranked_by_keys_and_mended_and_come_back(
     url: str, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expect, store = playwright.expect, work / "feedback/page.jsonl"
+    seeds = itertools.count(1)
+    monkeypatch.setattr(secrets, "randbits", lambda bits: next(seeds))  # four known answers
     with browser.opened(url) as page:
         box = page.locator("#message textarea")
         box.fill("What is the capital of land 3?")
