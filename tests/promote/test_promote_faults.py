@@ -1,7 +1,8 @@
 """Promotions killed by SIGKILL after each of their writes, and two at once, against a real
 registry.
 
-Default: each point once. LATHE_FAULT_ROUNDS=20 (`make faults`) kills at each point twenty times.
+Default: one life is killed at every point in turn, and one at a point in the middle alone.
+LATHE_FAULT_ROUNDS=20 (`make faults FULL=1`) kills at each point alone, twenty times.
 """
 
 import json
@@ -21,6 +22,7 @@ from stages.common.runtime import kill_points
 from stages.common.tracking import mlflow_store
 from tests.support import preloaded
 from tests.support.champion import add_candidate
+from tests.support.counts import FULL
 
 ROUNDS = int(os.environ.get("LATHE_FAULT_ROUNDS", "1"))
 FILES = ("config.json", "model.safetensors", "lineage.json", "tokenizer.json", "manifest.json")
@@ -32,9 +34,14 @@ FIRST = (
     *("alias-challenger", "alias-champion", "history", "tag-decision", "report", "card"),
 )
 SECOND = ("version", "tag-champion_before", "alias-challenger", "alias-previous", "alias-champion", "history", "report")
-ROLLBACK = ("tag-rolled_back", "tag-rolled_back_to", "alias-champion", "alias-previous", "history")
+ROLLBACK = ("tag-rolled_back", "tag-rolled_back_to", "alias-champion", "history", "alias-previous")
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(1200 * ROUNDS)]
+
+
+def alone(points: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the points that a life of their own is killed at."""
+    return points if FULL or ROUNDS > 1 else (points[len(points) // 2],)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +113,7 @@ def test_every_write_of_the_code_is_a_point_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize("turn", range(ROUNDS))
-@pytest.mark.parametrize("point", FIRST)
+@pytest.mark.parametrize("point", alone(FIRST))
 def test_a_first_promotion_killed_after_a_write_is_completed_by_the_next(
     processes: Any, project: Path, point: str, turn: int
 ) -> None:
@@ -118,6 +125,15 @@ def test_a_first_promotion_killed_after_a_write_is_completed_by_the_next(
         assert history() == [("1", "promoted", None, "1")]
     registry.champion(mlflow_store.client(), "lathe")
     assert json.loads(Path("reports/promote.json").read_text())["decision"] == "promoted"
+
+
+def test_a_first_promotion_killed_at_every_write_in_turn_is_completed(processes: Any, project: Path) -> None:
+    for point in FIRST:
+        killed(processes, project, "promote", point)
+        facts()
+    assert ended(act(processes, project, "promote")) == 0
+    assert facts() == {"champion": "1", "challenger": "1", "versions": 1}
+    assert history() == [("1", "promoted", None, "1")]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +156,7 @@ def succession(promoted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("turn", range(ROUNDS))
-@pytest.mark.parametrize("point", SECOND)
+@pytest.mark.parametrize("point", alone(SECOND))
 def test_a_succession_killed_after_a_write_is_completed_by_the_next(
     processes: Any, succession: Path, point: str, turn: int
 ) -> None:
@@ -152,8 +168,24 @@ def test_a_succession_killed_after_a_write_is_completed_by_the_next(
         assert history() == [("1", "promoted", None, "1"), ("2", "promoted", "1", "2")]
 
 
+def test_a_succession_and_its_rollback_killed_at_every_write_in_turn_are_completed(
+    processes: Any, succession: Path
+) -> None:
+    for point in SECOND:
+        killed(processes, succession, "promote", point)
+        assert facts()["champion"] in ("1", "2")
+    assert ended(act(processes, succession, "promote")) == 0
+    assert facts() == {"champion": "2", "challenger": "2", "previous": "1", "versions": 2}
+    for point in ROLLBACK:
+        killed(processes, succession, "rollback", point)
+        assert facts()["champion"] in ("1", "2")
+    assert ended(act(processes, succession, "rollback")) == 0
+    assert facts() == {"champion": "1", "challenger": "2", "previous": "2", "versions": 2}
+    assert history() == [("1", "promoted", None, "1"), ("2", "promoted", "1", "2"), ("2", "rolled back", "2", "1")]
+
+
 @pytest.mark.parametrize("turn", range(ROUNDS))
-@pytest.mark.parametrize("point", ROLLBACK)
+@pytest.mark.parametrize("point", alone(ROLLBACK))
 def test_a_rollback_killed_after_a_write_is_completed_by_the_next(
     processes: Any, succession: Path, point: str, turn: int
 ) -> None:
