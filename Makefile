@@ -40,7 +40,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -152,6 +152,9 @@ fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FU
 
 faults: env ## kill, fill, damage: every test of that kind (FULL=1: as often as is claimed, hours)
 	@LATHE_FULL=$(FULL) LATHE_FAULT_ROUNDS=$${LATHE_FAULT_ROUNDS:-$(if $(FULL),20,1)} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+
+experiments: env ## try what the literature claims, on the demo's world (NAME=h_dpo_near_ppo; all: hours) -> docs/experiments.md
+	@$(BIN)/python -m flows.experiments $(NAME)
 
 bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
 	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done

@@ -4,21 +4,20 @@ The record's commit goes into a git work tree of its own with an empty DVC cache
 runs; nothing here is touched. Command: python -m flows.cli.reproduce 3
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.local import work_tree
+from flows.local.work_tree import git, git_fails
 from stages.common.core import models, params
 from stages.common.release import provenance, registry
 from stages.common.release.provenance import Record
 from stages.common.release.registry import Version
 from stages.common.runtime import logs, process
-from stages.common.runtime.errors import DataError, TryAgainError
+from stages.common.runtime.errors import DataError
 from stages.common.runtime.logs import log
 from stages.common.tracking import lineage, mlflow_store
 
@@ -34,7 +33,7 @@ def main(version: Number, keep: Keep = False) -> None:
     tree = ROOT / found.number
     check_out(tree, record)
     bring_data(tree, record)
-    run(tree, record)
+    work_tree.repro(tree, [record["stage"]])
     differing = differences(tree, record)
     weights = models.weights_sha256(tree / record["model"])
     if weights != found.tags["weights_sha256"]:
@@ -71,11 +70,7 @@ def check_out(tree: Path, record: Record) -> None:
     if (tree / DONE).exists() and (tree / DONE).read_text(encoding="utf-8") == record["git_commit"]:
         log.info("going on in %s", tree)
         return
-    if tree.exists():
-        git_fails("worktree", "remove", "--force", str(tree))
-        shutil.rmtree(tree, ignore_errors=True)
-    git("worktree", "prune")
-    git("worktree", "add", "--detach", "--quiet", str(tree), record["git_commit"])
+    work_tree.make(tree, record["git_commit"])
     (tree / "dvc.lock").unlink(missing_ok=True)
     if record["patch"]:
         git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=record["patch"])
@@ -97,25 +92,6 @@ def bring_data(tree: Path, record: Record) -> None:
                 shutil.copy2(file, tree / file)
 
 
-def run(tree: Path, record: Record) -> None:
-    """Bring the record's stage up to date in `tree`, with its own code, cache and store. Raises
-    TryAgainError.
-    """
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("DVC_STAGE", "MLFLOW_TRACKING_URI")
-    }
-    environment |= {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PYTHONPATH": str(tree.absolute()),
-        "DVC_NO_ANALYTICS": "1",
-    }
-    command = [sys.executable, "-m", "dvc", "repro", record["stage"]]
-    done = subprocess.run(command, cwd=tree, env=environment, check=False)
-    if done.returncode:
-        what = f"`dvc repro {record['stage']}` ended with {done.returncode}"
-        raise TryAgainError(what, where=tree, remedy="its last line says why; the same command goes on there")
-
-
 def differences(tree: Path, record: Record) -> list[str]:
     """Return what a difference can come from: data that was read with other content, stages that
     wrote other outs.
@@ -129,19 +105,6 @@ def differences(tree: Path, record: Record) -> list[str]:
         if not read and now["outs"] != then["outs"]:
             found.append(f"stage {name} wrote something else from the same")
     return found
-
-
-def git(*arguments: str, given: str | None = None) -> None:
-    """Run git. Raises DataError with its last line."""
-    done = subprocess.run(["git", *arguments], input=given, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-        raise DataError(f"git {' '.join(arguments[:2])} failed: {said}")
-
-
-def git_fails(*arguments: str) -> bool:
-    """Whether git refuses."""
-    return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode != 0
 
 
 if __name__ == "__main__":
