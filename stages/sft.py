@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.common.core import chat, fused_head, models, params, special_tokens
+from stages.common.core.sparse import pattern
 from stages.common.finetuning import conversation_dataset, label_positions, lora, merging, packing
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
@@ -117,6 +118,7 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "sft")
     models.check_context(policy.config, settings.max_tokens, "sft.max_tokens")
+    pattern.refuse_compiled(policy.config, settings.training, "sft")
     chat.end_with_turn(policy, tokenizer)
     fused_head.bound_tiles(policy)
     return AssistantTrainer(
