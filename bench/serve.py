@@ -38,7 +38,7 @@ from stages import tokenizer as tokenizer_stage
 from stages.common.core import chat, models
 from stages.common.core.records import Record, message
 from stages.common.release import registry
-from stages.common.runtime import process
+from stages.common.runtime import process, ranks
 from stages.common.tracking import mlflow_store
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def compared(url: str, folder: Path, seconds: float) -> tuple[list[float], list[
     """Return tokens a second of the baseline and of the server at 8 users, in turns of `seconds` /
     TURNS.
     """
-    model, tokenizer = models.load(folder).to(models.device()).eval(), models.load_tokenizer(folder)
+    model, tokenizer = models.load(folder).to(ranks.device()).eval(), models.load_tokenizer(folder)
     alone, served = [], []
     for _ in range(TURNS):
         alone.append(one_by_one(model, tokenizer, seconds / TURNS))

@@ -12,6 +12,7 @@ import typer
 from pydantic import model_validator
 
 from stages.common.core import fused_head, models, params, precision, records
+from stages.common.core.sparse import pattern
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import session
@@ -35,6 +36,8 @@ class Params(fit_params.FitParams):
     """transformers' config of the new model (model_type, hidden_size, …); vocab_size comes from the
     tokenizer.
     """
+    attention: pattern.Attention = pattern.Attention()
+    """What a token sees. Dense, a new model is dense and a base model stays as it is."""
     block_tokens: int = 256
     """Tokens of one training block; documents, each with its end, are joined and cut into
     blocks.
@@ -146,11 +149,23 @@ def base_model(settings: Params, tokenizer: "PreTrainedTokenizerBase", dtype: An
     more entries.
     """
     if not settings.base:
-        return models.build(settings.model, len(tokenizer), "pretrain.model").to(dtype)
+        return sparse(models.build(settings.model, len(tokenizer), "pretrain.model").to(dtype), settings)
     check_vocabulary(settings.base, tokenizer)
     model = models.load(settings.base, dtype)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=settings.pad_to_multiple_of)
+    return sparse(model, settings)
+
+
+def sparse(model: "PreTrainedModel", settings: Params) -> "PreTrainedModel":
+    """Return the model with the attention that the params ask for. Raises ParamsError for one that
+    has other attention, or is to be compiled.
+    """
+    if chosen := settings.attention.sparse():
+        from stages.common.core.sparse import attention
+
+        attention.enable(model, chosen, "pretrain.attention")
+    pattern.refuse_compiled(model.config, settings.training, "pretrain")
     return model
 
 

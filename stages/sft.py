@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stages.common.core import chat, fused_head, models, params, special_tokens
+from stages.common.core.sparse import pattern
 from stages.common.finetuning import conversation_dataset, label_positions, lora, merging, packing
 from stages.common.runtime import process
-from stages.common.training import fit, fit_params, kept_models
+from stages.common.training import dropout, fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable, TrainerBase
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ class Params(lora.AdapterParams):
     too_long: conversation_dataset.TooLong = "drop"
     """What becomes of longer ones: `drop` leaves them out, `truncate_left` keeps their last tokens,
     `split_turns` makes pieces of whole exchanges, each with the system turn, every answer in one.
+    """
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of what every layer's attention and feed-forward part adds that is set to 0 in
+    training.
     """
 
 
@@ -117,8 +123,10 @@ def build_trainer(settings: Params, model: Path, conversations: Path, fingerprin
     tokenizer = models.load_tokenizer(model)
     policy = lora.base(model, settings, "sft")
     models.check_context(policy.config, settings.max_tokens, "sft.max_tokens")
+    pattern.refuse_compiled(policy.config, settings.training, "sft")
     chat.end_with_turn(policy, tokenizer)
     fused_head.bound_tiles(policy)
+    dropout.add_residual(policy, settings.dropout, "sft.dropout")
     return AssistantTrainer(
         keep_checkpoints=settings.keep_checkpoints,
         model=policy,

@@ -108,6 +108,15 @@ def test_the_demo_profile_is_params_yaml_as_committed() -> None:
     assert params.plain(params.read_yaml(ROOT / "infra/profiles/demo.yaml")) == PARAMS
 
 
+def test_the_profile_instructgpt_is_the_demo_but_for_dropout_and_epochs_of_sft() -> None:
+    found = params.plain(params.read_yaml(ROOT / "infra/profiles/instructgpt.yaml"))
+    assert found["sft"]["training"]["lr_scheduler_type"] == "cosine"
+    assert (found["sft"].pop("dropout"), found["sft"]["training"].pop("num_train_epochs")) == (0.2, 16)
+    found["sft"]["dropout"] = PARAMS["sft"]["dropout"]
+    found["sft"]["training"]["num_train_epochs"] = PARAMS["sft"]["training"]["num_train_epochs"]
+    assert found == PARAMS
+
+
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda file: file.stem)
 def test_a_prompt_held_out_in_one_shape_is_held_out_in_the_other(profile: Path) -> None:
     splits = params.plain(params.read_yaml(profile))["curate"]["splits"]

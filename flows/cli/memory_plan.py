@@ -64,6 +64,9 @@ def config(document: Mapping[str, Any]) -> Any:
     """
     from transformers import AutoConfig
 
+    from stages.common.core.sparse import attention
+
+    attention.register()  # a base model may have it
     pretrain, tokenizer = document["pretrain"], document["tokenizer"]
     try:
         if shape := shapes().get(pretrain.get("base")):

@@ -19,9 +19,11 @@ LONGROPE = TURNED | FACTORS | {"rope_type": "longrope", "original_max_position_e
 DYNAMIC = TURNED | {"rope_type": "dynamic", "factor": 4.0}
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGES = {"mm_tokens_per_image": 4, "image_token_index": 319, "boi_token_index": 318, "eoi_token_index": 317}
+SPARSE = {"window": 3, "stride": 4, "layers": "alternate"}
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", SHAPE | LONG),
     "llama, dynamic RoPE": ("llama", SHAPE | {"max_position_embeddings": 128, "rope_parameters": DYNAMIC}),
+    "llama, sparse": ("llama", SHAPE | LONG | {"sparse_attention": SPARSE, "attn_implementation": "lathe_sparse"}),
     "qwen2": ("qwen2", SHAPE | LONG),
     "qwen3": ("qwen3", SHAPE | LONG),
     "qwen3_moe": ("qwen3_moe", SHAPE | LONG | EXPERTS),
@@ -62,10 +64,14 @@ def build(name: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from stages.common.core.sparse import attention, pattern
+
+    attention.register()
     model_type, settings = MADE[name]
     tokens = {"bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": False}
     vocabulary = {} if "text_config" in settings else {"vocab_size": 320}
     config = AutoConfig.for_model(model_type, **(tokens | vocabulary | settings))
+    pattern.keep(config)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     for weight in model.parameters():

@@ -66,7 +66,7 @@ def load(folder: Path | str, dtype: Any = None) -> "PreTrainedModel":
 def load_frozen(folder: Path | str) -> "PreTrainedModel":
     """Return the language model in `folder` as one that only answers, on the device for that."""
     precision.fast_products()
-    place = device()
+    place = ranks.device()
     return load(folder, precision.frozen(folder)).to(place).requires_grad_(False)
 
 
@@ -81,6 +81,9 @@ def read(
     import torch
     from transformers.utils import logging as transformers_logging
 
+    from stages.common.core.sparse import attention, pattern
+
+    attention.register()
     transformers_logging.disable_progress_bar()
     if Path(folder).is_dir():
         shapes = check(Path(folder))
@@ -108,6 +111,7 @@ def read(
         if wrong:
             raise DataError(f"{len(wrong)} tensors are {what}, {wrong[0]} for one", where=folder, remedy=REMEDY)
     model.stored_dtype = precision.stored(folder)
+    pattern.keep(model.config)
     return model
 
 
@@ -115,6 +119,9 @@ def load_config(folder: Path) -> "PretrainedConfig":
     """Return the config in `folder`. Raises DataError naming it."""
     from transformers import AutoConfig
 
+    from stages.common.core.sparse import attention
+
+    attention.register()
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a config that is JSON but no config raises KeyError, TypeError, validation errors, …
@@ -132,16 +139,13 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Write a complete model folder: config, generation config, safetensors, tokenizer with its
-    chat template.
-    """
+    """Write a complete model folder: configs, safetensors, tokenizer with its chat template."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def tied_once(model: "PreTrainedModel", weights: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights [name -> tensor] without the second name of a tied one, as
-    `save_pretrained` writes them.
+    """Return weights without the second name of a tied one, as `save_pretrained` writes them.
 
     What DeepSpeed gathers are copies, by which ties are no longer seen.
     """
@@ -159,11 +163,6 @@ def check_context(config: "PretrainedConfig", max_tokens: int, key: str) -> None
     context = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     if context and max_tokens > context:
         raise ParamsError(f"'{key}' is {max_tokens}, but the model reads {context}", where="params.yaml")
-
-
-def device() -> str:
-    """Return the device inference runs on: this process's GPU when there is one, else the CPU."""
-    return ranks.device()
 
 
 def check(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -43,16 +43,16 @@ class Kernels:
     """
 
 
-def choose(heads: int, pairs: int, size: int, weight: torch.Tensor) -> Kernels:
+def choose(heads: int, pairs: int, size: int, weight: torch.Tensor, sparse: bool = False) -> Kernels:
     """Return the kernels for a model of so many heads of queries and of keys of `size` numbers, its
-    weights like `weight`; on a GPU the log says which.
+    weights like `weight`; on a GPU the log says which. A `sparse` model's steps have a mask.
     """
     if weight.device.type != "cuda":
         return Kernels("sdpa", _read, _step, masked=True)
     half = weight.dtype in HALVES and size <= LARGEST_HEAD
     read = _read if heads == pairs or half else _read_repeated
     found = Kernels("sdpa, the queries of a key as its positions", read, _step_folded, masked=True)
-    if half and has_flash(weight.device):
+    if half and not sparse and has_flash(weight.device):
         found = Kernels("flash_attn over each row's own length", read, _step_flash, masked=False)
     _say(found.name, str(weight.dtype))
     return found
@@ -82,6 +82,15 @@ def _read_repeated(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tens
     times = queries.shape[1] // keys.shape[1]
     keys, values = (states.repeat_interleave(times, dim=1) for states in (keys, values))
     return scaled_dot_product_attention(queries, keys, values, scale=scale, is_causal=True)
+
+
+def read_masked(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """As a `Read`, each token seeing what `mask` [1, 1, T, T] (True) says."""
+    times = queries.shape[1] // keys.shape[1]
+    keys, values = (states.repeat_interleave(times, dim=1) for states in (keys, values))
+    return scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
 
 
 def _step(

@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from stages.common.core.sparse import pattern
 from stages.common.generation import architecture, llama_forward, packed_forward
 from stages.common.generation.kv_layer import SlotLayer
 from stages.common.memory import available
@@ -61,7 +62,7 @@ def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
     if (
         config.model_type in SLOT_MODELS
-        and config._attn_implementation in ("sdpa", "eager", packed_forward.NAME)
+        and config._attn_implementation in ("sdpa", "eager", packed_forward.NAME, pattern.NAME)
         and plain
     ):
         return Slots(model, rows)
@@ -147,7 +148,9 @@ class Slots:
         for layer in self.layers:
             layer.source, layer.used, layer.length = None, self.used, longest + 1
             layer.slots, layer.positions = slots, positions
-        mask = (torch.arange(longest + 1, device=tokens.device) <= positions[:, None])[:, None, None]
+        distance = (positions[:, None] - torch.arange(longest + 1, device=tokens.device))[:, None]
+        sparse = pattern.of(self.model.config)
+        mask = sparse.visible(distance) if sparse else (distance >= 0)[:, None]
         if self.is_eager:  # it adds the mask
             mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill_(~mask, torch.finfo(self.model.dtype).min)
         output = self.model(

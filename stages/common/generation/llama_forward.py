@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import rms_norm
 
+from stages.common.core.sparse import pattern
 from stages.common.generation import architecture, attention, onednn_weights, packed_forward
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def suits(model: Any) -> bool:
     process.
     """
     inner = architecture.inner(model)
-    if type(inner).__name__ not in FAMILIES or inner.config._attn_implementation not in ("sdpa", packed_forward.NAME):
+    known = ("sdpa", packed_forward.NAME, pattern.NAME)
+    if type(inner).__name__ not in FAMILIES or inner.config._attn_implementation not in known:
         return False
     return not hasattr(inner.model.norm.weight, "ds_id")  # ZeRO-3 gathers a weight when its module is called
 
@@ -69,7 +71,8 @@ class Forward:
         self.layers = [_Layer(layer, lay_out) for layer in self.body.layers]
         self.head = onednn_weights.product([inner.lm_head], lay_out)
         size = self.body.layers[0].self_attn.head_dim
-        self.kernels = attention.choose(self.heads, self.pairs, size, self.body.norm.weight)
+        self.sparse = pattern.of(config)
+        self.kernels = attention.choose(self.heads, self.pairs, size, self.body.norm.weight, self.sparse is not None)
 
     def read(self, layers: "list[SlotLayer]", blocks: "list[Block]") -> None:
         """Write prompts into the cache's `layers`; all are read at once, and each sees itself."""
@@ -80,17 +83,22 @@ class Forward:
         hidden = self.body.embed_tokens(torch.cat([*(block.tokens.flatten() for block in blocks), spare]))  # [N, d]
         angles = self.body.rotary_emb(hidden, torch.cat([*places, spare])[None])
         cos, sin = _turns(*(one[0, :, None] for one in angles))
-        for layer, cached in zip(self.layers, layers, strict=True):
+        masks = [self._masks(width, spare.device) for _, width in shapes]
+        for number, (layer, cached) in enumerate(zip(self.layers, layers, strict=True)):
             both, values = self._projected(layer, hidden)  # [N, heads, D]
             both = _turned(both, cos, sin)
             mixed = []
             parts = (states.split([*sizes, len(spare)])[: len(blocks)] for states in (both, values))
-            for block, *states in zip(blocks, *parts, strict=True):
+            for block, mask, *states in zip(blocks, masks, *parts, strict=True):
                 together, own = (one.unflatten(0, block.tokens.shape).transpose(1, 2) for one in states)
                 queries, keys = together[:, : self.heads], together[:, self.heads :]  # [B, heads, T, D]
                 cached.write(block.rows, keys.index_select(0, block.source), own.index_select(0, block.source))
                 if layer is not self.layers[-1]:
-                    found = self.kernels.read(queries, keys, own, layer.scaling)
+                    if mask is None:
+                        found = self.kernels.read(queries, keys, own, layer.scaling)
+                    else:
+                        seen = mask[None, number % len(mask)]
+                        found = attention.read_masked(queries, keys, own, seen, layer.scaling)
                     mixed.append(found.transpose(1, 2).flatten(0, 1))
             if layer is not self.layers[-1]:
                 whole = torch.cat([*mixed, both.new_zeros(len(spare), *mixed[0].shape[1:])])
@@ -107,21 +115,37 @@ class Forward:
         """
         hidden = self.body.embed_tokens(tokens)
         cos, sin = _turns(*self.body.rotary_emb(hidden, positions[:, None]))  # [B, 1, D]
-        later = torch.arange(longest + 1, device=tokens.device) > positions[:, None] if self.kernels.masked else None
+        hidden_from = self._hidden(positions, longest) if self.kernels.masked else None  # [B, kinds, 1, T]
         lengths = positions + 1
-        mask = None
+        masks = mask = None
         slots = torch.arange(used, device=tokens.device)
-        for layer, cached in zip(self.layers, layers, strict=True):
+        for number, (layer, cached) in enumerate(zip(self.layers, layers, strict=True)):
             both, values = self._projected(layer, hidden)  # [B, heads, D]
             both = _turned(both, cos, sin)
-            if mask is None and later is not None:  # in the states' type, which under autocast is not the embeddings'
-                mask = both.new_zeros(later.shape).masked_fill_(later, -torch.inf)[:, None, None]
+            if masks is None and hidden_from is not None:  # in the states' type; under autocast not the embeddings'
+                masks = both.new_zeros(hidden_from.shape).masked_fill_(hidden_from, -torch.inf).split(1, dim=1)
+            if masks is not None:
+                mask = masks[number % len(masks)]
             cached.keys[slots, :, positions], cached.values[slots, :, positions] = both[:, self.heads :], values
             keys, values = (states[:used, :, : longest + 1] for states in (cached.keys, cached.values))
             mixed = self.kernels.step(both[:, : self.heads], keys, values, mask, lengths, layer.scaling)
             hidden = layer.after(hidden, mixed.reshape(used, -1))
         logits: torch.Tensor = self.head(_norm(self.body.norm, hidden))
         return logits
+
+    def _masks(self, width: int, device: torch.device) -> torch.Tensor | None:
+        """Return what the tokens of a prompt see, [kinds, 1, T, T]; None: all before them."""
+        if self.sparse is None or self.sparse.is_dense(width):
+            return None
+        places = torch.arange(width, device=device)
+        return self.sparse.visible(places[:, None] - places)[:, None]
+
+    def _hidden(self, positions: torch.Tensor, longest: int) -> torch.Tensor:
+        """Return what is hidden [B, kinds, 1, T] from tokens at `positions` [B]."""
+        places = torch.arange(longest + 1, device=positions.device)
+        if self.sparse is None:
+            return (places > positions[:, None])[:, None, None]
+        return ~self.sparse.visible((positions[:, None] - places)[:, None])
 
     def _projected(self, layer: "_Layer", hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return queries with keys [..., Hq + Hkv, D], and values [..., Hkv, D]."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from stages.common.core.sparse import attention, pattern
 from stages.common.generation import architecture
 from stages.common.generation.architecture import body, inner
 
@@ -58,7 +59,8 @@ def enable(model: Any) -> bool:
     config = inner(model).config
     if config._attn_implementation == NAME:
         return True
-    if config._attn_implementation != "sdpa" or not architecture.is_attention_only(config):
+    before = config._attn_implementation
+    if before not in ("sdpa", pattern.NAME) or not architecture.is_attention_only(config):
         return False
     _register()
     rows = [[token % architecture.text(config).vocab_size for token in row] for row in CHECKED]
@@ -73,7 +75,7 @@ def enable(model: Any) -> bool:
                 return True
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
             pass
-    inner(model).set_attn_implementation("sdpa")
+    inner(model).set_attn_implementation(before)
     for hook in hooks:
         hook.remove()
     return False
@@ -183,10 +185,9 @@ def _wanted(model: Any, places: torch.Tensor) -> Iterator[None]:
 
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, attention.mask)
 
 
 def _attend(
@@ -201,14 +202,13 @@ def _attend(
     """Return attention [B, T, H, D] of [B, H, T, D]; with blocks (B = 1), each row of each block
     sees itself alone.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     if packed_blocks is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **named)
+        return attention.attend(module, query, key, value, attention_mask, **named)
     sizes = [rows * length for rows, length in packed_blocks]
     taken = zip(*(states[0].split(sizes, dim=1) for states in (query, key, value)), strict=True)  # back in one piece
     parts = []
     for (rows, length), block in zip(packed_blocks, taken, strict=True):
         apart = [states.unflatten(1, (rows, length)).transpose(0, 1) for states in block]
-        parts.append(sdpa_attention_forward(module, *apart, None, **named)[0].flatten(0, 1))
+        mask = attention.mask(1, length, length, config=getattr(module, "config", None), device=query.device)
+        parts.append(attention.attend(module, *apart, mask, **named)[0].flatten(0, 1))
     return torch.cat(parts)[None], None

@@ -33,7 +33,7 @@ def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
     from transformers import AutoModelForSequenceClassification
 
     precision.fast_products()
-    place = models.device()
+    place = ranks.device()
     config = models.load_config(folder)
     score_head.register(config)
     kind = AutoModelForSequenceClassification._model_mapping[type(config)]

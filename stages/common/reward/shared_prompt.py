@@ -89,12 +89,16 @@ def masks(segments: "torch.Tensor", positions: "torch.Tensor", config: Any, dtyp
     """
     import torch
 
+    from stages.common.core.sparse import pattern
     from stages.common.generation import architecture
 
     whole, window = mask(segments, dtype), architecture.window(config)
+    distance = positions[:, :, None] - positions[:, None, :]
+    if sparse := pattern.of(architecture.text(config)):
+        return whole.masked_fill(~sparse.visible(distance), torch.finfo(dtype).min)
     if int(positions.max()) < window:
         return whole
-    beyond = (positions[:, :, None] - positions[:, None, :] >= window)[:, None]
+    beyond = (distance >= window)[:, None]
     narrow = whole.masked_fill(beyond, torch.finfo(dtype).min)
     if getattr(architecture.text(config), "layer_types", None) is None:
         return narrow  # every layer has the window

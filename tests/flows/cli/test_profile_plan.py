@@ -37,7 +37,7 @@ def test_a_profile_of_gpus_names_its_cards(name: str, monkeypatch: pytest.Monkey
     assert 0.9 * sold < run["gpu_gibibytes"] < sold  # a card has less than is on its box
 
 
-@pytest.mark.parametrize("name", gpu_page.PROFILES)
+@pytest.mark.parametrize("name", [*gpu_page.PROFILES, "instructgpt"])
 def test_the_training_libraries_know_every_key_of_a_profile(name: str) -> None:
     from transformers import TrainingArguments
     from trl import DPOConfig, GRPOConfig, SFTConfig

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stages.common.core import models
+from stages.common.core.sparse import pattern
 from stages.common.generation.batch import Continuation, Order
 from stages.common.generation.engines import vllm_environment, vllm_worker
 from stages.common.generation.sampling import mixed
@@ -31,12 +33,14 @@ class Vllm:
 
     `rows` answers are under way at once. With `most_tokens`, the longest prompt with its answer,
     no more memory is taken than those need. Raises ParamsError without an environment that has
-    vLLM, OutOfMemoryError, and DataError for a model that it cannot answer with.
+    vLLM or for a model with sparse attention, OutOfMemoryError, and DataError for a model that it
+    cannot answer with.
     """
 
     def __init__(
         self, folder: Path, context: int | None, *, rows: int, dtype: str, most_tokens: int | None = None
     ) -> None:
+        pattern.refuse_sparse(models.load_config(folder), "vLLM")
         self.folder, self.context = folder, context
         self.log = logs.log_file(f"{os.environ.get('DVC_STAGE', Path(sys.argv[0]).stem)}.vllm")
         self.log.parent.mkdir(exist_ok=True)
