@@ -142,6 +142,7 @@ def test_rewards_that_can_be_checked_are_paid_beside_the_models_and_each_is_logg
     asked = [checked.Prompt(tokens, checked.Asked("?")) for tokens in PROMPTS]
     rollout, alone = both.collect(module(), asked, 4), collector((0.5, 0.25)).collect(module(), PROMPTS, 4)
     assert rollout.scores.tolist() == alone.scores.tolist()
+    assert {type(one) for one in rollout.episodes.prompts} == {list}, "DeepSpeed makes what a model is given anew"
     lengths = rollout.paid["length"]
     total = both.payment.total(rollout.scores, rollout.paid)
     assert total.tolist() == pytest.approx(((rollout.scores - 0.5) / 0.25 * 0.5 - lengths).tolist())
