@@ -164,6 +164,8 @@ class Collector:
             progress=Quiet(len(prompts), self.schedule.world == 1),
             before=before,
         )
+        if self.mirror is not None:
+            self.mirror.rest()
         return [one for (one,) in found]
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:
