@@ -87,11 +87,12 @@ def test_under_zero3_what_is_trained_is_read_in_parts_and_what_is_not_whole(
     lora.base(world / "model", sft.Params(training={}), "sft")
     settings = ppo.Params(training={}, **small_ppo.SMALL)
     _, scorer = ppo_setup.load(settings, world / "model", world / "reward")
+    scoring.begin(world / "model", models.load_tokenizer(world / "model"))
     plain = SimpleNamespace(bf16=False, fp16=False, deepspeed_plugin=None, device="cpu")
     reference = ppo_setup.load_reference(settings, world / "model", plain)
     assert reference is not None and scorer is not None
-    # sft's; PPO's policy, reward model, value model and reference
-    assert read == [("model", True), ("model", True), ("reward", False), ("reward", True), ("model", False)]
+    ppo_s = [("model", True), ("reward", False), ("reward", True)]  # policy, reward model and value model
+    assert read == [("model", True), *ppo_s, ("model", True), ("model", False)]  # sft's, …, reward's, PPO's reference
 
 
 def test_processes_without_gpus_meet_over_gloo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from bench.gpu import sizes
 from stages.common.core import fused_head, models
+from stages.common.generation import attention, packed_forward
 from stages.common.memory import estimate
 from stages.common.memory.job import Job, Reads
 from tests.support.trainers import STAGES, write_world
@@ -89,3 +91,21 @@ def test_a_trainer_without_a_word_about_it_trains_in_bf16(tmp_path: Path, monkey
     write_world(tmp_path)
     made: Any = trainer("sft", tmp_path)[1]
     assert made.args.bf16 and made.args.device.type == "cuda"
+
+
+def test_packed_rows_are_read_by_their_lengths_as_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [(3, 40), (1, 7), (5, 100)]
+    tokens = sum(rows * length for rows, length in blocks)
+    made = [torch.randn(1, heads, tokens, 64, device="cuda", dtype=torch.bfloat16) for heads in (8, 2, 2)]
+    if not attention.is_varlen(made[0]):
+        pytest.skip("no flash-attn for this GPU")
+    module = SimpleNamespace(num_key_value_groups=4, is_causal=True)
+    found = []
+    for by_length in (True, False):
+        monkeypatch.setattr(attention, "is_varlen", lambda _, chosen=by_length: chosen)
+        states = query, key, value = [one.clone().requires_grad_() for one in made]
+        read, _ = packed_forward._attend(module, query, key, value, None, blocks, scaling=0.125)
+        read.float().square().sum().backward()
+        found.append([read.float(), *(one.grad.float() for one in states if one.grad is not None)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=3e-2, rtol=3e-2)

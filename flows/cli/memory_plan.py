@@ -117,6 +117,8 @@ def job(stage: str, document: Mapping[str, Any], base: Any, started: Launch, gpu
         scorer=stage == "reward",
         actor_critic=stage == "ppo",
         answers=int(section.get(ANSWERS[stage], 64)) if stage in ANSWERS else 0,
+        engine=stage in ANSWERS and document["run"].get("engine") == "vllm",
+        sleeps=gpu,
         blocks=blocks(section),
         processes=started.processes,
         zero=started.zero,

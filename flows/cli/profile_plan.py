@@ -56,10 +56,19 @@ def rows(document: Mapping[str, Any]) -> Iterator[Row]:
     for stage in ANSWERING:
         section = document[stage]
         longest = int((section if stage == "evaluate" else document["ppo"]).get("max_tokens", 256))
-        cache = estimate.cache(config, int(section.get("batch_size", 64)), longest, width)
-        models = 2 if stage == "select_sft" else 1  # a policy, and the reward model beside it
+        held = answering(stage, config, size, int(section.get("batch_size", 64)), longest, width, run.get("engine"))
         out = 2 * 2 * size if stage == "select_sft" else 0
-        yield Row(stage, models * width * size + cache, room, None, None, out)
+        yield Row(stage, held, room, None, None, out)
+
+
+def answering(stage: str, config: Any, size: int, rows: int, longest: int, width: int, engine: str | None) -> int:
+    """Return the bytes of a stage that only answers: a model of `size` weights of `width` bytes,
+    and keys and values of `rows` sequences. vLLM takes more for its cache where the card has it.
+    """
+    if engine == "vllm":  # it has ended before the stage reads another model
+        return width * size + estimate.blocks(config, rows, longest, width) + estimate.PROCESS
+    models = 2 if stage == "select_sft" else 1  # a policy, and the reward model beside it
+    return models * width * size + estimate.cache(config, rows, longest, width)
 
 
 def weights(config: Any) -> int:

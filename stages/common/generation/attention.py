@@ -8,9 +8,9 @@ one head, which the kernel for masks takes as they are. Imported late: needs tor
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -61,6 +61,45 @@ def choose(heads: int, pairs: int, size: int, weight: torch.Tensor, sparse: bool
 def has_flash(device: torch.device) -> bool:
     """Whether the package flash-attn is installed and knows this GPU."""
     return importlib.util.find_spec("flash_attn") is not None and torch.cuda.get_device_capability(device) >= AMPERE
+
+
+def is_varlen(queries: torch.Tensor) -> bool:
+    """Whether rows that stand one after the other are read by FlashAttention, each over its own
+    length: on a GPU that has it, in 16 bits; elsewhere group by group, by SDPA.
+    """
+    if queries.device.type != "cuda" or queries.dtype not in HALVES or queries.shape[-1] > LARGEST_HEAD:
+        return False
+    return has_flash(queries.device)
+
+
+def read_varlen(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    blocks: Sequence[tuple[int, int]],
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> torch.Tensor:
+    """Return attention [1, T, H, D] of states [1, H, T, D], whose T are the rows of `blocks` (rows,
+    length) one after the other: each token sees those before it in its row.
+    """
+    from flash_attn import flash_attn_varlen_func
+
+    ends, longest = _ends(tuple(blocks), queries.device)
+    states = (one[0].transpose(0, 1) for one in (queries, keys, values))
+    found: torch.Tensor = flash_attn_varlen_func(
+        *states, ends, ends, longest, longest, dropout_p=dropout, softmax_scale=scaling, causal=True
+    )
+    return found[None]
+
+
+@lru_cache(maxsize=1)
+def _ends(blocks: tuple[tuple[int, int], ...], device: torch.device) -> tuple[torch.Tensor, int]:
+    """Return where rows end, a 0 before, and the longest: the same for all layers of a reading."""
+    lengths = torch.tensor([0, *(length for rows, length in blocks for _ in range(rows))], dtype=torch.int32)
+    return lengths.cumsum(0, dtype=torch.int32).to(device), int(lengths.max())
 
 
 @cache

@@ -52,9 +52,9 @@ def rows_within(tokens: int | None, longest: int, most: int) -> int:
     return most if tokens is None else max(1, min(most, tokens // (-(-longest // BLOCK) * BLOCK)))
 
 
-def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
+def for_model(model: "PreTrainedModel", rows: int, tokens: int | None = None) -> "Slots | Padded":
     """Return the cache this model decodes with: `Slots` for the models it is made for, else
-    `Padded`.
+    `Padded`. It has room for `rows` rows, for fewer where these would be more than `tokens` tokens.
 
     Models whose rows do not share calls at all are `transformers_generate`'s.
     """
@@ -65,7 +65,7 @@ def for_model(model: "PreTrainedModel", rows: int) -> "Slots | Padded":
         and config._attn_implementation in ("sdpa", "eager", packed_forward.NAME, pattern.NAME)
         and plain
     ):
-        return Slots(model, rows)
+        return Slots(model, rows, tokens)
     return Padded(model, rows)
 
 
@@ -80,8 +80,9 @@ class Slots:
 
     refills = True
 
-    def __init__(self, model: "PreTrainedModel", rows: int) -> None:
+    def __init__(self, model: "PreTrainedModel", rows: int, tokens: int | None = None) -> None:
         self.model, self.rows, self.used, self.capacity = model, rows, 0, 0
+        self.most, self.tokens = rows, tokens
         self.layers = [SlotLayer(rows) for _ in range(model.config.get_text_config(decoder=True).num_hidden_layers)]
         self.cache = Cache(layers=self.layers)
         self.short = llama_forward.Forward(model) if llama_forward.suits(model) else None
@@ -92,9 +93,10 @@ class Slots:
         the rows in use.
         """
         need = max(longest, *(len(prefix) for prefix in prefixes)) + 1
-        rows = max(self.rows, self.used + sum(repeats))
+        rows = self.used + sum(repeats)
         if rows > self.rows or not need <= self.capacity <= 2 * need + BLOCK:
-            self.rows = rows
+            self.most = max(self.most, rows)
+            self.rows = max(rows, rows_within(self.tokens, need, self.most))
             self._resize(need)
         start = 0
         while start < len(prefixes):

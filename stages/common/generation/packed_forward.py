@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from stages.common.core.sparse import attention, pattern
-from stages.common.generation import architecture
+from stages.common.core.sparse import attention as sparse
+from stages.common.core.sparse import pattern
+from stages.common.generation import architecture, attention
 from stages.common.generation.architecture import body, inner
 
 NAME = "lathe_packed"
@@ -22,7 +23,8 @@ GROUP_TOKENS, CALL_TOKENS = 16, 48
 """Rows of unlike length attend in several groups, and are read in several calls, rather than with
 more padding.
 """
-TOLERANCE = 1e-4
+TOLERANCE, TENS = 1e-4, 4 * 2**-10
+"""`TENS` is for products of ten bits, which a GPU may take of fp32 numbers (TF32)."""
 CHECKED = ([1, 2, 3], [4, 5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16])
 """Rows that `enable` tries, the last two as one group."""
 
@@ -68,10 +70,11 @@ def enable(model: Any) -> bool:
     places = [1, 2, 5, 11, 15]
     with torch.no_grad(), whole(model):
         alone = read(model, rows, together, places)
+        rounding = max(TOLERANCE, 4 * torch.finfo(alone.dtype).eps, TENS if alone.is_cuda else 0)
         inner(model).set_attn_implementation(NAME)
         hooks = _hooked(model)
         try:
-            if torch.allclose(read(model, rows, together, places), alone, rtol=TOLERANCE, atol=TOLERANCE):
+            if torch.allclose(read(model, rows, together, places), alone, rtol=rounding, atol=rounding):
                 return True
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
             pass
@@ -94,6 +97,38 @@ def whole(model: Any) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(split):
         yield
+
+
+@contextmanager
+def whole_in_turn(model: Any) -> Iterator[None]:
+    """Inside, a module of a model that ZeRO-3 has split has its own weights whole while it is
+    called, as in training: never more than a few. Every process calls the same.
+    """
+    opened: list[Any] = []
+
+    def gather(module: Any, _: Any) -> None:
+        import deepspeed
+
+        with torch.inference_mode(False):  # memory that autograd refuses would stay in the weights
+            opened.append(deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False))))
+            opened[-1].__enter__()
+
+    def release(*_: Any) -> None:
+        with torch.inference_mode(False):
+            opened.pop().__exit__(None, None, None)
+
+    hooks: list[Any] = []
+    for module in model.modules():
+        if any(hasattr(weight, "ds_id") for weight in module.parameters(recurse=False)):
+            hooks += [
+                module.register_forward_pre_hook(gather),
+                module.register_forward_hook(release, always_call=True),
+            ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def read(
@@ -187,7 +222,7 @@ def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, attention.mask)
+    AttentionMaskInterface.register(NAME, sparse.mask)
 
 
 def _attend(
@@ -203,12 +238,14 @@ def _attend(
     sees itself alone.
     """
     if packed_blocks is None:
-        return attention.attend(module, query, key, value, attention_mask, **named)
+        return sparse.attend(module, query, key, value, attention_mask, **named)
+    if attention.is_varlen(query) and pattern.of(getattr(module, "config", None)) is None:
+        return attention.read_varlen(query, key, value, packed_blocks, **named), None
     sizes = [rows * length for rows, length in packed_blocks]
     taken = zip(*(states[0].split(sizes, dim=1) for states in (query, key, value)), strict=True)  # back in one piece
     parts = []
     for (rows, length), block in zip(packed_blocks, taken, strict=True):
         apart = [states.unflatten(1, (rows, length)).transpose(0, 1) for states in block]
-        mask = attention.mask(1, length, length, config=getattr(module, "config", None), device=query.device)
-        parts.append(attention.attend(module, *apart, mask, **named)[0].flatten(0, 1))
+        mask = sparse.mask(1, length, length, config=getattr(module, "config", None), device=query.device)
+        parts.append(sparse.attend(module, *apart, mask, **named)[0].flatten(0, 1))
     return torch.cat(parts)[None], None

@@ -98,7 +98,10 @@ class Answering(merging.Merged, Resumable):
         with self.whole() as policy:
             answering = merging.answering(policy, self.mirror)
             most, rows = self.max_completion_length, self.decode_batch_size
-            return decoded(answering, prompts, most, self.stops, sampling, rows, log_probabilities=self.use_vllm)
+            found = decoded(answering, prompts, most, self.stops, sampling, rows, log_probabilities=self.use_vllm)
+        if self.mirror is not None:
+            self.mirror.rest()
+        return found
 
     def whole(self) -> AbstractContextManager[Any]:
         """Return a context with the policy itself, its weights gathered where they are split among
@@ -136,6 +139,8 @@ class Answering(merging.Merged, Resumable):
         with self.whole() as policy:
             answering = merging.answering(policy, self.mirror)
             found = greedy(answering, asked, self.max_completion_length, self.stops, self.decode_batch_size)
+        if self.mirror is not None:
+            self.mirror.rest()
         return answered(self.processing_class, asked, found, self.stops, self.scored)
 
     def release(self) -> None:

@@ -2,7 +2,6 @@
 holds.
 """
 
-import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,6 +22,12 @@ WHOLE = 32
 """Bits of a weight that is not held in few."""
 LIVE = 10**9
 """Weights that DeepSpeed lets be gathered at once (stage3_max_live_parameters)."""
+PROCESS = GIBIBYTE
+"""What an engine's process holds beside weights and cache: CUDA's context, or libraries; not
+measured.
+"""
+BLOCK_TOKENS = 128
+"""Tokens of a block of an engine's cache on a CPU; a GPU's are smaller."""
 FEW, MORE = 2, 3
 """Layers of the models from which a quick estimate follows."""
 
@@ -45,12 +50,17 @@ class Need(NamedTuple):
     """Weights that ZeRO-3 has put together for the layers at work."""
     whole: int = 0
     """Weights of both models that ZeRO-3 puts together for PPO's rollouts."""
+    engine: int = 0
+    """What an engine beside the training holds all the time; the rest of one that sleeps counts as
+    `cache`.
+    """
 
     @property
     def total(self) -> int:
         """Return the peak: a rollout has no gradients and no activations of an update."""
         update = self.gradients + self.activations + self.gathered
-        return self.parameters + self.optimiser + max(update, self.whole + max(self.cache, self.reading))
+        rollout = self.whole + max(self.cache, self.reading)
+        return self.parameters + self.optimiser + self.engine + max(update, rollout)
 
     def shown(self) -> str:
         """Return the parts for people."""
@@ -73,6 +83,7 @@ def estimate(job: Job, quick: bool = False) -> Need:
     """
     with fake_step.without_data(), fused_head.tiles_kept():
         trained = fake_step.models(job)
+        beside = engine(trained[0], job) if job.engine else 0
         whole = sum(held(one, job.bits) for one in trained)
         numbers = sum(one.numel() for model in trained for one in model.parameters())
         learnt = sum(
@@ -101,8 +112,29 @@ def estimate(job: Job, quick: bool = False) -> Need:
         if "optimizer" in job.offload:
             optimiser, gradients = 0, 0 if job.zero >= 2 else gradients
     answers = cache(job.config, job.answers, job.reads.tokens, fake_step.dtype(decoded(job)).itemsize)
+    if job.engine:
+        answers, beside = (beside, PROCESS) if job.sleeps else (0, beside + PROCESS)
     parameters += whole + frozen
-    return Need(parameters, gradients, optimiser, activations, answers, reading, gathered, together)
+    return Need(parameters, gradients, optimiser, activations, answers, reading, gathered, together, beside)
+
+
+def engine(policy: Any, job: Job) -> int:
+    """Return the bytes of an engine's weights and cache: those of the policy as it answers, with an
+    output matrix of its own.
+    """
+    size = fake_step.dtype(job.frozen).itemsize
+    numbers = sum(one.numel() for name, one in policy.named_parameters() if "lora_" not in name)
+    head, inputs = policy.get_output_embeddings(), policy.get_input_embeddings()
+    if head is not None and head.weight is inputs.weight:
+        numbers += head.weight.numel()
+    return numbers * size + blocks(job.config, job.answers, job.reads.tokens, size)
+
+
+def blocks(config: Any, rows: int, tokens: int, size: int) -> int:
+    """Return the bytes of an engine's cache for `rows` sequences of `tokens` tokens: whole blocks,
+    one of them its own.
+    """
+    return cache(config, 1 + rows * -(-tokens // BLOCK_TOKENS), BLOCK_TOKENS, size)
 
 
 def peaks(job: Job, learnt: int, late: int, quick: bool) -> tuple[int, int]:
@@ -122,7 +154,7 @@ def peaks(job: Job, learnt: int, late: int, quick: bool) -> tuple[int, int]:
         return max(0, peak - learnt), reading
     steps, readings = [], []
     for count in (FEW, MORE):
-        small = replace(job, config=cut(job.config, count))
+        small = replace(job, config=fake_step.cut(job.config, count))
         with fake_step.without_data(), fused_head.tiles_kept():
             trained = fake_step.models(small)
             steps.append(fake_step.step_peak(trained, small, gradients=False))
@@ -136,15 +168,6 @@ def alike(config: Any) -> int:
     text = config.get_text_config(decoder=True)
     kinds = set(getattr(text, "layer_types", None) or [""])
     return int(text.num_hidden_layers) if len(kinds) == 1 and text is config else 0
-
-
-def cut(config: Any, layers: int) -> Any:
-    """Return a copy of a config with fewer layers."""
-    small = copy.deepcopy(config)
-    small.num_hidden_layers = layers
-    if getattr(small, "layer_types", None):
-        small.layer_types = small.layer_types[:layers]
-    return small
 
 
 def last_gradient(model: Any) -> int:

@@ -55,6 +55,15 @@ def models(job: "Job") -> "list[torch.nn.Module]":
     return made
 
 
+def cut(config: Any, layers: int) -> Any:
+    """Return a copy of a config with fewer layers."""
+    small = copy.deepcopy(config)
+    small.num_hidden_layers = layers
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:layers]
+    return small
+
+
 def dtype(name: str) -> "torch.dtype":
     """Return torch's dtype of that name."""
     import torch

@@ -60,6 +60,10 @@ class Job:
     """Blocks of text beside a batch of PPO's, and the tokens of each."""
     answers: int = 0
     """Answers made at once."""
+    engine: bool = False
+    """Whether an engine in a process of its own makes the answers, beside the training."""
+    sleeps: bool = False
+    """Whether the engine lets go of its weights and cache while the model is trained."""
     processes: int = 1
     zero: int = 0
     """DeepSpeed's ZeRO stage; 0 with several processes is DDP."""

@@ -79,9 +79,17 @@ def of_trainer(trainer: Any, settings: Any, stage: str) -> Job:
         actor_critic=stage == "ppo",
         blocks=blocks(section),
         answers=section.get("rollout_batch_size", section.get("decode_batch_size", 0)),
+        engine=mirror(trainer) is not None,
+        sleeps=args.device.type == "cuda",
         processes=args.world_size,
         zero=trainer.accelerator.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0,
     )
+
+
+def mirror(trainer: Any) -> Any | None:
+    """Return the engine that answers for a trainer's policy, or None where that answers itself."""
+    collector = getattr(getattr(trainer, "setup", None), "collector", None)
+    return getattr(trainer if collector is None else collector, "mirror", None)
 
 
 def offloaded(trainer: Any) -> frozenset[str]:

@@ -121,7 +121,8 @@ class Collector:
         with torch.no_grad():
             answers = self._answer(models.policy, mine, number, sampling.earlier(prompts)[rank::world])
             answered = time.monotonic()
-            episodes = Episodes(mine, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
+            plain = [list(prompt) for prompt in mine]  # DeepSpeed makes what a model is given anew, by its class
+            episodes = Episodes(plain, [[*one.tokens, *([] if one.stop is None else [one.stop])] for one in answers])
             scores = self._score(mine, answers)
             cut = [one.stop is None for one in answers]
             paid = self.payment.checked(self.tokenizer, mine, [one.tokens for one in answers], cut)
@@ -163,6 +164,8 @@ class Collector:
             progress=Quiet(len(prompts), self.schedule.world == 1),
             before=before,
         )
+        if self.mirror is not None:
+            self.mirror.rest()
         return [one for (one,) in found]
 
     def _score(self, prompts: list[Sequence[int]], answers: list[Continuation]) -> list[float]:

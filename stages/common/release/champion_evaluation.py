@@ -2,10 +2,13 @@
 measured anew.
 """
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,9 @@ from stages.common.core import code_closure
 from stages.common.evaluation import results
 from stages.common.evaluation.results import Evaluated
 from stages.common.release import registry
+from stages.common.runtime import logs
 from stages.common.runtime.errors import EXIT_AGAIN, EXIT_STOPPED, DataError, TryAgainError
-from stages.common.runtime.logs import log
+from stages.common.tracking import lineage
 
 if TYPE_CHECKING:
     from stages.common.release.registry import Version
@@ -70,7 +74,7 @@ def of(client: "MlflowClient", champion: "Version", candidates: Sequence[Evaluat
     if not test.is_whole():
         what = f"version {champion.number} has no evaluation on the present test here, and the test is not given"
         raise DataError(what, where=champion.name, remedy="name --questions, --documents and --conversations")
-    log.info("version %s was not measured on this test: measuring it now", champion.number)
+    logs.log.info("version %s was not measured on this test: measuring it now", champion.number)
     found = _measured(registry.fetch(client, champion), champion.tags.get("prompt", "chat"), kept, test)
     if found.test_sha256 != wanted:
         what = f"the present test is {found.test_sha256[:16]}, the candidates were given {wanted[:16]}"
@@ -89,19 +93,39 @@ def keep(evaluation: Path, weights_sha256: str, test: Test) -> None:
 
 
 def _measured(model: Path, prompt: str, kept: Path, test: Test) -> Evaluated:
-    """Run `evaluate` on the champion in a process of its own: its memory is free again before the
-    gate goes on.
+    """Run `evaluate` on the champion behind `run.launcher`, as dvc.yaml does on a candidate: in
+    processes of its own, which share the questions and whose memory is free again before the gate
+    goes on.
     """
     aside = _aside(kept)
-    command = [sys.executable, "-m", test.module, "--candidate", NAME, "--model", str(model)]
+    command = [*_launcher(), "-m", test.module, "--candidate", NAME, "--model", str(model)]
     command += ["--prompt", prompt, "--out", str(aside), *test.options()]
     stage = f"evaluate@{NAME}"
+    began = time.time()
     done = subprocess.run(command, env={**os.environ, "DVC_STAGE": stage}, check=False)
     if done.returncode:
-        kind = TryAgainError if done.returncode in (EXIT_AGAIN, EXIT_STOPPED) else DataError
+        kind = TryAgainError if _exit_code(stage, began, done.returncode) in (EXIT_AGAIN, EXIT_STOPPED) else DataError
         raise kind("the champion could not be evaluated", where=f"logs/{stage}.log", remedy="its last line says why")
     _put(aside, kept)
     return results.one(kept)
+
+
+def _exit_code(stage: str, began: float, otherwise: int) -> int:
+    """Return the exit code that a stage has written down: a launcher has one of its own."""
+    facts = logs.execution(stage)
+    if not facts.exists() or facts.stat().st_mtime < began:
+        return otherwise
+    return int(json.loads(facts.read_text(encoding="utf-8"))["exit_code"])
+
+
+def _launcher() -> list[str]:
+    """Return the words of `run.launcher`, without a shell, which would outlive a gate that is
+    stopped; the plain one is the Python of this process.
+    """
+    words = shlex.split(str(lineage.run_section().get("launcher", "python")))
+    if words == ["python"]:
+        return [sys.executable]
+    return ["env", *words] if "=" in words[0] else words
 
 
 def _aside(folder: Path) -> Path:

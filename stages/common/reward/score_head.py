@@ -11,10 +11,35 @@ if TYPE_CHECKING:
 
 
 def whole_head(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Return the model with its score head in fp32, whatever the layers below are in."""
-    head = model.get_submodule("score").float()
+    """Return the model with its score head in fp32, whatever the layers below are in; DeepSpeed,
+    which may have split it, has all weights of a model in one dtype.
+    """
+    head = model.get_submodule("score")
+    if not hasattr(head.weight, "ds_id"):
+        head.float()
     head.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype), *given[1:]))
     return model
+
+
+def draw(head: Any, before: "torch.Tensor") -> None:
+    """Fill a new head [1, d] with N(0, 1 / (d + 1)) (Stiennon et al. 2020).
+
+    Where ZeRO-3 has split it, the main process alone has drawn what transformers begins it with.
+    All start again from `before`, the generator's state at that time, and end as one process would.
+    """
+    import torch
+
+    if not hasattr(head, "ds_id"):
+        torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)
+        return
+    import deepspeed
+
+    torch.set_rng_state(before)
+    drawn = torch.empty(head.ds_shape)
+    for _ in range(2):
+        torch.nn.init.normal_(drawn, std=(drawn.shape[1] + 1) ** -0.5)
+    with deepspeed.zero.GatheredParameters([head], modifier_rank=0):
+        head.data.copy_(drawn)
 
 
 def register(config: "PretrainedConfig") -> None:

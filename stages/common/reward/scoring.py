@@ -48,12 +48,11 @@ def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
 
 
 def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) -> "PreTrainedModel":
-    """Return the language model in `folder` with a new head of one output, on the CPU in fp32, to
-    be trained.
+    """Return the language model in `folder` with a new head of one output, to be trained: on the
+    CPU, or in parts on each process's device under ZeRO-3.
 
-    The head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at the
-    last token that is not padding, so the tokenizer gets another token to pad with where that is
-    the end of turn. `options` are from_pretrained's.
+    transformers reads the score at the last token that is not padding, so the tokenizer gets
+    another token to pad with where that is the end of turn. `options` are from_pretrained's.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -61,16 +60,16 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
     special_tokens.set_padding(tokenizer)
     config = models.load_config(folder)
     score_head.register(config)
-    with models.unsplit():  # the head is drawn, and scores are compared, before the training begins
-        # GPT-NeoX calls its head otherwise in its file.
-        heads = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.", "embed_out.")}
-        model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads, **options)
+    # GPT-NeoX calls its head otherwise in its file.
+    heads = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.", "embed_out.")}
+    before = torch.get_rng_state()
+    model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads, **options)
+    score_head.draw(model.get_submodule("score").weight, before)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
+        with torch.random.fork_rng(devices=[]):  # under ZeRO-3 the main process alone draws
+            model.resize_token_embeddings(len(tokenizer))
     for part in (model.config, model.config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
-    head = model.get_submodule("score").weight
-    torch.nn.init.normal_(head, std=(head.shape[1] + 1) ** -0.5)
     return score_head.whole_head(model)
 
 
@@ -88,8 +87,13 @@ def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "to
 def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -> None:
     """Raise ParamsError, naming the parameter `where`, unless answers of a batch score as alone."""
     head, collator = model.get_submodule("score"), batches.Collator(pad)
-    read = lambda some: last_scores(model, head, collator(some))  # noqa: E731  # what is compared
+    read = lambda some: last_scores(model, head, placed(collator(some), model))  # noqa: E731  # what is compared
     compare(model, rows, read, "beside each other", where, "set it so low that no row goes beyond its first context")
+
+
+def placed(batch: "dict[str, torch.Tensor]", model: Any) -> "dict[str, torch.Tensor]":
+    """Return a batch on the model's device."""
+    return {name: value.to(model.device) for name, value in batch.items()}
 
 
 def compare(
@@ -106,7 +110,7 @@ def compare(
     """
     import torch
 
-    from stages.common.generation import architecture
+    from stages.common.generation import architecture, packed_forward
 
     some, longest = list(rows[:CHECKED]), max(rows, key=lambda row: int(row["length"]))
     if longest["length"] > min(architecture.window(model.config), architecture.rope_limit(model.config)):
@@ -114,9 +118,9 @@ def compare(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), packed_forward.whole_in_turn(model):
             together = read(some)
-        alone = together.new_tensor(score_rows(model, [tokens for row in some for tokens in row["rows"]]))
+            alone = together.new_tensor(score_rows(model, [tokens for row in some for tokens in row["rows"]]))
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         raise ParamsError(
             f"this model does not read several answers {how}: {error}", where=where, remedy=remedy
@@ -124,7 +128,8 @@ def compare(
     finally:
         model.train(was_training)
     difference = float((together - alone).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(alone.abs().max())):
+    rounding = max(TOLERANCE, 4 * torch.finfo(model.dtype).eps)
+    if not difference <= rounding * max(1.0, float(alone.abs().max())):
         what = f"this model scores answers {how} otherwise than alone, by up to {difference:.2g}"
         raise ParamsError(what, where=where, remedy=remedy)
 

@@ -128,5 +128,5 @@ def check(model: "PreTrainedModel", rows: Sequence[Row], pad: int, where: str) -
     prompt as alone.
     """
     head, collator = model.get_submodule("score"), Collator(pad)
-    read = lambda some: scores(model, head, collator(some))  # noqa: E731  # what is compared
+    read = lambda some: scores(model, head, scoring.placed(collator(some), model))  # noqa: E731  # what is compared
     scoring.compare(model, rows, read, "behind one prompt", where, REMEDY)

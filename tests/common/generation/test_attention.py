@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from stages.common.generation import attention, generator
+from stages.common.generation import attention, generator, packed_forward
 from tests.support import decoders
 
 ROWS, PAIRS, TOKENS, SIZE = 5, 2, 9, 8
@@ -121,3 +122,65 @@ def test_on_a_gpu_shared_keys_meet_no_mask_and_no_32_bits(dtype: torch.dtype, mo
     assert not any(one.get("attn_mask") is not None for one in grouped)
     assert bool(grouped) == (dtype == torch.bfloat16)
     assert any(one.get("attn_mask") is not None for one in calls)
+
+
+BLOCKS = ((1, 5), (3, 7), (2, 1))
+"""Rows and their lengths: 28 tokens."""
+
+
+def varlen_func(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *places: Any,
+    dropout_p: float,
+    softmax_scale: float,
+    causal: bool,
+) -> torch.Tensor:
+    """Do as flash_attn 2 says: [T, Hq, D] of rows that end where `cu_seqlens` say."""
+    query_ends, key_ends, *longest = places
+    assert torch.equal(query_ends, key_ends) and query_ends.dtype == torch.int32 and causal and not dropout_p
+    assert longest == [7, 7] and queries.stride(-1) == keys.stride(-1) == values.stride(-1) == 1
+    ends = query_ends.tolist()
+    parts = []
+    for start, end in pairwise(ends):
+        query, key, value = (one[start:end].transpose(0, 1)[None] for one in (queries, keys, values))
+        found = scaled_dot_product_attention(query, key, value, is_causal=True, scale=softmax_scale, enable_gqa=True)
+        parts.append(found[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+def test_rows_one_after_the_other_are_read_alike_by_their_lengths_and_group_by_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dice = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(1, heads, 28, SIZE, generator=dice) for heads in (6, PAIRS, PAIRS))
+    module = SimpleNamespace(num_key_value_groups=3, is_causal=True)
+
+    def read() -> torch.Tensor:
+        return packed_forward._attend(module, query, key, value, None, BLOCKS, scaling=0.3, dropout=0.0)[0]
+
+    dense = read()
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=varlen_func))
+    monkeypatch.setattr(attention, "is_varlen", lambda _: True)
+    torch.testing.assert_close(read(), dense, atol=1e-5, rtol=1e-5)
+    assert attention._ends(BLOCKS, torch.device("cpu"))[0].tolist() == [0, 5, 12, 19, 26, 27, 28]
+
+
+@pytest.mark.parametrize(
+    ("place", "dtype", "size", "flash", "taken"),
+    [
+        ("cuda:0", torch.bfloat16, 128, (9, 0), True),
+        ("cuda:0", torch.float16, 64, (8, 0), True),
+        ("cpu", torch.bfloat16, 128, (9, 0), False),
+        ("cuda:0", torch.float32, 128, (9, 0), False),
+        ("cuda:0", torch.bfloat16, 512, (9, 0), False),
+        ("cuda:0", torch.bfloat16, 128, NONE, False),
+    ],
+)
+def test_lengths_are_read_by_flash_attention_on_a_gpu_that_has_it(
+    place: str, dtype: torch.dtype, size: int, flash: tuple[int, int], taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu(monkeypatch, dtype, flash=flash)  # what is installed
+    queries: Any = SimpleNamespace(device=torch.device(place), dtype=dtype, shape=(1, 6, 28, size))
+    assert attention.is_varlen(queries) is taken

@@ -5,6 +5,7 @@ of it.
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,6 +143,7 @@ def test_rewards_that_can_be_checked_are_paid_beside_the_models_and_each_is_logg
     asked = [checked.Prompt(tokens, checked.Asked("?")) for tokens in PROMPTS]
     rollout, alone = both.collect(module(), asked, 4), collector((0.5, 0.25)).collect(module(), PROMPTS, 4)
     assert rollout.scores.tolist() == alone.scores.tolist()
+    assert {type(one) for one in rollout.episodes.prompts} == {list}, "DeepSpeed makes what a model is given anew"
     lengths = rollout.paid["length"]
     total = both.payment.total(rollout.scores, rollout.paid)
     assert total.tolist() == pytest.approx(((rollout.scores - 0.5) / 0.25 * 0.5 - lengths).tolist())
@@ -151,6 +153,19 @@ def test_rewards_that_can_be_checked_are_paid_beside_the_models_and_each_is_logg
     checks = collector(rewards={"exact": 1.0, "length": -1.0})
     nothing = {"exact": torch.tensor([float("nan"), 1.0]), "length": torch.tensor([2.0, 3.0])}
     assert checks.payment.total(torch.zeros(2), nothing).tolist() == [-2.0, -2.0]
+
+
+def test_an_engine_rests_when_it_has_answered() -> None:
+    done: list[str] = []
+
+    def of(policy: Any) -> Any:
+        done.append("of")
+        return policy
+
+    mirror: Any = SimpleNamespace(of=of, rest=lambda: done.append("rest"))
+    some = dataclasses.replace(collector(), mirror=mirror)
+    some.collect(module(), PROMPTS, 4)
+    assert done == ["of", "rest"]
 
 
 def test_how_far_the_decoder_is_from_what_is_trained_by_hand() -> None:

@@ -3,6 +3,7 @@ only then.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from stages import evaluate, promote
 from stages.common.core import models, records
 from stages.common.release import champion_evaluation, registry
+from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
 from stages.common.tracking import mlflow_store
@@ -62,10 +64,14 @@ def test_a_champion_of_another_test_takes_the_present_one_once(project: Path) ->
     rows[0]["messages"] = [records.message("user", "What is asked now?")]
     write_records(rows, DATA["questions"], "questions")
     measure("pretrain", "sft")
+    launcher = project / "launcher.sh"
+    launcher.write_text(f'echo "$*" > launched; exec {sys.executable} "$@"\n')
+    (project / "params.yaml").write_text(PARAMS.replace("name: world", f"name: world, launcher: sh {launcher}"))
 
     with pytest.raises(DataError, match="version 1 has no evaluation on the present test here"):
         run()
     report = run(**DATA)
+    assert (project / "launched").read_text().startswith("-m stages.evaluate --candidate champion --model ")
     against = {one["against"]: one["change"] for one in report["comparisons"]}
     kept = json.loads((TEST.kept(champion.tags["weights_sha256"]) / "metrics.json").read_text())
     present = json.loads(Path("reports/evaluate/sft/metrics.json").read_text())
@@ -90,6 +96,32 @@ def test_a_test_other_than_the_candidates_is_refused(project: Path) -> None:
         kept.unlink()
     with pytest.raises(DataError, match=r"the present test is [0-9a-f]{16}, the candidates were given [0-9a-f]{16}"):
         run(**DATA)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ("python", [sys.executable]),
+        ("accelerate launch --config_file 'a b.yaml'", ["accelerate", "launch", "--config_file", "a b.yaml"]),
+        ("OMP_NUM_THREADS=1 torchrun", ["env", "OMP_NUM_THREADS=1", "torchrun"]),
+    ],
+)
+def test_the_launcher_s_words_start_the_evaluation(
+    launcher: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(json.dumps({"run": {"name": "world", "launcher": launcher}}))
+    assert champion_evaluation._launcher() == words
+
+
+def test_a_stage_s_own_exit_code_goes_before_its_launcher_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    facts = logs.execution("evaluate@champion")
+    assert champion_evaluation._exit_code("evaluate@champion", 0.0, 1) == 1
+    facts.parent.mkdir(parents=True)
+    facts.write_text(json.dumps({"exit_code": 75}))
+    assert champion_evaluation._exit_code("evaluate@champion", 0.0, 1) == 75
+    assert champion_evaluation._exit_code("evaluate@champion", facts.stat().st_mtime + 1, 1) == 1, "of another time"
 
 
 def test_a_champion_that_cannot_be_measured_is_said_with_its_log(project: Path) -> None:

@@ -1,14 +1,16 @@
 """Scores of a reward model: one an answer, at its last token, whatever the batch."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from stages.common.core import chat, models, records
 from stages.common.pairs import preference_pairs
-from stages.common.reward import scoring
+from stages.common.reward import batches, score_head, scoring, shared_prompt
 from stages.common.runtime.errors import DataError, ParamsError
 from tests.support import architectures, bases
 from tests.support.tiny import CONFIG, conversation, make_model, make_tokenizer
@@ -24,7 +26,7 @@ def reward_model(labels: int = 1) -> "PreTrainedModel":
     from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
     set_seed(0)
-    config = AutoConfig.for_model(**CONFIG, vocab_size=len(make_tokenizer()), num_labels=labels)
+    config = AutoConfig.for_model(**CONFIG, vocab_size=len(make_tokenizer()), num_labels=labels, pad_token_id=9)
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 
@@ -117,3 +119,75 @@ def test_a_score_is_of_what_is_said_in_tokens_as_in_text() -> None:
     tokens = tokenizer("<think>city?</think>town 7.")["input_ids"]
     assert scoring.said(tokenizer, tokens) == tokenizer("town 7.")["input_ids"]
     assert scoring.said(tokenizer, [5, 300, 7]) == [5, 300, 7]
+
+
+class Gathered:
+    """What DeepSpeed's GatheredParameters does: inside, split weights are whole; `most` counts the
+    numbers that were whole at once.
+    """
+
+    now = most = 0
+
+    def __init__(self, weights: list[Any], modifier_rank: int | None = None) -> None:
+        self.weights, self.changes = weights, modifier_rank is not None
+
+    def __enter__(self) -> None:
+        for one in self.weights:
+            one.data = one.ds_whole.clone()
+            Gathered.now += one.numel()
+        Gathered.most = max(Gathered.most, Gathered.now)
+
+    def __exit__(self, *_: Any) -> None:
+        for one in self.weights:
+            Gathered.now -= one.numel()
+            one.ds_whole = one.data.clone() if self.changes else one.ds_whole
+            one.data = torch.empty(0, dtype=one.dtype)
+
+
+def split(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Leave of a model what ZeRO-3 leaves in each process; return its weights."""
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=SimpleNamespace(GatheredParameters=Gathered)))
+    weights: list[Any] = list(model.parameters())
+    for number, one in enumerate(weights):
+        one.ds_id, one.ds_whole, one.ds_shape = number, one.data, one.shape
+        one.data = torch.empty(0, dtype=one.dtype)
+    Gathered.now = Gathered.most = 0
+    return weights
+
+
+def test_a_split_model_is_compared_with_few_weights_whole_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[batches.Row] = [{"rows": [[1, 2, 3, 4], [1, 2, 5]], "ranks": [1, 2], "lengths": [2, 1], "length": 4}] * 2
+    model = reward_model()
+    size = sum(one.numel() for one in model.parameters())
+    weights = split(model, monkeypatch)
+    shared_prompt.check(model, rows, 9, "reward.share_prompt")
+    scoring.check(model, rows, 9, "reward.max_tokens")
+    assert 0 < Gathered.most < size / 2 and Gathered.now == 0
+    assert all(one.numel() == 0 and not one.is_inference() for one in weights), "training goes on with them"
+    hooks = [len(module._forward_hooks) for module in model.modules()]  # transformers' own
+    monkeypatch.setattr(score_head, "head_outputs", lambda _, hidden: hidden[:, 0] * torch.arange(len(hidden)))
+    with pytest.raises(ParamsError, match=r"reward\.share_prompt: .* otherwise than alone"):
+        shared_prompt.check(model, rows, 9, "reward.share_prompt")
+    assert Gathered.now == 0 and hooks == [len(module._forward_hooks) for module in model.modules()]
+
+
+def test_the_head_of_a_split_model_is_the_one_that_a_process_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    head = torch.nn.Linear(64, 1, bias=False)
+    torch.set_rng_state(before)
+    torch.nn.init.normal_(head.weight)  # transformers' own beginning
+    score_head.draw(head.weight, before)
+    wanted, after = head.weight.detach().clone(), torch.get_rng_state()
+    assert abs(float(wanted.std()) * (wanted.shape[1] + 1) ** 0.5 - 1) < 0.3
+    [weight] = split(head, monkeypatch)
+    torch.manual_seed(1)  # a process other than the main one has drawn nothing
+    score_head.draw(weight, before)
+    assert torch.equal(weight.ds_whole, wanted) and torch.equal(torch.get_rng_state(), after)
+
+
+def test_a_model_in_16_bits_is_compared_within_their_rounding() -> None:
+    rows: list[batches.Row] = [{"rows": [[1, 2, 3, 4], [1, 2, 5]], "ranks": [1, 2], "lengths": [2, 1], "length": 4}]
+    model = score_head.whole_head(reward_model().to(torch.bfloat16))
+    scoring.check(model, rows, 9, "reward.max_tokens")
+    shared_prompt.check(model, rows, 9, "reward.share_prompt")

@@ -126,6 +126,22 @@ def test_a_stage_s_tokens_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert profile_plan.work("sft", given["sft"] | {"training": {"num_train_epochs": 2}}, jobs["sft"]) == (None, None)
 
 
+def test_vllm_s_weights_and_cache_are_counted_where_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    given = document("qwen2.5-0.5b")
+    given["run"]["engine"] = "vllm"
+    started, base = memory_plan.launch(given["run"]["launcher"]), memory_plan.config(given)
+    jobs = {stage: memory_plan.job(stage, given, base, started, True) for stage in memory_plan.TRAINERS}
+    assert {stage for stage, job in jobs.items() if job.engine} == {"ppo", "grpo"} and jobs["ppo"].sleeps
+    assert not memory_plan.job("ppo", given, base, started, False).sleeps  # vLLM cannot on a CPU
+    token = 2 * base.num_hidden_layers * base.num_key_value_heads * (base.hidden_size // base.num_attention_heads) * 2
+    blocks = 1 + 64 * 8  # of 128 tokens, 64 rows of 1000
+    wanted = 2 * 10**9 + blocks * 128 * token + estimate.PROCESS
+    for stage in ("sample", "select_sft"):  # the reward model comes when the engine has ended
+        assert profile_plan.answering(stage, base, 10**9, 64, 1000, 2, "vllm") == wanted
+    assert profile_plan.answering("select_sft", base, 10**9, 64, 1000, 2, "local") == 4 * 10**9 + 64_000 * token
+
+
 def test_the_command_prints_the_table_and_fails_where_a_stage_does_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 
 
 class MirroredPolicy:
-    """vLLM's engine with the weights that a policy has now.
+    """vLLM's engine with the weights that a policy has now; it sleeps while the policy is trained.
 
     `folder` gets the weights; all processes of a training read them from there, each with an engine
     of its own. `rows` answers are under way at once, of at most `most_tokens` with their prompt.
@@ -39,7 +39,11 @@ class MirroredPolicy:
 
         Raises as `Vllm`, and TryAgainError when the engine died.
         """
+        import torch
+
         dtype = decoding_dtype(policy)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what this process has freed is the engine's then
         if process.is_main_process():
             write(policy, self.folder, dtype)
         if self.world > 1:
@@ -50,10 +54,15 @@ class MirroredPolicy:
             kind = str(dtype).removeprefix("torch.")
             context = generator.context(policy)
             most = min(self.most_tokens, context or self.most_tokens)
-            self.engine = Vllm(self.folder, context, rows=self.rows, dtype=kind, most_tokens=most)
+            self.engine = Vllm(self.folder, context, rows=self.rows, dtype=kind, most_tokens=most, sleeps=True)
         else:
             self.engine.load(self.folder)
         return self.engine
+
+    def rest(self) -> None:
+        """Let the engine's memory go until `of` is called again."""
+        if self.engine is not None:
+            self.engine.sleep()
 
     def close(self) -> None:
         """End the engine and remove the weights."""

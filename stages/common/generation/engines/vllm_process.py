@@ -32,13 +32,21 @@ class Vllm:
     may have.
 
     `rows` answers are under way at once. With `most_tokens`, the longest prompt with its answer,
-    no more memory is taken than those need. Raises ParamsError without an environment that has
-    vLLM or for a model with sparse attention, OutOfMemoryError, and DataError for a model that it
-    cannot answer with.
+    no more memory is taken than those need. `sleeps` asks for an engine that can `sleep`; what it
+    can is its attribute of that name. Raises ParamsError without an environment that has vLLM or
+    for a model with sparse attention, OutOfMemoryError, and DataError for a model that it cannot
+    answer with.
     """
 
     def __init__(
-        self, folder: Path, context: int | None, *, rows: int, dtype: str, most_tokens: int | None = None
+        self,
+        folder: Path,
+        context: int | None,
+        *,
+        rows: int,
+        dtype: str,
+        most_tokens: int | None = None,
+        sleeps: bool = False,
     ) -> None:
         pattern.refuse_sparse(models.load_config(folder), "vLLM")
         self.folder, self.context = folder, context
@@ -56,10 +64,12 @@ class Vllm:
             )
         self.end = weakref.finalize(self, kill, self.worker)
         cache_bytes = most_tokens and vllm_environment.cache_bytes(folder, dtype, rows, most_tokens)
-        named = {"folder": str(folder), "dtype": dtype, "rows": rows}
+        named = {"folder": str(folder), "dtype": dtype, "rows": rows, "sleeps": sleeps}
         self._send(named | {"most_tokens": most_tokens, "cache_bytes": cache_bytes})
         ready = self._hear()
-        self.most_tokens = int(ready["most_tokens"])
+        self.most_tokens, self.sleeps = int(ready["most_tokens"]), bool(ready["sleeps"])
+        if sleeps and not self.sleeps:
+            logs.log.info("vLLM has no sleep mode on this platform: its memory stays taken beside the training")
         logs.log.info("vLLM %s answers for %s; its log: %s", ready["ready"], folder, self.log)
 
     def close(self) -> None:
@@ -70,6 +80,14 @@ class Vllm:
         """Answer with the weights in `folder` from now on; the model is the same but for them."""
         self._send({"do": "load", "folder": str(folder)})
         self._hear()
+
+    def sleep(self) -> None:
+        """Let go of the memory of weights and cache until the next `load`, without which nothing
+        may be asked; an engine that cannot keeps it.
+        """
+        if self.sleeps:
+            self._send({"do": "sleep"})
+            self._hear()
 
     def answers(self, order: Order, progress: Progress) -> dict[int, Continuation]:
         """Return every answer of `order` by its number, as a `batch.Batch` does.

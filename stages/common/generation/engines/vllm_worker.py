@@ -6,8 +6,9 @@ project: it imports the standard library and vLLM alone. What goes over the pipe
 names of folders, no text and no objects.
 
 The first line says how to start and is answered by `ready`. Then `decode` is answered by a line
-for each answer, as it ends, and `load` (weights from another folder) by `loaded`. What fails is
-said in `failed`, and ends the process. It ends with its parent too.
+for each answer, as it ends, `load` (weights from another folder) by `loaded`, and `sleep` (let go
+of weights and cache until the next `load`) by `asleep`. What fails is said in `failed`, and ends
+the process. It ends with its parent too.
 """
 
 import ctypes
@@ -30,16 +31,18 @@ def start(order: Message) -> Any:
     """Return the engine over the model in `folder`, with room for `rows` answers at once.
 
     `most_tokens` is the longest prompt with its answer; None: what the model and the memory allow.
+    It can sleep where it is asked to (`sleeps`) and vLLM can on this platform.
     """
     import torch
     from vllm import LLM
     from vllm.platforms import current_platform
 
     extra: Message = {"kv_cache_memory_bytes": order["cache_bytes"]}
+    extra["enable_sleep_mode"] = bool(order["sleeps"] and current_platform.is_sleep_mode_available())
     if current_platform.is_cpu():
         # Compiling takes half a minute and gains nothing that a small model would notice.
         torch._dynamo.config.disable = True
-        extra = {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_cache(order)}
+        extra |= {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_cache(order)}
         # A prompt read in two parts sets its random numbers back, which vLLM 0.32 fails to do here.
         extra["enable_chunked_prefill"] = False
     return LLM(
@@ -101,11 +104,25 @@ def decode(engine: Any, order: Message) -> Iterator[Message]:
 
 def load(engine: Any, order: Message) -> Iterator[Message]:
     """Take the weights of the model in `folder`, which is the same but for them, for all answers to
-    come.
+    come. An engine that sleeps gets memory for weights, reads them, then gets its cache back.
     """
+    asleep = engine.llm_engine.is_sleeping()
+    if asleep:
+        engine.wake_up(tags=["weights"])
     engine.collective_rpc("reload_weights", kwargs={"weights_path": order["folder"]})
+    if asleep:
+        engine.wake_up(tags=["kv_cache"])
     engine.reset_prefix_cache()
     yield {"loaded": order["folder"]}
+
+
+def sleep(engine: Any, order: Message) -> Iterator[Message]:
+    """Let go of the memory of weights and cache, without a copy: others are loaded before the next
+    answer.
+    """
+    del order
+    engine.sleep(level=2)
+    yield {"asleep": True}
 
 
 def serve(orders: "queue.SimpleQueue[Message]", say: Callable[[Message], None]) -> None:
@@ -115,8 +132,8 @@ def serve(orders: "queue.SimpleQueue[Message]", say: Callable[[Message], None]) 
     first = orders.get()
     engine = start(first)
     config = engine.llm_engine.vllm_config.model_config
-    say({"ready": vllm.__version__, "most_tokens": config.max_model_len})
-    work = {"decode": decode, "load": load}
+    say({"ready": vllm.__version__, "most_tokens": config.max_model_len, "sleeps": config.enable_sleep_mode})
+    work = {"decode": decode, "load": load, "sleep": sleep}
     while True:
         order = orders.get()
         for message in work[order["do"]](engine, order):

@@ -28,19 +28,27 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """One model answering; `submit` from any thread, events come from the engine's thread."""
+    """One model answering; `submit` from any thread, events come from the engine's thread.
+
+    At most `rows` answers are under way, fewer where their keys and values would be more than
+    `tokens` tokens (None: what the memory that is free now has room for).
+    """
 
     def __init__(
-        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: int = 32, waiting_at_most: int = 64
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: int = 32,
+        waiting_at_most: int = 64,
+        tokens: int | None = None,
     ) -> None:
         self.model, self.tokenizer, self.rows_at_most = model.eval(), tokenizer, rows
-        self.waiting_at_most = waiting_at_most
+        self.waiting_at_most, self.tokens = waiting_at_most, tokens
         self._ends = frozenset(chat.stops(tokenizer))
         self._waiting: deque[Ticket] = deque()
         self._rows: list[Ticket] = []
         self._beams: set[Ticket] = set()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._changed, self._closed = threading.Condition(), False
         self._beam_thread = ThreadPoolExecutor(1, "beam")
         process.threads()  # as they are before any engine works
         self._new_cache()
@@ -100,7 +108,9 @@ class Engine:
     def _new_cache(self) -> None:
         from stages.common.generation import kv_cache
 
-        self._cache = kv_cache.for_model(self.model, self.rows_at_most)
+        if self.tokens is None:
+            self.tokens = kv_cache.most_tokens(self.model)
+        self._cache = kv_cache.for_model(self.model, self.rows_at_most, self.tokens)
 
     def _work(self) -> None:
         import torch
@@ -134,15 +144,13 @@ class Engine:
                 ticket.deliver(Piece("", 0, "cancelled"))
             if self._rows and not self._cache.refills:
                 return
-            free = self.rows_at_most - len(self._rows)
-            taken = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+            taken = requests.next_in(self._waiting, self._rows, self.rows_at_most, self.tokens)
             self._rows += taken
         if not taken:
             return
         prefixes = [ticket.request.prompt[:-1] for ticket in taken]
         # Room for whole answers at once: the cache would else be copied as they grow.
-        longest = max(row.position + row.limit - row.count for row in self._rows)
-        self._cache.admit(prefixes, [1] * len(taken), longest)
+        self._cache.admit(prefixes, [1] * len(taken), max(row.end for row in self._rows))
         for ticket in taken:
             sampling = ticket.request.sampling
             if sampling.temperature:

@@ -4,6 +4,7 @@ an event loop.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -75,6 +76,7 @@ class Ticket:
         self.request, self.text, self.limit = request, text, limit
         self.cancelled, self._deliver = False, deliver
         self.token, self.position, self.count = request.prompt[-1], len(request.prompt) - 1, 0
+        self.end = self.position + limit  # of its row
         self.kind = replace(request.sampling, seed=0)  # rows of one kind are chosen for together
         self._held, self._given = "", float("-inf")
         self.uniform: np.ndarray[Any, Any] | None = None
@@ -115,6 +117,22 @@ class Ticket:
             self._deliver(event)
         except RuntimeError:
             self.cancelled = True
+
+
+def next_in(waiting: "deque[Ticket]", rows: Sequence[Ticket], most: int, tokens: int | None) -> list[Ticket]:
+    """Take from the queue, in order, what there is room for beside `rows`: `most` rows in all, and
+    `tokens` of keys and values, which rows take alike. A row alone is always taken.
+    """
+    from stages.common.generation import kv_cache
+
+    taken: list[Ticket] = []
+    longest = max((row.end for row in rows), default=0)
+    while waiting:
+        longest = max(longest, waiting[0].end)
+        if len(rows) + len(taken) >= kv_cache.rows_within(tokens, longest + 1, most):
+            break
+        taken.append(waiting.popleft())
+    return taken
 
 
 class Cancellable(Protocol):

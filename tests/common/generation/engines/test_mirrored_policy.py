@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -37,3 +39,26 @@ def test_an_index_names_the_output_matrix_too(tmp_path: Path) -> None:
     assert held.dtype == torch.bfloat16
     assert torch.equal(held, policy.model.embed_tokens.weight.bfloat16())
     assert torch.equal(models.load(tmp_path / "mirror").lm_head.weight, held.float())
+
+
+class Engine:
+    """In `Vllm`'s place: what it is told, in order."""
+
+    def __init__(self, folder: Path, context: int, **named: Any) -> None:
+        self.told: list[str] = ["sleeps" if named["sleeps"] else "awake"]
+
+    def load(self, folder: Path) -> None:
+        self.told.append("load")
+
+    def sleep(self) -> None:
+        self.told.append("sleep")
+
+
+def test_an_engine_sleeps_between_two_rollouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrored_policy, "Vllm", Engine)
+    mirror = mirrored_policy.MirroredPolicy(tmp_path / "mirror", rows=2, most_tokens=64)
+    mirror.rest()  # before the first, there is none
+    for _ in range(2):
+        engine: Any = mirror.of(wide_model(0))
+        mirror.rest()
+    assert engine.told == ["sleeps", "sleep", "load", "sleep"]

@@ -2,8 +2,11 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from stages.common.generation.batch import Continuation, Order
 from stages.common.generation.engines import vllm_process, vllm_worker
@@ -83,3 +86,63 @@ def test_an_environment_without_vllm_is_refused(tmp_path: Path, monkeypatch: pyt
         vllm_process.Vllm(save(tmp_path / "model"), 256, rows=2, dtype="float32")
     (log,) = (tmp_path / "logs").iterdir()
     assert "ModuleNotFoundError" in log.read_text()
+
+
+class Platform:
+    """vLLM's `current_platform`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def is_cpu(self) -> bool:
+        return self.kind == "cpu"
+
+    def is_sleep_mode_available(self) -> bool:
+        return self.kind == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "sleeps"), [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)]
+)
+def test_an_engine_can_sleep_where_it_is_asked_to_and_the_platform_has_it(
+    kind: str, asked: bool, sleeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=lambda **named: named))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=Platform(kind)))
+    order = {"folder": "m", "dtype": "float32", "rows": 2, "most_tokens": 8, "cache_bytes": 4096, "sleeps": asked}
+    with torch._dynamo.config.patch(disable=False):  # which it sets on a CPU
+        started = vllm_worker.start(order)
+    assert started["enable_sleep_mode"] is sleeps and started["kv_cache_memory_bytes"] == 4096
+
+
+class Sleeper:
+    """What a sleeping vLLM engine is asked; `heard` has it in order."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.asleep = False
+        self.llm_engine = SimpleNamespace(is_sleeping=lambda: self.asleep)
+
+    def sleep(self, level: int) -> None:
+        self.asleep = True
+        self.heard.append(("sleep", level))
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.asleep = "kv_cache" not in tags
+        self.heard.append(("wake_up", tags))
+
+    def collective_rpc(self, name: str, kwargs: dict[str, str]) -> None:
+        self.heard.append((name, kwargs["weights_path"]))
+
+    def reset_prefix_cache(self) -> None:
+        self.heard.append("reset")
+
+
+def test_a_sleeping_engine_gets_memory_then_weights_then_its_cache() -> None:
+    engine = Sleeper()
+    load, sleep = ({"do": name, "folder": "new"} for name in ("load", "sleep"))
+    assert [*vllm_worker.load(engine, load), *vllm_worker.sleep(engine, sleep)] == [{"loaded": "new"}, {"asleep": True}]
+    awake = [("reload_weights", "new"), "reset"]
+    assert engine.heard == [*awake, ("sleep", 2)]
+    list(vllm_worker.load(engine, load))
+    assert engine.heard[3:] == [("wake_up", ["weights"]), awake[0], ("wake_up", ["kv_cache"]), awake[1]]

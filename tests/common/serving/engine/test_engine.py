@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stages.common.core import chat
-from stages.common.generation import generator
+from stages.common.generation import generator, kv_cache
 from stages.common.generation.llama_forward import Forward
 from stages.common.generation.sampling import Sampling
 from stages.common.runtime import process
@@ -177,6 +177,36 @@ def test_every_engine_reads_on_all_cores(
         text(Engine(model, tokenizer, rows=1), asked)
         used.append(max(seen))
     assert used == [process.threads()] * 2
+
+
+def test_answers_whose_keys_and_values_have_no_room_wait_and_are_the_same(
+    engine: Engine, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [Request([5 + number] * 150, 60, Sampling(1.0, seed=number)) for number in range(2)]
+    short = [Request([9, number], 12) for number in range(20, 26)]
+    mixed = [*short[:5], long[0], *short[5:], long[1]]
+    expected = at_once(engine, mixed)
+    steps: list[tuple[int, int]] = []
+    step = kv_cache.Slots.step
+
+    def watched(cache: kv_cache.Slots, *given: Any) -> Any:
+        assert all(
+            layer.keys is not None and layer.keys.shape[0] * layer.keys.shape[2] <= 300 for layer in cache.layers
+        )
+        steps.append((cache.used, cache.capacity))
+        return step(cache, *given)
+
+    monkeypatch.setattr(kv_cache.Slots, "step", watched)
+    small = Engine(model, tokenizer, rows=4, tokens=300)
+    with small._changed:  # all wait before one is taken
+        found = [pieces(small.submit, request)[1] for request in mixed]
+    said = [list(one) for one in found]
+    assert [("".join(one.text for one in some), some[-1].tokens, some[-1].finish) for some in said] == expected
+    small.close()
+    assert small.join(30)
+    assert {used for used, capacity in steps if capacity == 256} == {1}  # a long one stands alone
+    assert max(used for used, _ in steps) == 4 and max(used * capacity for used, capacity in steps) <= 300
+    assert {capacity for _, capacity in steps} == {64, 256}
 
 
 def test_more_than_may_wait_are_refused_and_a_closed_engine_ends_what_it_has(
