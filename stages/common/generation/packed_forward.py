@@ -23,8 +23,8 @@ GROUP_TOKENS, CALL_TOKENS = 16, 48
 """Rows of unlike length attend in several groups, and are read in several calls, rather than with
 more padding.
 """
-TOLERANCE, TENS = 1e-4, 4 * 2**-10
-"""`TENS` is for products of ten bits, which a GPU may take of fp32 numbers (TF32)."""
+TOLERANCE = 1e-4
+TENS = 4 * 2**-10  # for products of ten bits, which a GPU may take of fp32 numbers (TF32)
 CHECKED = ([1, 2, 3], [4, 5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16])
 """Rows that `enable` tries, the last two as one group."""
 
@@ -120,10 +120,8 @@ def whole_in_turn(model: Any) -> Iterator[None]:
     hooks: list[Any] = []
     for module in model.modules():
         if any(hasattr(weight, "ds_id") for weight in module.parameters(recurse=False)):
-            hooks += [
-                module.register_forward_pre_hook(gather),
-                module.register_forward_hook(release, always_call=True),
-            ]
+            hooks.append(module.register_forward_pre_hook(gather))
+            hooks.append(module.register_forward_hook(release, always_call=True))
     try:
         yield
     finally:
