@@ -48,6 +48,7 @@ def generated(shape: Shape, count: int) -> Iterator[Record]:
             "comparisons": {"prompt": asked, "responses": [said(2) for _ in range(4)], "ranks": [1, 2, 3, 4]},
             "prompts": {"messages": asked},
             "questions": {"messages": asked, "reference": said(1), "group": "iid"},
+            "labelled": {"prompt": asked, "response": said(2), "desirable": number % 2 == 0},
         }
         yield {"id": f"{source}:{number + 1}", "source": source, **own[shape]}
 

@@ -40,7 +40,7 @@ from stages.common.text.parquet_writer import row_count, write_json
 from stages.common.tracking import session
 from stages.common.tracking.run import Run
 
-ORDER: tuple[Shape, ...] = ("questions", "documents", "conversations", "comparisons", "prompts")
+ORDER: tuple[Shape, ...] = ("questions", "documents", "conversations", "comparisons", "prompts", "labelled")
 
 
 class Mixtures(StageParams):

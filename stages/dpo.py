@@ -12,7 +12,7 @@ import typer
 
 from stages.common.core import fused_head, left_out, models, params
 from stages.common.finetuning import lora, merging
-from stages.common.pairs import pair_dataset, preference_pairs
+from stages.common.pairs import pair_dataset, preference_pairs, reference
 from stages.common.runtime import process
 from stages.common.training import fit, fit_params, kept_models
 from stages.common.training.resumable import Resumable
@@ -44,23 +44,8 @@ def build_trainer(settings: Params, model: Path, comparisons: list[Path], finger
     """
     from trl import DPOConfig, DPOTrainer
 
-    class PreferenceTrainer(Resumable, merging.Merged, DPOTrainer):
+    class PreferenceTrainer(Resumable, merging.Merged, reference.ReadOnce, DPOTrainer):
         """DPOTrainer with atomic checkpoints, over pairs that our own template has rendered."""
-
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            """Hand round what the reference reads by a file all processes find; TRL's folder is
-            each one's own.
-            """
-            file = Path(self.args.output_dir) / f"reference-{name}.arrow"
-            if self.args.should_save:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.unlink(missing_ok=True)
-            self.accelerator.wait_for_everyone()
-            dataset._get_cache_file_path = lambda _: str(file)
-            return super()._precompute_ref_logps(dataset, name, batch_size)
 
     # The column `length` stays in, for train_sampling_strategy: group_by_length.
     own: dict[str, Any] = {"max_length": None, "precompute_ref_log_probs": True, "remove_unused_columns": False}

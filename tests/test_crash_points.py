@@ -1,7 +1,7 @@
 """One life that dies at every named point of checkpoint, kept epoch and outs, one after the other:
 the same bits.
 
-The shortest trainer in CI, all seven with `make faults FULL=1`, there also at the second time a
+The shortest trainer in CI, all of them with `make faults FULL=1`, there also at the second time a
 point is passed.
 """
 

@@ -25,7 +25,7 @@ Report = dict[str, dict[str, Any]]
 
 
 def shares(validation: float) -> dict[str, Any]:
-    return {"splits": {shape: {"validation": validation} for shape in SHAPES if shape != "questions"}}
+    return {"splits": {shape: {"validation": validation} for shape in SHAPES if shape not in ("questions", "labelled")}}
 
 
 SETTINGS = shares(0.1) | {"heuristics": {"enabled": False}}  # the texts here are too short for them
@@ -111,6 +111,7 @@ def test_every_drop_is_kept_aside_with_its_reason_and_the_counts_add_up(tmp_path
         "comparisons": (1, 0),
         "prompts": (2, 0),
         "questions": (4, 2),
+        "labelled": (0, 0),
     }
     for shape, part in report.items():
         assert part["rows"] == part["kept"] + sum(part["dropped"].values())
@@ -207,7 +208,7 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
         }
         for name in "ab"
     )
-    assert one == two and len(one) == 10
+    assert one == two and len(one) == 12
 
 
 TURN = st.builds(

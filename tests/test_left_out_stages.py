@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages import dpo, evaluate, orpo, ppo, rank, report, reward, sample, select_sft
+from stages import dpo, evaluate, kto, orpo, ppo, rank, report, reward, sample, select_sft
 from stages.common.core import left_out, models, params
 from stages.common.runtime.errors import DataError
 from stages.common.text.parquet_writer import write as write_records
@@ -28,6 +28,7 @@ select_sft: {{max_new_tokens: 2}}
 ppo: {TRAINING}
 dpo: {TRAINING}
 orpo: {TRAINING}
+kto: {TRAINING}
 evaluate: {{max_new_tokens: 2, max_tokens: 64, shots: [0]}}
 report: {{}}
 """
@@ -43,6 +44,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in [*(validated / "comparisons").rglob("*.parquet"), *(validated / "questions").glob("*.parquet")]:
         file.unlink()
     for split in ("train", "validation"):
+        write_records([], validated / "labelled" / split, "labelled")
         write_records([], validated / "comparisons" / split, "comparisons")
         write_records([], validated / "prompts" / split, "prompts")
     write_records([], validated / "questions", "questions")
@@ -74,7 +76,9 @@ def test_each_is_left_out_with_its_reason_and_the_others_are_evaluated(data: Pat
     for name, stage in (("dpo", dpo), ("orpo", orpo)):
         stage.main(Path("best"), [data / "comparisons", ranked], Path(name), Path(f"curves/{name}.csv"))
         assert "no pair to learn from" in left_out.reason(Path(name))
-    for name in ("best", "dpo", "orpo", "ppo"):
+    kto.main(Path("best"), data / "labelled", [ranked], Path("kto"), Path("curves/kto.csv"))
+    assert "no answer to learn from" in left_out.reason(Path("kto"))
+    for name in ("best", "dpo", "orpo", "ppo", "kto"):
         asked = data / "questions", texts, talks
         evaluate.main(name, Path(name), "chat", *asked, Path("evaluate") / name, samples=drawn, reward=scorer)
     report.main(

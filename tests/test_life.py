@@ -1,8 +1,7 @@
 """The life of a trainer, from outside: killed or stopped at random moments, it ends with the same
 bits.
 
-A few of each in CI, 100 kills over the seven trainers with `make faults FULL=1`. Moments are
-seeded.
+A few of each in CI, 100 kills over all trainers with `make faults FULL=1`. Moments are seeded.
 """
 
 import functools
@@ -16,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import lives, preloaded
-from tests.support.counts import times, told
+from tests.support.counts import FULL, times, told
 
-KILLS = dict(zip(lives.TRAINERS, (15, 15, 14, 14, 14, 14, 14), strict=True))
+KILLS = dict(zip(lives.TRAINERS, (13, 13, 13, 13, 12, 12, 12, 12), strict=True))
+STOPPED = [stage for stage in lives.TRAINERS if FULL or stage != "kto"]  # which lives as dpo does
 STOP_SECONDS = 10
 Measure = Callable[[str], tuple[dict[str, str], float]]
 
@@ -75,7 +75,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
     assert not [path for path in (work / "models").rglob("*") if path.suffix in (".bin", ".pt")]
 
 
-@pytest.mark.parametrize("stage", lives.TRAINERS)
+@pytest.mark.parametrize("stage", STOPPED)
 def test_asked_to_stop_it_saves_and_leaves_in_time_and_resumes_to_the_same_bits(
     work: Path, uninterrupted: Measure, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

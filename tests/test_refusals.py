@@ -18,6 +18,7 @@ NOTHING = {
     "dpo": "no pair to learn from: 0 pairs of",
     "orpo": "no pair to learn from: 0 pairs of",
     "reward": "no comparison to learn from: 0 of",
+    "kto": "no answer to learn from: 0 of",
 }
 
 pytestmark = pytest.mark.parametrize("stage", NOTHING)
@@ -30,6 +31,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(stage: str, work: Path, **own: Any) -> tuple[Any, Any]:
+    own |= {"answers": "ranked"} if stage == "kto" else {}
     settings = trainers.MODULES[stage].Params(training=TRAINING, **own)
     return settings, trainers.build(stage, settings, work)
 

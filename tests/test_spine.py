@@ -74,6 +74,7 @@ def test_it_ends_with_a_champion_that_answers(done: Path) -> None:
     files = (done / "reports/evaluate").glob("*/metrics.json")
     found = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
     assert "grpo.skip is true" in found.pop("grpo")["left_out"]
+    assert "kto.skip is true" in found.pop("kto")["left_out"]
     evaluated = {name: one["metrics"]["perplexity/conversations"] for name, one in found.items()}
     assert set(evaluated) == {"pretrain", "sft_best", "dpo", "orpo", "ppo_r1"}
     if promotion["candidate"] == "sft_best":

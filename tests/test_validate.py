@@ -36,7 +36,7 @@ def lay(curated: Path, changed: dict[str, list[Record]] | None = None) -> Path:
 def found_in(curated: Path, apart: list[list[str]] | None = None, docs: str = "docs") -> list[Finding]:
     """Check what lies in `curated`, in this process, and write the Data Docs beside it."""
     (curated.parent / "executor.yaml").write_text("executor: local\nworkers: 1\n")
-    shares = {shape: {"validation": 0.1} for shape in SHAPES[:4]}
+    shares = {shape: {"validation": 0.1} for shape in SHAPES if shape not in ("questions", "labelled")}
     promised = Promised.model_validate({"splits": shares | {"apart": apart or []}})
     work = curated.parent / f"work-{docs}"
     with Executor(curated.parent / "executor.yaml") as executor:

@@ -120,7 +120,8 @@ def questions() -> Iterator[Finding]:
     settings = params.load(promote.Params, "promote")
     variables = params.plain(params.read_yaml(Path("dvc.yaml"))).get("vars", [])
     named: dict[str, object] = next((one["candidates"] for one in variables if "candidates" in one), {})
-    competing = question_plan.competing(settings.base, named)
+    skipped = {name for name, one in section.items() if isinstance(one, dict) and one.get("skip")}
+    competing = question_plan.competing(settings.base, set(named) - skipped)
     for one in question_plan.plans(settings, competing):
         how = f"{one.differing:.1%} answered differently{'' if one.measured else ', assumed'}"
         there = "none evaluated yet" if one.there is None else f"{one.there:,} there"

@@ -1,8 +1,8 @@
 """What people said on the pages, as raw data under DVC: the next `dvc repro` reads it through
 ingest and curate.
 
-Reads every store of feedback/, writes data/raw/feedback/{comparisons,conversations}.jsonl and its
-pointer data/raw/feedback.dvc. The same stores give the same bytes. Command: python -m
+Reads every store of feedback/, writes data/raw/feedback/{comparisons,conversations,labelled}.jsonl
+and its pointer data/raw/feedback.dvc. The same stores give the same bytes. Command: python -m
 flows.cli.feedback
 """
 
@@ -45,12 +45,13 @@ def lines(stores: Path, broken: list[str]) -> Iterator[Line]:
 
 
 def write(exported: Exported, out: Path) -> bool:
-    """Write both files and return whether one has changed; a folder that is not there is made only
+    """Write the files and return whether one has changed; a folder that is not there is made only
     for records.
     """
     shapes: dict[str, Sequence[Record]] = {
         "comparisons": exported.comparisons,
         "conversations": exported.conversations,
+        "labelled": exported.labelled,
     }
     changed = False
     for shape, records in shapes.items():
@@ -76,7 +77,8 @@ def version(out: Path) -> None:
 
 def summary(exported: Exported, broken: Sequence[str], out: Path) -> str:
     """Return what was exported and what was left out, with the reasons."""
-    made = f"{len(exported.comparisons):,} comparisons and {len(exported.conversations):,} conversations"
+    made = f"{len(exported.comparisons):,} comparisons, {len(exported.conversations):,} conversations"
+    made += f" and {len(exported.labelled):,} labelled answers"
     given = ", ".join(f"{exported.taken[kind]:,} {name}" for kind, name in KINDS.items() if exported.taken[kind])
     said = [f"{made} in {out}, from {given or 'nothing'}"]
     left_out = Counter(exported.left_out) + Counter({"broken lines": len(broken)})

@@ -14,10 +14,10 @@ from stages.common.memory.job import FUSED, Job, blocks, reads
 from stages.common.runtime.errors import ParamsError
 
 TOKENIZER = Path("models/tokenizer")
-TRAINERS = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo", "grpo")
+TRAINERS = ("pretrain", "sft", "reward", "ppo", "dpo", "orpo", "grpo", "kto")
 ANSWERS = {"ppo": "rollout_batch_size", "grpo": "decode_batch_size"}
 """Trainers that answer, with their key of answers under way at once."""
-CHECKPOINTING = ("sft", "dpo", "grpo")
+CHECKPOINTING = ("sft", "dpo", "grpo", "kto")
 """Trainers whose library recomputes activations unless told otherwise."""
 LIBRARIES = estimate.GIBIBYTE // 2
 """What a process holds before its model, measured (docs/log.md)."""

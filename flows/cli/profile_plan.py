@@ -18,6 +18,10 @@ from stages.common.runtime.errors import ParamsError
 FOLDER = Path("infra/profiles")
 FORWARD = 1 / 3
 """Of a token's training, what reading it takes: the backward pass is twice the forward pass."""
+ONLY_READ = {"dpo": 1, "kto": 3}
+"""How often an example is read besides: by DPO's reference; by KTO's and, beside another prompt, by
+both.
+"""
 ANSWERING = ("sample", "select_sft", "evaluate")
 HEAD = ("stage", "GiB a GPU", "of", "tokens at most", "hours", "price", "disk, GiB")
 
@@ -97,8 +101,8 @@ def work(stage: str, section: Mapping[str, Any], job: Any) -> tuple[float | None
     if steps <= 0:
         return None, None
     examples = steps * job.batch * int(training.get("gradient_accumulation_steps", 1)) * job.processes
-    reference = 1 + FORWARD if stage == "dpo" else 1
-    return examples * job.reads.rows * job.reads.tokens * reference, None
+    read = 1 + FORWARD * ONLY_READ.get(stage, 0)
+    return examples * job.reads.rows * job.reads.tokens * read, None
 
 
 def disk(section: Mapping[str, Any], need: estimate.Need, size: int) -> int:

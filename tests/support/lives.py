@@ -1,4 +1,4 @@
-"""A small world in which each of the seven trainers can live and be killed, and what it leaves."""
+"""A small world in which each of the trainers can live and be killed, and what it leaves."""
 
 import shutil
 import time
@@ -62,6 +62,13 @@ orpo:
   training:
     <<: *training
     num_train_epochs: 2
+kto:
+  checkpoint_minutes: 0.001
+  answers: both
+  training:
+    <<: *training
+    num_train_epochs: 2
+    gradient_checkpointing: false
 grpo:
   checkpoint_minutes: 0.001
   rewards: {{rules: 1.0, length: -0.1, model: 0.5}}
@@ -90,6 +97,8 @@ COMMANDS = {
     "orpo": "--model given/base --comparisons data/comparisons --out models/orpo --curve orpo.csv",
     "grpo": "--model given/base --reward given/reward --samples given/samples --conversations data/conversations"
     " --out models/grpo --curve grpo.csv --report grpo.json",
+    "kto": "--model given/base --labelled data/labelled --comparisons data/comparisons --out models/kto"
+    " --curve kto.csv",
 }
 TRAINERS = tuple(COMMANDS)
 

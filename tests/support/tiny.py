@@ -67,6 +67,18 @@ def comparison(number: int, responses: list[str], ranks: list[int]) -> records.R
     }
 
 
+def labelled(number: int, response: str, desirable: bool) -> records.Record:
+    """Return an answer to one question that was liked or not."""
+    return {
+        "id": f"labelled.jsonl:{number + 1}",
+        "source": "labelled.jsonl",
+        "prompt": [records.message("user", f"What is the capital of land {number}?")],
+        "response": response,
+        "desirable": desirable,
+        "tools": None,
+    }
+
+
 NOTHING_TO_LEARN: dict[str, list[records.Record]] = {
     "empty": [],
     "all tied": [comparison(61, ["a", "b"], [2, 2]), comparison(62, ["a", "b", "c"], [1, 1, 1])],
@@ -77,7 +89,7 @@ NOTHING_TO_LEARN: dict[str, list[records.Record]] = {
 
 
 def write_validated(folder: Path) -> None:
-    """Write small validated documents, conversations, comparisons and questions under `folder`."""
+    """Write small validated records of all shapes but prompts under `folder`."""
     documents = [{"id": f"t:{n}", "source": "t", "text": text} for n, text in enumerate(TEXTS)]
     for split, rows in (("train", slice(10, None)), ("validation", slice(0, 10))):
         write_records(documents[rows], folder / "documents" / split, "documents")
@@ -85,6 +97,8 @@ def write_validated(folder: Path) -> None:
         write_records(conversations, folder / "conversations" / split, "conversations")
         ranked = [comparison(n, [f"town {n * 7 % 50}.", f"land {n}?", "..."], [1, 2, 3]) for n in range(60)]
         write_records(ranked[rows], folder / "comparisons" / split, "comparisons")
+        told = [labelled(n, f"town {n * 7 % 50}." if n % 2 else f"land {n}?", n % 2 == 1) for n in range(60)]
+        write_records(told[rows], folder / "labelled" / split, "labelled")
     questions = [
         {
             "id": f"q:{number}",

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stages import dpo, grpo, orpo, ppo, pretrain, reward, sft
+from stages import dpo, grpo, kto, orpo, ppo, pretrain, reward, sft
 from stages.common.core import checkpoints, models, precision
 from stages.common.reward import checked
 from stages.common.runtime import process
@@ -28,6 +28,7 @@ MODULES: dict[str, Any] = {
     "dpo": dpo,
     "orpo": orpo,
     "grpo": grpo,
+    "kto": kto,
 }
 STAGES = tuple(MODULES)
 BATCH = 4
@@ -74,6 +75,8 @@ def build(stage: str, settings: Any, world: Path) -> Any:
         return small_ppo.build(settings, world)
     if stage == "grpo":
         return build_grpo(settings, world)
+    if stage == "kto":
+        comparisons = settings.folders(world / "labelled", comparisons)
     return MODULES[stage].build_trainer(settings, model, comparisons, "test")
 
 

@@ -6,7 +6,11 @@ from stages.common.core import records
 from stages.common.core.records import SHAPES, Record, message
 
 USER, ANSWER = message("user", "Hi"), message("assistant", "Hello.")
-FOLDERS = [f"{shape}/{split}" for shape in SHAPES[:4] for split in records.SPLITS] + ["questions"]
+FOLDERS = [
+    folder
+    for shape in SHAPES
+    for folder in ([shape] if shape == "questions" else [f"{shape}/{split}" for split in records.SPLITS])
+]
 
 
 def sound(folder: str, line: int) -> Record:
@@ -18,6 +22,7 @@ def sound(folder: str, line: int) -> Record:
         "comparisons": {"prompt": turns, "responses": ["a", "b", "c"], "ranks": [1, 2, 3]},
         "prompts": {"messages": turns},
         "questions": {"messages": turns, "reference": "r", "group": "iid"},
+        "labelled": {"prompt": turns, "response": "a", "desirable": line % 2 == 1, "tools": None},
     }
     return {"id": f"{folder}:{line}", "source": folder} | own[folder.split("/")[0]]
 
@@ -38,6 +43,7 @@ AGAIN = "expect_records_to_stand_once(same_content)"
 SPLIT = "expect_prompts_to_stand_in_one_split(other_split)"
 STAGE = "expect_prompts_to_serve_one_stage(other_stage)"
 ANSWERS = "expect_one_answer_to_a_question(other_answer)"
+LABELS = "expect_one_label_to_an_answer(other_label)"
 CALL = message("assistant", "", tool_calls=[{"name": "f", "arguments": "{}"}])
 TOLD = [message("system", "s"), USER, CALL, message("tool", "t"), ANSWER]
 
@@ -109,6 +115,19 @@ FAULTS: list[tuple[str, Record, dict[str, Any]]] = [
     ("prompts/train", {"messages": [message("user", "what  about QUESTIONS 1?")]}, {LEAK: "questions:1"}),
     ("prompts/train", {"messages": asked("conversations/train", 1)}, {STAGE: "conversations/train:1"}),
     ("comparisons/train", {"prompt": asked("conversations/train", 2)}, {}),
+    ("labelled/train", {"prompt": [*asked("g", 1), ANSWER]}, {TURNS: "user assistant"}),
+    ("labelled/train", {"response": " "}, {f"{BETWEEN}(response_characters)": 0}),
+    ("labelled/train", {"response": None}, {f"{BETWEEN}(response_characters)": 0}),
+    ("labelled/train", {"desirable": None}, {f"{NOT_NULL}(desirable)": None}),
+    ("labelled/train", {"response": "So. What about questions 2? Well."}, {LEAK: "questions:2"}),
+    ("labelled/train", {"response": "Mail a.b@example.org."}, {PERSONAL: "1 mail"}),
+    ("labelled/train", {"prompt": asked("labelled/train", 1), "response": "Otherwise."}, {}),
+    (
+        "labelled/train",
+        {"prompt": asked("labelled/train", 1), "response": "A", "desirable": False},
+        {LABELS: "labelled/train:1"},
+    ),
+    ("labelled/validation", {"prompt": asked("labelled/train", 2)}, {SPLIT: "labelled/train:2"}),
     ("questions", {"messages": [message("user", "Who?"), ANSWER]}, {TURNS: "user assistant"}),
     ("questions", {"reference": "  "}, {f"{BETWEEN}(reference_characters)": 0}),
     ("questions", {"group": None}, {f"{BETWEEN}(group_characters)": 0}),
@@ -125,4 +144,5 @@ SUITE_OF = {
     SPLIT: "contents",
     STAGE: "contents",
     ANSWERS: "contents",
+    LABELS: "contents",
 }

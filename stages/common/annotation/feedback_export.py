@@ -1,5 +1,5 @@
-"""What people said, as raw records that ingest reads: comparisons, and conversations with a
-person's answer.
+"""What people said, as raw records that ingest reads: comparisons, conversations with a person's
+answer, and answers that were liked or disliked by themselves.
 """
 
 from collections import Counter
@@ -10,8 +10,7 @@ from stages.common.annotation.feedback import Edit, Line, Opinion, Ordered
 from stages.common.core.records import Record
 from stages.common.text import content_hash, normalisation, rule_grader
 
-ALONE = "liked or disliked, but no other answer to the same conversation was"
-ALIKE = "liked or disliked as much as the other answers to the same conversation"
+EVEN = "liked as often as disliked, and so each other answer to the same conversation"
 TAKEN_BACK = "taken back"
 REPLACED = "replaced by a later word of the same person"
 TIED = "rankings that prefer no answer"
@@ -28,6 +27,7 @@ class Exported(NamedTuple):
 
     comparisons: list[Record]
     conversations: list[Record]
+    labelled: list[Record]
     taken: Counter[str]
     left_out: Counter[str]
 
@@ -38,9 +38,9 @@ def export(lines: Iterable[Line]) -> Exported:
     A person's later word on the same answers replaces the earlier one. A ranking is a comparison,
     an edit a comparison of two and a conversation, a demonstration a conversation. Opinions are a
     comparison where at least two answers to one conversation are liked to a different degree: likes
-    less dislikes, each visitor counted once an answer.
+    less dislikes, each visitor counted once an answer. Elsewhere each answer is labelled by them.
     """
-    exported = Exported([], [], Counter(), Counter())
+    exported = Exported([], [], [], Counter(), Counter())
     last: dict[Key, Line] = {}
     for line in lines:
         key = _identity(line)
@@ -86,7 +86,7 @@ def _add(line: Line, to: Exported) -> None:
 
 def _add_opinions(group: Sequence[Opinion], to: Exported) -> None:
     """Add the comparison of the answers to one conversation that visitors liked to different
-    degrees, if there is.
+    degrees, or each of those that they liked, or disliked, alike.
     """
     votes: Counter[str] = Counter()
     texts: dict[str, str] = {}
@@ -94,12 +94,17 @@ def _add_opinions(group: Sequence[Opinion], to: Exported) -> None:
         key = normalisation.key(one.response)
         texts.setdefault(key, one.response)
         votes[key] += 1 if one.liked else -1
-    record = _comparison(group[0].messages, list(texts.values()), [votes[key] for key in texts], "page")
-    if record and _is_whole(group[0].messages):
+    asked = group[0].messages
+    record = _comparison(asked, list(texts.values()), [votes[key] for key in texts], "page")
+    reason = "" if _is_whole(asked) else EMPTY
+    if record and not reason:
         to.comparisons.append(record)
-        to.taken["opinion"] += len(group)
-    else:
-        to.left_out[ALIKE if len(texts) > 1 else ALONE] += len(group)
+    elif not reason and not any(votes.values()):
+        reason = EVEN
+    elif not reason:  # all are liked alike, or disliked
+        said = [[*asked, {"role": "assistant", "content": text}] for text in texts.values()]
+        to.labelled.extend({"messages": turns, "label": votes.total() > 0} for turns in said)
+    (to.left_out if reason else to.taken)[reason or "opinion"] += len(group)
 
 
 def _comparison(

@@ -55,11 +55,26 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
-SHAPES: tuple[Shape, ...] = ("documents", "conversations", "comparisons", "prompts", "questions")
-"""The shapes that go through curation and validation to the trainers of today."""
+SHAPES: tuple[Shape, ...] = ("documents", "conversations", "comparisons", "prompts", "questions", "labelled")
+"""The shapes in the order in which they are checked and told of."""
 SPLITS = ("train", "validation")
-TURNS = {"conversations": "messages", "comparisons": "prompt", "prompts": "messages", "questions": "messages"}
+TURNS = {
+    "conversations": "messages",
+    "comparisons": "prompt",
+    "prompts": "messages",
+    "questions": "messages",
+    "labelled": "prompt",
+}
 """The column that holds turns, of the shapes that have some."""
+
+
+def answers(shape: Shape, record: Record) -> list[str]:
+    """Return the answers of a record that stand beside its turns: those of a comparison, or the one
+    that is labelled.
+    """
+    if shape == "labelled":
+        return [record["response"]]
+    return list(record["responses"]) if shape == "comparisons" else []
 
 
 def files(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from stages.common.text import content_hash
 
 HASHES = 2**64
 Split = Literal["train", "validation", "whole"]
-Talk = Literal["conversations", "comparisons", "prompts"]
+Talk = Literal["conversations", "comparisons", "prompts", "labelled"]
 
 
 def _different(shapes: list[Talk]) -> list[Talk]:
@@ -38,7 +38,7 @@ class Splits(StageParams):
     conversations: HeldOut
     """For the loss curve of SFT."""
     comparisons: HeldOut
-    """For the accuracy of the reward model."""
+    """For the accuracy of the reward model; labelled answers are split as these are."""
     prompts: HeldOut
     """For choosing a checkpoint by reward."""
     apart: list[Annotated[list[Talk], AfterValidator(_different)]] = []
@@ -48,7 +48,9 @@ class Splits(StageParams):
 
     def share(self, shape: Shape) -> float:
         """Return the share held out of a shape; questions are not split."""
-        return 0.0 if shape == "questions" else float(getattr(self, shape).validation)
+        if shape == "questions":
+            return 0.0
+        return float(getattr(self, "comparisons" if shape == "labelled" else shape).validation)
 
     def before(self, shape: Shape) -> list[Talk]:
         """Return the shapes whose prompts `shape` may not repeat."""

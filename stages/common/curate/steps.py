@@ -57,7 +57,7 @@ def compared(shape: Shape, record: Record) -> str:
     if shape == "documents":
         return str(record["text"])
     turns = [turn["content"] for turn in record[records.TURNS[shape]]]
-    return "\n".join([*turns, *(record["responses"] if shape == "comparisons" else [])])
+    return "\n".join([*turns, *records.answers(shape, record)])
 
 
 class Read(PipelineStep):

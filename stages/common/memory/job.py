@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-FUSED = frozenset({"dpo", "grpo"})
+FUSED = frozenset({"dpo", "grpo", "kto"})
 """Trainers of TRL whose head goes over the vocabulary in pieces."""
 
 

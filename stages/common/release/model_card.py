@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.common.core import records
 from stages.common.evaluation import paired_bootstrap
 from stages.common.evaluation.results import Evaluated
 from stages.common.release import provenance
@@ -11,7 +12,6 @@ from stages.common.release.gate import Choice
 from stages.common.release.provenance import Record
 
 PARAMS_SHOWN = 40
-SHAPES = ("documents", "conversations", "comparisons", "prompts", "questions")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def write(card: Card) -> str:
         head=(value, *best.intervals.get(card.metric, (value, value))),
         names=sorted(names, key=lambda name: name != card.metric),
         small=_small(best),
-        shapes=SHAPES,
+        shapes=records.SHAPES,
         changed=provenance.changed(card.before["params"], card.record["params"]) if card.before else [],
         shown=PARAMS_SHOWN,
     )

@@ -18,6 +18,7 @@ IDENTITY = {
     "comparisons": ("prompt", "responses", "tools"),
     "prompts": ("messages",),
     "questions": ("messages", "group"),
+    "labelled": ("prompt", "response", "desirable", "tools"),
 }
 
 

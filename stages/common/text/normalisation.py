@@ -43,6 +43,8 @@ def clean(shape: Shape, record: Record) -> Record:
             changed[name] = normalise(record[name])
     if shape == "comparisons":
         changed["responses"] = [normalise(response) for response in record["responses"]]
+    if shape == "labelled":
+        changed["response"] = normalise(record["response"])
     return changed
 
 

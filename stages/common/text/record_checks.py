@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stages.common.core.records import TURNS, Record, Shape
+from stages.common.core.records import TURNS, Record, Shape, answers
 
 FOLLOWERS = {
     "start": {"system", "user"},
@@ -12,7 +12,13 @@ FOLLOWERS = {
     "call": {"tool"},
     "tool": {"tool", "assistant", "call"},
 }
-ENDS = {"conversations": ("assistant",), "comparisons": ("user", "tool"), "prompts": ("user",), "questions": ("user",)}
+ENDS = {
+    "conversations": ("assistant",),
+    "comparisons": ("user", "tool"),
+    "prompts": ("user",),
+    "questions": ("user",),
+    "labelled": ("user", "tool"),
+}
 
 
 def fault(shape: Shape, record: Record) -> str:
@@ -28,7 +34,7 @@ def fault(shape: Shape, record: Record) -> str:
         return "bad_role_order"
     if turns[-1]["role"] not in ENDS[shape]:
         return "cut" if shape == "conversations" else "no_question"
-    if shape == "comparisons" and not all(record["responses"]):
+    if not all(answers(shape, record)):
         return "empty_answer"
     return "no_reference" if shape == "questions" and not record["reference"] else ""
 

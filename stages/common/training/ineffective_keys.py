@@ -54,6 +54,7 @@ OWN_MODEL: Reasons = {"the model is loaded by the stage": ("model_init_kwargs", 
 ALL_COLUMNS: Reasons = {
     "the data has no column but those the model reads": ("remove_unused_columns", "length_column_name")
 }
+REFERENCE_KEYS = ("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps")
 STAGES: dict[str, Reasons] = {
     "pretrain": ALL_COLUMNS,
     "sft": OWN_LOSS
@@ -89,14 +90,17 @@ STAGES: dict[str, Reasons] = {
     | {
         "the stage tokenises pairs itself": ("dataset_num_proc",),
         "dpo.max_tokens says which pairs are left out": ("truncation_mode",),
-        "the reference stays as it is and is read once, before the first step": (
-            "sync_ref_model",
-            "ref_model_mixup_alpha",
-            "ref_model_sync_steps",
-        ),
+        "the reference stays as it is and is read once, before the first step": REFERENCE_KEYS,
         "DPOTrainer pads all the same": ("padding_free",),
     },
     "orpo": OWN_LOSS,
+    "kto": OWN_LOSS
+    | OWN_MODEL
+    | {
+        "the stage tokenises answers itself": ("dataset_num_proc",),
+        "the reference stays as it is and is read once, before the first step": REFERENCE_KEYS,
+        "answers are read in a new order each epoch, by the seed": ("train_sampling_strategy", "length_column_name"),
+    },
     "grpo": OWN_LOSS
     | OWN_MODEL
     | {

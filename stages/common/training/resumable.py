@@ -62,6 +62,9 @@ if TYPE_CHECKING:
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
             """Write the model, for a checkpoint where the Trainer itself calls."""
 
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+            """Return the data with what a reference reads of it, where there is one."""
+
         def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None: ...
         def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None: ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stages.common.core.records import TURNS, Record, Shape
+from stages.common.core.records import TURNS, Record, Shape, answers
 from stages.common.text import content_hash, normalisation
 from stages.common.validate.features import escaped
 
@@ -47,7 +47,7 @@ CONTENTS = pa.schema(
     ]
 )
 FACTS_OF_IDS = ("id", "same_id", "strayed_copy")
-FACTS_OF_CONTENTS = ("id", "same_content", "other_split", "other_stage", "other_answer")
+FACTS_OF_CONTENTS = ("id", "same_content", "other_split", "other_stage", "other_answer", "other_label")
 
 
 def parts(records: int) -> int:
@@ -74,19 +74,24 @@ def keys(shape: Shape, split: str, record: Record) -> Record:
         "split": split,
         "content": content_hash.identity(shape, record),
         "prompt": content_hash.split_digest(shape, record),
-        "question": question(record) if shape == "conversations" else None,
+        "question": question(shape, record),
     }
 
 
-def question(record: Record) -> bytes | None:
-    """Return the digest of all that stands before the last answer of a conversation, as it reads;
-    None without one.
+def question(shape: Shape, record: Record) -> bytes | None:
+    """Return the digest, as it reads, of all that stands before the last answer of a conversation,
+    or before the label of an answer; None without one and of the other shapes.
     """
-    turns = record[TURNS["conversations"]]
-    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+    if shape not in ("conversations", "labelled"):
         return None
-    before = [(turn["role"], normalisation.key(turn["content"]), turn["tool_calls"]) for turn in turns[:-1]]
-    return content_hash.digest([before, record["tools"]])
+    turns = record[TURNS[shape]]
+    if shape == "conversations":
+        if len(turns) < 2 or turns[-1]["role"] != "assistant":
+            return None
+        turns = turns[:-1]
+    before = [(turn["role"], normalisation.key(turn["content"]), turn["tool_calls"]) for turn in turns]
+    told = [normalisation.key(answer) for answer in answers(shape, record)]
+    return content_hash.digest([before, record["tools"], *told])
 
 
 def write(folder: Path, number: int, count: int, rows: Sequence[Record]) -> None:
@@ -142,9 +147,10 @@ def facts_of_contents(frame: "DataFrame", before: Mapping[Shape, Sequence[str]])
     )
     split = _first(frame, ["shape", "prompt"], "split")
     frame["other_split"] = _first(frame, ["shape", "prompt"], "id").where(split != frame["split"])
-    asked = once[once["question"].notna()]
-    answer = _first(asked, ["question"], "content")
-    frame["other_answer"] = _first(asked, ["question"], "id").where(answer != asked["content"])
+    for shape, name in (("conversations", "other_answer"), ("labelled", "other_label")):
+        asked = once[(once["shape"] == shape) & once["question"].notna()]
+        answer = _first(asked, ["question"], "content")
+        frame[name] = _first(asked, ["question"], "id").where(answer != asked["content"])
     frame["other_stage"] = None
     for shape, others in before.items():
         for other in others:

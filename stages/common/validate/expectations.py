@@ -110,6 +110,12 @@ class ExpectOneAnswerToAQuestion(ExpectColumnValuesToBeNull):
     """
 
 
+class ExpectOneLabelToAnAnswer(ExpectColumnValuesToBeNull):
+    """The same answer to the same question has the same label; the column names the first record
+    that labels it otherwise.
+    """
+
+
 @cache
 def take_turns(roles: str) -> bool:
     """Whether the roles of a record's turns are in order, and there is a turn at all."""

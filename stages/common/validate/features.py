@@ -35,6 +35,7 @@ RANKED = [
     ("ranks", pa.string()),
     ("different_ranks", pa.int64()),
 ]
+LABELLED = [("response_characters", pa.int64()), ("desirable", pa.bool_())]
 TESTED = [("reference_characters", pa.int64()), ("group_characters", pa.int64())]
 FACTS_OF_COLUMNS = ("id", "difference")
 SCHEMAS: dict[str, pa.Schema] = {
@@ -43,6 +44,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "comparisons": pa.schema([*KNOWN, *TALK, *RANKED, *ANSWERED, *TRAINED_ON]),
     "prompts": pa.schema([*KNOWN, *TALK, *TRAINED_ON]),
     "questions": pa.schema([*KNOWN, *TALK, *TESTED]),
+    "labelled": pa.schema([*KNOWN, *TALK, *LABELLED, *ANSWERED, *TRAINED_ON]),
 }
 
 
@@ -57,6 +59,8 @@ def whole(shape: Shape, record: Record) -> Record:
     if shape == "comparisons":
         changed["responses"] = [response or "" for response in record["responses"] or []]
         changed["ranks"] = record["ranks"] or []
+    if shape == "labelled":
+        changed["response"] = record["response"] or ""
     return changed
 
 
@@ -71,10 +75,12 @@ def facts(shape: Shape, record: Record, index: Index) -> Facts:
         turns = record[TURNS[shape]]
         found["roles"] = " ".join(_role(turn) for turn in turns)
         found["empty"] = sum(not (turn["content"].strip() or turn["tool_calls"]) for turn in turns)
-    if shape in ("conversations", "comparisons"):
+    if shape in ("conversations", "comparisons", "labelled"):
         found["languages"] = languages(shape, record)
     if shape == "comparisons":
         found |= _ranked(record["responses"], record["ranks"])
+    if shape == "labelled":
+        found |= {"response_characters": len(record["response"].strip()), "desirable": record["desirable"]}
     if shape == "questions":
         return found | {f"{name}_characters": len((record[name] or "").strip()) for name in ("reference", "group")}
     found["test_question"] = escaped(contamination.find(index, shape, record) or None)

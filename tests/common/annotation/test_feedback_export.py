@@ -54,12 +54,26 @@ def test_a_demonstration_is_a_conversation() -> None:
     assert not found.comparisons
 
 
+def labels(exported: Exported) -> list[tuple[str, str, bool]]:
+    turns = [(*(turn["content"] for turn in one["messages"]), one["label"]) for one in exported.labelled]
+    return [(question, answer, label) for question, answer, label in turns]
+
+
 def test_likes_are_a_comparison_only_with_another_answer_to_the_same_conversation() -> None:
     found = done(opinion("a", True), opinion("b", False), opinion("c", True, text="Why?"))
     assert ordered(found) == [(["a", "b"], [1, 2], "page")]
-    assert +found.left_out == {feedback_export.ALONE: 1} and found.taken == {"opinion": 2}
-    alike = done(opinion("a", True), opinion("b", True))
-    assert not alike.comparisons and +alike.left_out == {feedback_export.ALIKE: 2}
+    assert labels(found) == [("Why?", "c", True)]
+    assert not +found.left_out and found.taken == {"opinion": 3}
+
+
+def test_answers_that_are_liked_alike_are_labelled_each_by_itself() -> None:
+    alike = done(opinion("a", True), opinion("b", True), opinion("c", False, text="Why?"))
+    assert not alike.comparisons and not alike.conversations
+    assert labels(alike) == [("Where?", "a", True), ("Where?", "b", True), ("Why?", "c", False)]
+    most = done(opinion("a", False), opinion("A", False, "bob"), opinion("a", True, "cid"))
+    assert labels(most) == [("Where?", "a", False)] and most.taken == {"opinion": 3}
+    even = done(opinion("a", True), opinion("a", False, "bob"))
+    assert not even.labelled and +even.left_out == {feedback_export.EVEN: 2}
 
 
 def test_visitors_are_counted_once_an_answer() -> None:
@@ -73,8 +87,8 @@ def test_visitors_are_counted_once_an_answer() -> None:
 
 def test_a_like_can_be_taken_back() -> None:
     found = done(opinion("a", True), opinion("b", False), opinion("b", None))
-    assert not found.comparisons
-    assert +found.left_out == {feedback_export.REPLACED: 1, feedback_export.TAKEN_BACK: 1, feedback_export.ALONE: 1}
+    assert not found.comparisons and labels(found) == [("Where?", "a", True)]
+    assert +found.left_out == {feedback_export.REPLACED: 1, feedback_export.TAKEN_BACK: 1}
 
 
 def test_a_later_word_of_the_same_person_takes_the_place_of_the_earlier() -> None:
@@ -89,10 +103,11 @@ def test_what_prefers_nothing_is_left_out_with_its_reason() -> None:
     unasked = Ordered(messages=[], responses=["a", "b"], ranks=[1, 2], annotator="ann", **FACTS)
     found = done(
         *(ranking(["a", "b"], [1, 1]), ranking(["a", "A"], [1, 2], "bob"), edit("a", "A "), edit("b", " "), unasked),
+        Opinion(messages=[], response="a", liked=True, annotator="ann", **FACTS),
         Demonstration(messages=asked(), response=" ", annotator="ann"),
     )
-    assert not found.comparisons and not found.conversations
-    assert +found.left_out == {feedback_export.TIED: 2, feedback_export.UNCHANGED: 2, feedback_export.EMPTY: 2}
+    assert not found.comparisons and not found.conversations and not found.labelled
+    assert +found.left_out == {feedback_export.TIED: 2, feedback_export.UNCHANGED: 2, feedback_export.EMPTY: 3}
 
 
 def test_earlier_records_keep_their_lines_when_the_store_grows() -> None:

@@ -25,6 +25,7 @@ RECORDS: dict[Shape, Record] = {
     },
     "prompts": {"messages": TURNS, "reference": None, "category": "c"},
     "questions": {"messages": TURNS, "reference": "r", "group": "iid", "category": None},
+    "labelled": {"prompt": TURNS, "response": "a", "desirable": False, "tools": None},
 }
 
 

@@ -46,6 +46,10 @@ OF_STAGE: dict[str, list[str]] = {
         *words("precompute_ref_batch_size router_aux_loss_coef use_weighting"),
     ],
     "orpo": [*SAMPLING, "length_column_name"],
+    "kto": words(
+        "activation_offloading beta data_seed desirable_weight disable_dropout loss_type pad_to_multiple_of"
+        " precompute_ref_batch_size router_aux_loss_coef undesirable_weight"
+    ),
     "grpo": words(
         "beta cast_lm_head_to_fp32 delta entropy_coef entropy_coef_delta entropy_coef_max"
         " entropy_coef_min entropy_target epsilon epsilon_high generation_batch_size importance_sampling_level"
@@ -65,6 +69,7 @@ SET_BY_THE_STAGE: dict[str, set[str]] = {
     "ppo": {"remove_unused_columns"},
     "dpo": {"max_length", "precompute_ref_log_probs", "remove_unused_columns"},
     "orpo": {"label_names", "remove_unused_columns"},
+    "kto": {"max_length", "precompute_ref_log_probs", "remove_unused_columns"},
     "grpo": {"max_completion_length", "remove_unused_columns", "reward_weights"},
 }
 PARAMS = {name: module.Params for name, module in MODULES.items()}
@@ -72,9 +77,9 @@ PARAMS = {name: module.Params for name, module in MODULES.items()}
 
 def config_class(stage: str) -> type:
     from transformers import TrainingArguments
-    from trl import DPOConfig, GRPOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, KTOConfig, SFTConfig
 
-    classes: dict[str, type] = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig}
+    classes: dict[str, type] = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig, "kto": KTOConfig}
     return classes.get(stage, TrainingArguments)
 
 

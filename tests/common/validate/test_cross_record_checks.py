@@ -34,12 +34,16 @@ def document(name: str, text: str) -> Record:
     return {"id": name, "text": text}
 
 
+def question_of(record: Record) -> bytes | None:
+    return cross_record_checks.question("conversations", record)
+
+
 def test_the_question_is_all_before_the_last_answer() -> None:
-    one = cross_record_checks.question(talk("a:1", "Hi", "Hello.", "Well?", "Yes."))
-    assert one == cross_record_checks.question(talk("a:2", " hi", "hello.", "WELL?", "No."))
-    assert one != cross_record_checks.question(talk("a:3", "Hi", "Good day.", "Well?", "Yes."))
-    assert one != cross_record_checks.question(talk("a:1", "Hi", "Hello.", "Well?", "Yes.") | {"tools": "[]"})
-    assert cross_record_checks.question(talk("a:4", "Hi", "Hello.", "Well?")) is None
+    one = question_of(talk("a:1", "Hi", "Hello.", "Well?", "Yes."))
+    assert one == question_of(talk("a:2", " hi", "hello.", "WELL?", "No."))
+    assert one != question_of(talk("a:3", "Hi", "Good day.", "Well?", "Yes."))
+    assert one != question_of(talk("a:1", "Hi", "Hello.", "Well?", "Yes.") | {"tools": "[]"})
+    assert question_of(talk("a:4", "Hi", "Hello.", "Well?")) is None
 
 
 FILES: list[tuple[Shape, str, list[Record]]] = [

@@ -105,7 +105,10 @@ def test_a_question_is_not_looked_for_in_itself() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_has_the_columns_of_its_schema_and_null_columns_keep_their_type(shape: Shape) -> None:
     record = whole(
-        shape, {"text": "t", "messages": [], "prompt": [], "responses": [], "ranks": [], "tools": None} | KNOWN
+        shape,
+        {"text": "t", "messages": [], "prompt": [], "responses": [], "ranks": [], "response": "", "tools": None}
+        | {"desirable": True}
+        | KNOWN,
     )
     record |= {"reference": None, "group": None}
     row = facts(shape, record, INDEX)

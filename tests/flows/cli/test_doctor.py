@@ -1,6 +1,7 @@
 """`make doctor`: what is wrong is found, with what mends it."""
 
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import doctor, memory_plan
+from flows.cli import doctor, memory_plan, question_plan
 from stages.common.core import params
 from stages.common.memory import available, estimate
 from stages.common.runtime.errors import ParamsError
@@ -91,6 +92,20 @@ def test_another_version_is_a_warning_and_a_missing_package_a_failure(
     project.write_text('[project]\ndependencies = ["numpy", "not-there"]\n')
     [missing] = doctor.versions()
     assert (missing.state, missing.what, missing.mend) == ("fail", "missing: not-there", "make clean env")
+
+
+def test_a_candidate_that_is_skipped_takes_no_share_of_the_gates_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    shared: list[int] = []
+    monkeypatch.setattr(question_plan, "plans", lambda _, candidates: iter(shared.append(candidates) or []))
+    assert list(doctor.questions()) == []
+    wanted = params.plain(params.read_yaml(Path("params.yaml")))
+    assert wanted["kto"]["skip"] and wanted["grpo"]["skip"]
+    assert shared == [4], "sft_best, dpo, orpo and ppo_r1"
 
 
 @pytest.fixture

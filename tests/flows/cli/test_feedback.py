@@ -46,9 +46,9 @@ def test_all_stores_are_read_and_broken_lines_named(tmp_path: Path) -> None:
     assert (len(exported.comparisons), len(exported.conversations)) == (2, 2)
     assert [line.split(": ")[0] for line in broken] == [f"{tmp_path}/page.jsonl:{number}" for number in (5, 6, 7)]
     said = command.summary(exported, broken, tmp_path)
-    assert "2 comparisons and 2 conversations" in said
-    assert "from 1 edited answers, 2 likes and dislikes, 1 written" in said
-    assert f"left out  1  {feedback_export.ALONE}" in said and "left out  3  broken lines" in said
+    assert "2 comparisons, 2 conversations and 1 labelled answers" in said
+    assert "from 1 edited answers, 3 likes and dislikes, 1 written" in said
+    assert "left out  3  broken lines" in said
     with pytest.raises(DataError, match="nobody has said anything yet"):
         list(command.lines(tmp_path / "none", broken))
 
@@ -85,4 +85,8 @@ def test_it_is_under_dvc_and_ingest_reads_it(tmp_path: Path) -> None:
         ("feedback/comparisons.jsonl:2", ["Lisbon.", "Madrid."]),
     ]
     read = json.loads((folder / "reports/ingest.json").read_text())
-    assert len(list(records.read(folder / "data/ingested/conversations"))) == 2, read
+    told = list(records.read(folder / "data/ingested/labelled"))
+    assert [(row["prompt"][0]["content"], row["response"], row["desirable"]) for row in told] == [
+        ("Why?", "Because.", True)
+    ], read
+    assert len(list(records.read(folder / "data/ingested/conversations"))) == 3, "what was liked is one as well"

@@ -40,11 +40,12 @@ def test_a_profile_of_gpus_names_its_cards(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", [*gpu_page.PROFILES, "instructgpt"])
 def test_the_training_libraries_know_every_key_of_a_profile(name: str) -> None:
     from transformers import TrainingArguments
-    from trl import DPOConfig, GRPOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, KTOConfig, SFTConfig
 
     given = document(name)
     for stage in memory_plan.TRAINERS:
-        known = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig}.get(stage, TrainingArguments)
+        own = {"sft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig, "kto": KTOConfig}
+        known = own.get(stage, TrainingArguments)
         ineffective_keys.check(stage, given[stage]["training"])
         assert set(given[stage]["training"]) <= {field.name for field in dataclasses.fields(known)}, stage
 

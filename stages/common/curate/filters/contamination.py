@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from stages.common.core.params import StageParams
-from stages.common.core.records import TURNS, Record, Shape
+from stages.common.core.records import TURNS, Record, Shape, answers
 from stages.common.curate.dedup.hashing import Hashes
 from stages.common.text import content_hash
 from stages.common.text.units import units
@@ -117,15 +117,15 @@ def find(index: Index, shape: Shape, record: Record) -> str:
 
 
 def texts(shape: Shape, record: Record) -> Iterator[tuple[str, str]]:
-    """Yield role and text of all that is said: a document, every turn, and the answers of a
-    comparison.
+    """Yield role and text of all that is said: a document, every turn, and the answers beside
+    them.
     """
     if shape == "documents":
         yield "document", record["text"]
         return
     for turn in record[TURNS[shape]]:
         yield turn["role"], turn["content"] or ""
-    for response in record.get("responses") or []:
+    for response in answers(shape, record):
         yield "assistant", response
 
 

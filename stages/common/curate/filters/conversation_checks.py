@@ -67,14 +67,14 @@ class TalkRules(StageParams):
 
 
 def fault(shape: Shape, record: Record, rules: TalkRules) -> str:
-    """Return why a conversation or comparison is of no use, or nothing; its turns are in order
-    (`faults.fault`).
+    """Return why a conversation, a comparison or a labelled answer is of no use, or nothing; its
+    turns are in order (`faults.fault`).
 
     The reasons are `same_answers`, `length_ratio`, `cut_answer`, `language_mismatch` and
-    `refusal_mislabelled`. Of a comparison's answers only the best are judged by themselves: what is
-    wrong with the others is why they are not best.
+    `refusal_mislabelled`. Of a comparison's answers only the best are judged by themselves, and of
+    labelled ones those that were liked: what is wrong with the others is why they are not.
     """
-    if shape not in ("conversations", "comparisons"):
+    if shape not in ("conversations", "comparisons", "labelled"):
         return ""
     if shape == "comparisons":
         if rules.same_answers and same(record["responses"]):
@@ -112,7 +112,11 @@ def cut(answer: str) -> bool:
 
 
 def last_answers(shape: Shape, record: Record) -> list[str]:
-    """Return what a model would learn to end with: the last answer, or those ranked best."""
+    """Return what a model would learn to end with: the last answer, those ranked best, or the one
+    that was liked.
+    """
+    if shape == "labelled":
+        return [record["response"]] if record["desirable"] else []
     if shape == "comparisons":
         best = min(record["ranks"])
         return [answer for answer, rank in zip(record["responses"], record["ranks"], strict=True) if rank == best]

@@ -53,6 +53,8 @@ def scrub_record(shape: Shape, record: Record) -> tuple[Record, Counter[str]]:
         changed[TURNS[shape]] = [_turn(turn, found) for turn in record[TURNS[shape]]]
     if shape == "comparisons":
         changed["responses"] = [_text(response, found) for response in record["responses"]]
+    if shape == "labelled":
+        changed["response"] = _text(record["response"], found)
     return (changed, found) if found else (record, found)
 
 
