@@ -41,6 +41,24 @@ def test_several_workers_write_what_one_does(tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "1/out/documents/train").iterdir())) == 3
 
 
+def test_tasks_are_small_in_records_and_in_bytes_and_nothing_is_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(tmp_path, documents=[{"text": f"{n} " * (400 if n >= 200 else 2)} for n in range(400)])
+    folder = tmp_path / "ingested/documents"
+    assert len(steps.slices(folder)) == 1
+
+    def rows() -> list[tuple[int, int]]:
+        return [(first, last) for _, first, last in steps.slices(folder)]
+
+    monkeypatch.setattr(steps, "RECORDS_PER_TASK", 150)
+    assert rows() == [(0, 3), (3, 6), (6, 8)]
+    monkeypatch.setattr(steps, "BYTES_PER_TASK", 100_000)  # long documents: fewer a task
+    assert rows()[:1] == [(0, 3)] and len(rows()) > 3
+    assert [last for _, last in rows()[:-1]] == [first for first, _ in rows()[1:]] and rows()[-1][1] == 8
+    assert [(first, last) for _, first, last in steps.written(folder)] == [(0, 8)]
+
+
 def test_a_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = many(monkeypatch)
     whole = run(tmp_path / "whole", **found)

@@ -65,21 +65,20 @@ class Executor:
 
         job = LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(work))
         ranks = job.get_incomplete_ranks()
-        workers = min(self._workers(), len(ranks))
+        workers, started = min(self._workers(), len(ranks)), time.monotonic()
         if workers == 1:
-            for rank in ranks:
+            for done, rank in enumerate(ranks, 1):
                 _task((job, rank))
+                _tell(work, done, len(ranks), started)
             return
         if self.pool is None:
             context = multiprocessing.get_context("forkserver")
             self.pool = ProcessPoolExecutor(self._workers(), context, initializer=_end_with_stage)
-        started = time.monotonic()
         futures = [self.pool.submit(_task, (job, rank)) for rank in ranks]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()
-                left = (time.monotonic() - started) / done * (len(ranks) - done)
-                log.info("%s: %d of %d tasks, %.0f s left", work.name, done, len(ranks), left)
+                _tell(work, done, len(ranks), started)
         except BrokenProcessPool as error:
             what, remedy = "a worker was killed, most likely for want of memory", "lower workers and run it again"
             raise StageError(what, where=self.file, remedy=remedy) from error
@@ -122,6 +121,12 @@ class Executor:
         if missing:
             names = ", ".join(map(str, missing[:10]))
             raise StageError(f"{len(missing)} tasks did not end well ({names})", where=work / "logs")
+
+
+def _tell(work: Path, done: int, tasks: int, started: float) -> None:
+    left = (time.monotonic() - started) / done * (tasks - done)
+    if tasks > 1:
+        log.info("%s: %d of %d tasks, %.0f s left", work.name, done, tasks, left)
 
 
 def _end_workers() -> None:

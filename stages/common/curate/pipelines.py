@@ -96,7 +96,7 @@ def split(this: Curation, limit: int, weighed: Mixture) -> None:
     `limit` are held out.
     """
     found, clusters, sizes = (
-        steps.slices(this.folder("clean")),
+        steps.written(this.folder("clean")),
         this.folder("clusters"),
         this.folder("sizes", str(limit)),
     )

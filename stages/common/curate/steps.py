@@ -1,7 +1,7 @@
 """datatrove steps that records flow through: read a slice, make uniform, measure, scrub, write.
 
-A task is one slice of the input (some ten thousand records), however many workers there are, so
-what is written does not depend on them. A record travels as a Document: `text` is what is measured
+A task is one slice of the input (some seconds of work), however many workers there are, so what is
+written does not depend on them. A record travels as a Document: `text` is what is measured
 and compared, metadata["record"] the record itself, metadata["language"] and ["score"] what was
 measured.
 """
@@ -26,28 +26,33 @@ from stages.common.text.parquet_writer import RECORDS_PER_GROUP, Shards
 if TYPE_CHECKING:
     from stages.common.curate.filters.quality_classifier import Model, Quality
 
-RECORDS_PER_TASK = 20_000
+RECORDS_PER_TASK, BYTES_PER_TASK = 20_000, 8_000_000
 RECORDS_MEASURED_AT_ONCE = 256
 MEASURED = [pa.field("language", pa.string()), pa.field("score", pa.float32())]
 Slice = tuple[str, int, int]
 
 
 def slices(folder: Path) -> list[Slice]:
-    """Return the tasks of a folder: file, first and last (exclusive) row group, about
-    RECORDS_PER_TASK records each.
+    """Return the tasks of a folder: file, first and last (exclusive) row group, of RECORDS_PER_TASK
+    records or BYTES_PER_TASK at most, and one row group at least.
     """
     found: list[Slice] = []
     for file in records.files(folder):
         metadata = pq.read_metadata(file)
-        first, rows = 0, 0
-        for group in range(metadata.num_row_groups):
-            rows += metadata.row_group(group).num_rows
-            if rows >= RECORDS_PER_TASK:
-                found.append((str(file), first, group + 1))
-                first, rows = group + 1, 0
-        if first < metadata.num_row_groups or not metadata.num_row_groups:
-            found.append((str(file), first, metadata.num_row_groups))
+        first = rows = size = 0
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            if rows and (rows + group.num_rows > RECORDS_PER_TASK or size + group.total_byte_size > BYTES_PER_TASK):
+                found.append((str(file), first, number))
+                first, rows, size = number, 0, 0
+            rows, size = rows + group.num_rows, size + group.total_byte_size
+        found.append((str(file), first, metadata.num_row_groups))
     return found
+
+
+def written(folder: Path) -> list[Slice]:
+    """Return the tasks of what an earlier pipeline wrote: each of its tasks, whole."""
+    return [(str(file), 0, pq.read_metadata(file).num_row_groups) for file in records.files(folder)]
 
 
 def compared(shape: Shape, record: Record) -> str:

@@ -56,6 +56,14 @@ def test_local_tasks_run_once_however_many_workers_there_are(tmp_path: Path, wor
     assert squares(tmp_path) == EXPECTED
 
 
+def test_a_line_of_progress_comes_with_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("stages.common.curate.executors.log.info", lambda line, *said: lines.append(line % said))
+    with Executor(settings(tmp_path, "executor: local\nworkers: 1\n")) as executor:
+        executor.run([Square(tmp_path)], TASKS, tmp_path / "work")
+    assert [line.split(",")[0] for line in lines] == [f"work: {done} of 5 tasks" for done in range(1, 6)]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_task_that_fails_says_its_own_error_and_the_next_run_does_what_is_left(
     tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]

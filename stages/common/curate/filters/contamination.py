@@ -131,6 +131,8 @@ def texts(shape: Shape, record: Record) -> Iterator[tuple[str, str]]:
 
 def _held(index: Index, text: str) -> list[int]:
     """Return the questions of which enough n-grams stand in the text, in order."""
+    if not index.ids:
+        return []
     sums = _sums(units(text))
     windows = [_windows(sums, length) for length in index.lengths if length < len(sums)]
     if not windows:

@@ -5,14 +5,14 @@ Each is a share or a count, measured on the whole text; `heuristics.Rules` says 
 much.
 """
 
-import itertools
 import math
 import re
-from collections import Counter
 from functools import cache
-from string import ascii_lowercase
 
-from stages.common.curate.filters.language import SCRIPTS
+import numpy as np
+
+from stages.common.curate.filters import characters
+from stages.common.curate.filters.characters import Flags
 
 FEWEST_CHARACTERS = 20
 FEWEST_PAIRS = 20
@@ -41,55 +41,78 @@ FREQUENT = (
 )
 """The characters a Chinese text is mostly made of, simplified and traditional."""
 
-SPACE = re.compile(r"\s+")
-SYMBOLS = re.compile(r"[^\w\s.,;:!?'\"()，。；：！？、“”‘’（）《》-]+|_+")
 RUNS = re.compile(r"([^\W\d_])\1{3,}")
-WORDS = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]{2,}(?![A-Za-z0-9_])")
 MIXED = re.compile(r"(?<![^\W_])(?:[A-Za-z]+\d|\d+[A-Za-z])[A-Za-z0-9]*(?![^\W_])")
-OTHER_SIGNS = re.compile(r"[\W\d_]+")
-TOKENS = re.compile(r"[^\W_]+")
 MOJIBAKE = re.compile("[\u00c2-\u00ef][\u0080-\u00bf\u0152-\u0178\u2013-\u2122]|\ufffd|锟斤拷|烫烫|屯屯")
-HAN_RUN = re.compile(SCRIPTS["Han"].pattern)
+A, Z = ord("a"), ord("z")
+TO_LOWER = 0x20
 
 
 def symbol_share(text: str) -> float:
     """Return the share of characters other than spaces that are neither letters, digits nor common
     punctuation.
     """
-    return sum(map(len, SYMBOLS.findall(text))) / max(len(SPACE.sub("", text)), 1)
+    found = characters.of(text)
+    return found.count("symbol") / max(len(found) - found.count("space"), 1)
 
 
 def entropy(text: str) -> float:
     """Return the entropy of the characters, spaces aside, in bits; infinite for a text too short to
     tell.
     """
-    counts = Counter(SPACE.sub("", text.casefold()))
-    total = counts.total()
+    found = characters.of(text) if text.isascii() else characters.Characters(text.casefold())
+    written = found.codes[~found.are("space")]
+    total = len(written)
     if total < FEWEST_CHARACTERS:
         return math.inf
-    return -sum(number / total * math.log2(number / total) for number in counts.values())
+    if text.isascii():
+        counts = np.bincount(written, minlength=Z + 1)
+        counts[A : Z + 1] += counts[A - TO_LOWER : Z + 1 - TO_LOWER]
+        counts[A - TO_LOWER : Z + 1 - TO_LOWER] = 0
+        counts = counts[counts > 0]
+    else:
+        counts = np.unique(written, return_counts=True)[1]
+    shares = counts / total
+    return float(max(-(shares * np.log2(shares)).sum(), 0.0))
 
 
 def run_share(text: str) -> float:
     """Return the share of characters in runs of four and more of the same letter."""
+    found = characters.of(text)
+    same = found.codes[1:] == found.codes[:-1]
+    if not (same[2:] & same[1:-1] & same[:-2]).any():
+        return 0.0
     return sum(len(match[0]) for match in RUNS.finditer(text)) / max(len(text), 1)
 
 
 def odd_pair_share(text: str) -> float:
     """Return the share of neighbouring letters that English hardly ever has side by side; 0 where
     few are Latin.
+
+    Letters in a word with a digit or an underscore do not count.
     """
-    words = WORDS.findall(text.lower())
-    letters = sum(map(len, words))
-    if letters - len(words) < FEWEST_PAIRS or 2 * letters < len(OTHER_SIGNS.sub("", text)):
+    found = characters.of(text) if text.isascii() else characters.Characters(text.lower())
+    latin, joined = found.are("latin"), found.are("joined")
+    if np.count_nonzero(joined) > np.count_nonzero(latin):
+        latin &= ~_mixed_with(joined, joined & ~latin)
+    pairs = latin[1:] & latin[:-1]
+    number = int(np.count_nonzero(pairs))
+    letters = number + characters.runs(pairs)
+    if number < FEWEST_PAIRS or 2 * letters < characters.of(text).count("letter"):
         return 0.0
-    pairs, common = Counter(itertools.pairwise(" ".join(words))), _common_pairs()
-    return sum(number for pair, number in pairs.items() if pair not in common) / (letters - len(words))
+    first = np.flatnonzero(pairs)
+    lower = (found.codes | TO_LOWER) - A
+    common = _common_pairs()[lower[first], lower[first + 1]]
+    return (number - int(np.count_nonzero(common))) / number
 
 
 def mixed_share(text: str) -> float:
     """Return the share of tokens that mix letters and digits, as keys and dumps do."""
-    tokens = len(TOKENS.findall(text))
+    found = characters.of(text)
+    latin, digits = found.are("latin"), found.are("digit")
+    if not (latin[1:] & digits[:-1] | latin[:-1] & digits[1:]).any():
+        return 0.0
+    tokens = characters.runs(digits | found.are("letter"))
     return len(MIXED.findall(text)) / tokens if tokens >= FEWEST_WORDS else 0.0
 
 
@@ -97,14 +120,17 @@ def mean_word_length(text: str) -> float:
     """Return the mean length of what stands between spaces; 0 for a text in a script that writes
     none.
     """
-    if any(SCRIPTS[name].search(text) for name in ("Han", "Kana", "Hangul", "Thai")) or len(text) < FEWEST_CHARACTERS:
+    found = characters.of(text)
+    if len(text) < FEWEST_CHARACTERS or found.any("unspaced"):
         return 0.0
-    words = text.split()
-    return sum(map(len, words)) / max(len(words), 1)
+    written = ~found.are("space")
+    return int(np.count_nonzero(written)) / max(characters.runs(written), 1)
 
 
 def mojibake_share(text: str) -> float:
     """Return the share of characters that only a wrong decoding leaves behind."""
+    if not characters.of(text).any("damaged"):
+        return 0.0
     return sum(map(len, MOJIBAKE.findall(text))) / max(len(text), 1)
 
 
@@ -112,11 +138,11 @@ def rare_han_share(text: str) -> float:
     """Return the share of Chinese characters in neither the first level of GB 2312 nor that of
     Big5.
     """
-    characters = "".join(HAN_RUN.findall(text))
-    if len(characters) < FEWEST_HAN:
+    found = characters.of(text)
+    number = found.count("han")
+    if number < FEWEST_HAN:
         return 0.0
-    common = _first_levels()
-    return sum(character not in common for character in characters) / len(characters)
+    return (number - _known(found, _first_levels())) / number
 
 
 def frequent_han_share(text: str) -> float:
@@ -125,27 +151,50 @@ def frequent_han_share(text: str) -> float:
 
     Lists of terms have few of them too, but separate their terms.
     """
-    runs = HAN_RUN.findall(text)
-    characters = "".join(runs)
-    if len(characters) < FEWEST_HAN or len(characters) < len(runs) * FEWEST_HAN:
+    found = characters.of(text)
+    number = found.count("han")
+    if number < FEWEST_HAN or number < characters.runs(found.are("han")) * FEWEST_HAN:
         return 1.0
-    return sum(character in _frequent() for character in characters) / len(characters)
+    return _known(found, _frequent()) / number
+
+
+def _known(found: characters.Characters, among: Flags) -> int:
+    """Return how many Chinese characters are among those flagged by code point."""
+    han = found.codes[found.are("han")]
+    return int(np.count_nonzero(among[han[han < len(among)]]))
+
+
+def _mixed_with(runs: Flags, marked: Flags) -> Flags:
+    """Return which of the characters in runs share theirs with a marked one."""
+    number = np.cumsum(np.append(runs[:1], runs[1:] & ~runs[:-1]))
+    holds = np.zeros(len(runs) + 1, bool)
+    holds[number[marked]] = True
+    return holds[number] & runs
+
+
+def _flags(characters: str) -> Flags:
+    found = np.zeros(max(map(ord, characters)) + 1, bool)
+    found[[ord(character) for character in characters]] = True
+    return found
 
 
 @cache
-def _frequent() -> frozenset[str]:
-    return frozenset(FREQUENT)
+def _frequent() -> Flags:
+    return _flags(FREQUENT)
 
 
 @cache
-def _common_pairs() -> frozenset[tuple[str, str]]:
-    ends = {pair for letter in ascii_lowercase for pair in ((letter, " "), (" ", letter))}
-    return frozenset(ends | {(row[0], second) for row in FOLLOWERS.split() for second in row[2:]})
+def _common_pairs() -> Flags:
+    table = np.zeros((26, 26), bool)
+    for row in FOLLOWERS.split():
+        for second in row[2:]:
+            table[ord(row[0]) - A, ord(second) - A] = True
+    return table
 
 
 @cache
-def _first_levels() -> frozenset[str]:
+def _first_levels() -> Flags:
     simplified = bytes(byte for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for byte in (high, low))
     lows = [*range(0x40, 0x7F), *range(0xA1, 0xFF)]
     traditional = bytes(byte for high in range(0xA4, 0xC7) for low in lows for byte in (high, low))
-    return frozenset(simplified.decode("gb2312", "ignore") + traditional.decode("big5", "ignore"))
+    return _flags(simplified.decode("gb2312", "ignore") + traditional.decode("big5", "ignore"))

@@ -10,7 +10,8 @@ the text, and otherwise long ones; datatrove's functions count them.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
@@ -158,16 +159,34 @@ def phrase_share(units: Sequence[str]) -> float:
     """Return the share of characters in the most frequent phrase of three units; above 1 where it
     overlaps itself.
     """
-    counts = Counter(zip(*(units[start:] for start in range(PHRASE)), strict=False))
-    phrase, number = max(counts.items(), key=lambda item: item[1], default=((), 0))
-    return number * sum(map(len, phrase)) / sum(map(len, units)) if number > 2 else 0.0
+    counts = Counter(_phrases(units))
+    number = max(counts.values(), default=0)
+    if number <= 2:
+        return 0.0
+    phrase = next(phrase for phrase, times in counts.items() if times == number)
+    return number * sum(map(len, phrase)) / sum(map(len, units))
 
 
 def passage_share(units: list[str]) -> float:
     """Return the share of characters in passages of fifteen units that stood before."""
+    if not _may_repeat(units):
+        return 0.0
     from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate
 
     return find_all_duplicate(units, PASSAGE) / max(sum(map(len, units)), 1)
+
+
+def _phrases(units: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(units[start:] for start in range(PHRASE)), strict=False)
+
+
+def _may_repeat(units: Sequence[str]) -> bool:
+    """Whether all phrases of some passage stand in the text more than once."""
+    counts = Counter(_phrases(units))
+    if counts.total() - len(counts) <= PASSAGE - PHRASE:
+        return False
+    again = (counts[phrase] > 1 for phrase in _phrases(units))
+    return max((sum(run) for _, run in groupby(again)), default=0) > PASSAGE - PHRASE
 
 
 def _again(parts: Sequence[str]) -> float:

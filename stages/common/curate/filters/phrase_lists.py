@@ -10,6 +10,8 @@ from collections import Counter
 from functools import cache
 from typing import NamedTuple
 
+from stages.common.text.units import ascii_units
+
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 WORDS = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+|\d+")
 
@@ -32,16 +34,16 @@ class Reading(NamedTuple):
 def read(text: str) -> Reading:
     """Find the known phrases of every sign in `text`, each as often as it stands there."""
     lower = text.casefold()
-    words = WORDS.findall(lower)
+    words = ascii_units(lower) if lower.isascii() else WORDS.findall(lower)
     english, chinese = _index()
     found: dict[str, Counter[str]] = {sign: Counter() for sign in SIGNS}
-    for place, word in enumerate(words):
-        for phrase, parts, sign in english.get(word, ()):
+    for place in [place for place, word in enumerate(words) if word in english]:
+        for phrase, parts, sign in english[words[place]]:
             if words[place : place + len(parts)] == parts:
                 found[sign][phrase] += 1
     if HAN.search(lower):
-        for place, character in enumerate(lower):
-            for phrase, sign in chinese.get(character, ()):
+        for place in [place for place, character in enumerate(lower) if character in chinese]:
+            for phrase, sign in chinese[lower[place]]:
                 if lower.startswith(phrase, place):
                     found[sign][phrase] += 1
     return Reading(text, lower, words, found)

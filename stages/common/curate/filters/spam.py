@@ -4,7 +4,8 @@ a text this long.
 
 import re
 
-from stages.common.curate.filters.phrase_lists import HAN, Reading
+from stages.common.curate.filters import characters
+from stages.common.curate.filters.phrase_lists import Reading
 
 WORDS_OF_A_SIGN = 60
 """A sign is worth its full weight once in so many words; in a longer text it must come more
@@ -32,8 +33,20 @@ HANDLES = re.compile(
 DOSED = re.compile("成人(?=一次|一日|每|日|用药|用量|常用|口服|剂量|推荐|患者|及|和|与|或|[:：])")
 """Adults who are told a dose are no goods."""
 DECORATION = re.compile(
-    r"[★☆◆◇●▶►▷◀◄✔✅✓❤♥☎✆➤➡👉👇👆🔥💰💵💸🎁🎉🎊💥⚡🚀🤑💯📞📲🆓]|>{3,}|<{3,}|(?<!=)={4,}+>|~{3,}|\*{3,}|【[^】]{1,20}】|[!！]{3,}"
+    characters.KINDS["decoration"] + r"|>{3,}|<{3,}|(?<!=)={4,}+>|~{3,}|\*{3,}|【[^】]{1,20}】|[!！]{3,}"
 )
+PRICE_MARKS = ("$$", "折", "全价", "半价", "买")
+COUNTED_PRICE_MARKS = (
+    *("$", "€", "£", "¥", "￥", "%", "％", "价", "送"),
+    *("元", "块", "万", "usd", "dollars", "euro", "rmb", "bucks"),
+)
+HANDLE_MARKS = ("微", "v信", "vx", "wx", "wechat", "qq", "q群", "扣扣", "tg", "whatsapp", "telegram")
+CALL_MARKS = ("热线", "速拨", "拨打", "来电", "电话", "call", "text", "phone")
+DECORATION_MARKS = (">>>", "<<<", "====", "~~~", "***", "【")
+FEWEST_DIGITS = 7
+"""What must stand in a text for a pattern to be found there: most texts have none of it, and are
+not searched.
+"""
 WEIGHTS = {
     "calls": 1.5, "urgency": 1.0, "lures": 1.0, "goods": 1.0, "prices": 1.0, "contacts": 1.0, "handles": 1.0,
     "exclaimed": 1.0, "shouted": 1.0, "decoration": 0.5,
@@ -49,23 +62,58 @@ def score(reading: Reading) -> float:
 
 def signs(reading: Reading) -> dict[str, float]:
     """Return how strong each sign is; 1 is as strong as it counts."""
-    text = reading.text
-    size = max((len(reading.words) + len(HAN.findall(text)) / HAN_PER_WORD) / WORDS_OF_A_SIGN, 1.0)
+    text, lower = reading.text, reading.lower
+    size = max((len(reading.words) + characters.of(text).count("chinese") / HAN_PER_WORD) / WORDS_OF_A_SIGN, 1.0)
+    handles = _handles(text, lower)
     found = {
         "calls": reading.count("calls") / 2,
         "urgency": reading.count("urgency"),
         "lures": reading.count("lures") / 2,
-        "goods": reading.count("goods") - len(DOSED.findall(reading.lower)),
-        "prices": len(PRICES.findall(reading.lower)),
-        "contacts": _contacts(reading.lower),
-        "handles": len(HANDLES.findall(reading.lower)),
-        "exclaimed": sum(min(len(run), 3) for run in EXCLAIMED.findall(text)) / 3,
-        "shouted": len(SHOUTED.findall(text)),
-        "decoration": len(DECORATION.findall(text)) / 2,
+        "goods": reading.count("goods") - (len(DOSED.findall(lower)) if "成人" in lower else 0),
+        "prices": _prices(text, lower),
+        "contacts": _contacts(text, lower) + handles,
+        "handles": handles,
+        "exclaimed": _exclaimed(text),
+        "shouted": _shouted(text),
+        "decoration": _decoration(text) / 2,
     }
     return {sign: number / size for sign, number in found.items()}
 
 
-def _contacts(lower: str) -> int:
-    links = max(lower.count("://"), len(DOMAINS.findall(lower)))
-    return links + len(ADDRESSES.findall(lower)) + len(NUMBERS.findall(lower)) + len(HANDLES.findall(lower))
+def _has(text: str, marks: tuple[str, ...]) -> bool:
+    return any(mark in text for mark in marks)
+
+
+def _prices(text: str, lower: str) -> int:
+    digits = characters.of(text).any("digit")
+    possible = _has(lower, PRICE_MARKS) or (digits and _has(lower, COUNTED_PRICE_MARKS))
+    return len(PRICES.findall(lower)) if possible else 0
+
+
+def _handles(text: str, lower: str) -> int:
+    digits = characters.of(text).any("digit")
+    possible = _has(lower, HANDLE_MARKS) or (digits and _has(lower, CALL_MARKS))
+    return len(HANDLES.findall(lower)) if possible else 0
+
+
+def _contacts(text: str, lower: str) -> int:
+    links = max(lower.count("://"), len(DOMAINS.findall(lower)) if "." in lower else 0)
+    addresses = len(ADDRESSES.findall(lower)) if "@" in lower else 0
+    numbers = len(NUMBERS.findall(lower)) if characters.of(text).count("digit") >= FEWEST_DIGITS else 0
+    return links + addresses + numbers
+
+
+def _exclaimed(text: str) -> float:
+    if not _has(text, ("!", "！")):
+        return 0.0
+    return sum(min(len(run), 3) for run in EXCLAIMED.findall(text)) / 3
+
+
+def _shouted(text: str) -> int:
+    upper = characters.of(text).are("upper")
+    return len(SHOUTED.findall(text)) if (upper[1:] & upper[:-1]).any() else 0
+
+
+def _decoration(text: str) -> int:
+    possible = characters.of(text).any("decoration") or _has(text, DECORATION_MARKS)
+    return len(DECORATION.findall(text)) if possible or text.count("!") + text.count("！") > 2 else 0

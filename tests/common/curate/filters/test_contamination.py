@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.core.records import Record, message
@@ -114,6 +114,7 @@ def test_a_saved_and_a_pickled_index_find_the_same(tmp_path: Path) -> None:
 WORDS = st.lists(st.sampled_from("ab"), min_size=4, max_size=25).map(" ".join)
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=8), st.lists(st.sampled_from("ab"), max_size=60).map(" ".join))
 def test_a_search_for_every_n_gram_of_every_question_finds_the_same(asked: list[str], text: str) -> None:
     def grams(words: list[str], length: int) -> set[tuple[str, ...]]:
