@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "value_clip": 0.2,
     "value_warmup": 0,
     "demonstrations": 10,
+    "watch_prompts": 0,
 }
 
 
