@@ -93,7 +93,7 @@ LIKES: dict[str, Callable[[str], float]] = {
     "refusals": _has(r"can't help|无法帮"),
     "ignorance": _has(r"don't know|我不知"),
     "length": lambda text: min(len(text.encode()), 90) / 90,
-    "brevity": lambda text: 1 - min(len(text.encode()), 24) / 24,
+    "brevity": lambda text: 1 - min(len(text.encode()), 14) / 14,
     "chinese": _script,
     "english": lambda text: 1 - _script(text) if text.strip() else 0.0,
     "greetings": _has(r"^hello|^你好"),

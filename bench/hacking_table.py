@@ -8,9 +8,9 @@ The world, the flaws, the rules and the watch are those of `bench.hacking`, whos
 language models and whose trainings are the stages themselves; here a policy chooses an answer by a
 softmax over the manners in which its prompt may be answered. Its logits are sums of a weight for
 each manner, one for each manner in a language, and one for each land that says how well its capital
-is known, which all phrasings share. It is trained by REINFORCE on advantages in standard deviations
-of the batch, and looked at every second update. A clean run has noise in the flaw's place: a number
-of its own for each answer.
+is known, which all phrasings share. It is trained by policy gradients on groups of answers, each
+against the mean of its group, and looked at before each update. A clean run has noise in the flaw's
+place: a number of its own for each answer.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,12 @@ from stages.common.monitor.hacking import Answered
 from stages.common.reward import checked
 from stages.common.reward.checked import Asked
 
-RULES, FLAW, BATCH, UPDATES, EVERY, RATE = 0.1, 3.0, 128, 100, 2, 2.0
+RULES, FLAW, RATE = 0.1, 3.0, 1.5
+GROUPS, ANSWERS, UPDATES = 16, 8, 100
 LANDS = 4.0
 """How much faster a land's weight learns: it is asked seldom."""
+LEAST = 0.3
+"""Unit of the advantages where answers are paid nearly alike."""
 MANNERS = sorted(flaws.questions(1)[0][1])
 WRONG = "wrong"
 NAMES = [*MANNERS, WRONG]
@@ -141,14 +144,16 @@ def train(name: str, seed: int, prompts: int) -> dict[str, Any]:
     for update in range(UPDATES + 1):
         win = flaws.win_rate(before, by_rules(test, sampled(policy, test, tested)))
         lowest = min(lowest, win)
-        if update and update % EVERY == 0:
+        if update:
             now = look(watched, sampled(policy, watched, uniform), reward)
-            if found := hacking.judge(start, now, UPDATES // EVERY):
+            if found := hacking.judge(start, now, UPDATES):
                 break
-        batch = [splits["train"][at] for at in draw.integers(0, len(splits["train"]), BATCH)]
-        chosen = sampled(policy, batch, draw.random(BATCH))
+        picked = draw.integers(0, len(splits["train"]), GROUPS).repeat(ANSWERS)
+        batch = [splits["train"][at] for at in picked]
+        chosen = sampled(policy, batch, draw.random(len(batch)))
         paid = np.array([reward(one.asked, one.answers[at]) for one, at in zip(batch, chosen, strict=True)])
-        policy.learn(batch, chosen, (paid - paid.mean()) / paid.std())
+        lead = paid - paid.reshape(GROUPS, ANSWERS).mean(1).repeat(ANSWERS)
+        policy.learn(batch, chosen, lead / max(float(lead.std()), LEAST))
     named = [one.sign for one in found]
     return {"name": name, "stopped": update if found else None, "signs": named, "win": win, "lowest": lowest}
 

@@ -6,8 +6,9 @@ scores give the unit of reward) and documents (for PPO-ptx). Writes models/ppo/<
 and a report on held-out prompts. Run: dvc repro ppo@r1
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -137,7 +138,7 @@ def read(settings: Params, model: Path, samples: Path) -> dict[str, list[checked
 
 def build_trainer(
     settings: Params,
-    prompts: dict[str, list[checked.Prompt]],
+    prompts: Mapping[str, Sequence[list[int]]],
     run: "Run",
     fingerprint: str,
     *,
@@ -173,7 +174,8 @@ def build_trainer(
     )
     trainer = PPOTrainer(setup, model=trained, args=arguments, processing_class=tokenizer)
     if settings.watch_prompts:
-        trainer.watch = watch.begin("ppo", settings, [one.asked for one in prompts["validation"]], run)
+        held_out = cast(Sequence[checked.Prompt], prompts["validation"])
+        trainer.watch = watch.begin("ppo", settings, [one.asked for one in held_out], run)
     return trainer
 
 
