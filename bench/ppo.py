@@ -103,6 +103,7 @@ def ours(folder: Path, job: dict[str, Any], seed: int) -> dict[str, Any]:
         rollouts_per_epoch=job["updates"],
         ppo_epochs=job["epochs"],
         max_new_tokens=job["max_new_tokens"],
+        watch_prompts=0,
     )
     prompts = {"train": job["prompts"], "validation": job["prompts"][:1]}
     places = {"model": folder / "policy", "reward": folder / "reward"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from stages.common.core import chat, left_out, models, params, records
 from stages.common.finetuning import lora
@@ -19,6 +19,7 @@ from stages.common.generation.engines.mirrored_policy import MIRROR, MirroredPol
 from stages.common.grpo import report as grpo_report
 from stages.common.grpo import scored
 from stages.common.grpo import trainer as grpo_trainer
+from stages.common.monitor import watch
 from stages.common.reward import calibration, checked, prompts, scoring
 from stages.common.runtime import process
 from stages.common.runtime.errors import ParamsError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from stages.common.tracking.run import Run
 
 
-class Params(lora.AdapterParams):
+class Params(watch.WatchParams, lora.AdapterParams):
     """Section `grpo` of params.yaml. `training` goes to TRL's GRPOConfig (`num_generations`,
     `beta`, `loss_type`, `scale_rewards`, …); a batch counts answers.
     """
@@ -42,6 +43,10 @@ class Params(lora.AdapterParams):
     `rules`, `exact`, `contains`, `number`, `boxed`, `choice`, `json_schema`, `length`, or
     `module:function`.
     """
+    heads_std_penalty: NonNegativeFloat = 0.0
+    """Standard deviations of the reward model's heads that are taken off their mean; above 0 it
+    needs `reward.heads` above 1.
+    """
     max_tokens: PositiveInt = 256
     """Longest prompt with its answer; prompts without room for max_new_tokens are left out."""
     max_new_tokens: PositiveInt = 48
@@ -50,6 +55,7 @@ class Params(lora.AdapterParams):
     """Answers under way, and scored, at once by a process."""
     demonstrations: Annotated[int, Field(ge=2)] = 1000
     """Conversations whose answers' scores give the unit of the reward model."""
+    watch_every: PositiveInt = 10
     held_out_prompts: NonNegativeInt = 0
     """Held-out prompts, the first, that every epoch is measured on; 0: all."""
 
@@ -105,7 +111,7 @@ def scores(
         return scored.Scored(rewards)
     tokenizer = models.load_tokenizer(model)
     with models.unsplit():  # it has no engine that would put it together
-        scorer = scoring.load(reward)
+        scorer = scoring.load(reward, std_penalty=settings.heads_std_penalty)
     models.check_context(scorer.config, settings.max_tokens, "grpo.max_tokens")
     unit = calibration.unit(scorer, tokenizer, conversations, settings.demonstrations, settings.max_tokens)
     return scored.Scored(rewards, scored.ModelScores(scorer, tokenizer, unit, settings.decode_batch_size))
@@ -156,6 +162,9 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=lora.config(settings.lora, "grpo.lora"),
     )
+    if settings.watch_prompts:
+        facts = [checked.Asked(*(row[name] for name in scored.ASKED)) for row in asked["validation"]]
+        made.watch = watch.begin("grpo", settings, facts, run)
     dropout.switch_off(made.model)  # or an answer's probability is another each time it is read
     return made
 

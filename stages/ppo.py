@@ -6,8 +6,9 @@ scores give the unit of reward) and documents (for PPO-ptx). Writes models/ppo/<
 and a report on held-out prompts. Run: dvc repro ppo@r1
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -15,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from stages.common.core import left_out, models, params, records
 from stages.common.finetuning import lora
 from stages.common.generation.engines import choice
+from stages.common.monitor import watch
 from stages.common.ppo import kl as ppo_kl
 from stages.common.ppo import report as ppo_report
 from stages.common.ppo import setup as ppo_setup
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Params(lora.LoraParams):
+class Params(watch.WatchParams, lora.LoraParams):
     """Section `ppo` of params.yaml. `training` goes to transformers' TrainingArguments; a batch
     counts episodes; `lora` is for policy and value model.
     """
@@ -78,6 +80,10 @@ class Params(lora.LoraParams):
     """Weight by reward, as in section `grpo`; that of the reward model is for standard deviations
     of the demonstrations' scores.
     """
+    heads_std_penalty: NonNegativeFloat = 0.0
+    """Standard deviations of the reward model's heads that are taken off their mean; above 0 it
+    needs `reward.heads` above 1.
+    """
     reward_clip: PositiveFloat = 5.0
     """Largest reward, in standard deviations of the demonstrations' scores."""
     end_penalty: NonNegativeFloat = 1.0
@@ -123,18 +129,16 @@ def main(
         ppo_report.publish(trainer, kept, start=model, reward=reward, out=out, curve=curve, report=report)
 
 
-def read(settings: Params, model: Path, samples: Path) -> dict[str, list[list[int]]]:
+def read(settings: Params, model: Path, samples: Path) -> dict[str, list[checked.Prompt]]:
     """Return the prompts of both splits as tokens, as `reward.prompts.read` does."""
     rewards = checked.load(settings.rewards, "ppo.rewards")
     tokenizer, room = models.load_tokenizer(model), settings.max_tokens - settings.max_new_tokens
-    return {
-        split: list(reward_prompts.read(tokenizer, samples / split, room, rewards, "ppo")) for split in records.SPLITS
-    }
+    return {split: reward_prompts.read(tokenizer, samples / split, room, rewards, "ppo") for split in records.SPLITS}
 
 
 def build_trainer(
     settings: Params,
-    prompts: dict[str, list[list[int]]],
+    prompts: Mapping[str, Sequence[list[int]]],
     run: "Run",
     fingerprint: str,
     *,
@@ -168,7 +172,11 @@ def build_trainer(
         blocks=blocks(settings, tokenizer, documents) if settings.ptx_weight else None,
         run=run,
     )
-    return PPOTrainer(setup, model=trained, args=arguments, processing_class=tokenizer)
+    trainer = PPOTrainer(setup, model=trained, args=arguments, processing_class=tokenizer)
+    if settings.watch_prompts:
+        held_out = cast(Sequence[checked.Prompt], prompts["validation"])
+        trainer.watch = watch.begin("ppo", settings, [one.asked for one in held_out], run)
+    return trainer
 
 
 def scheduled(settings: Params, arguments: Any, prompts: int) -> Schedule:

@@ -38,6 +38,10 @@ class Params(lora.AdapterParams):
     counts prompts.
     """
 
+    heads: PositiveInt = 1
+    """Heads on the one trunk, each with a start and a bootstrap sample of its own; the reward is
+    their mean, in `ppo` and `grpo` less `heads_std_penalty` standard deviations.
+    """
     max_tokens: PositiveInt = 256
     """Longest prompt with its answer; longer answers are left out, counted and reported."""
     share_prompt: bool = True
@@ -80,9 +84,9 @@ def main(
         tokenizer = models.load_tokenizer(model)
         answers = calibration.tokenise(tokenizer, conversations, settings.demonstrations, settings.max_tokens)
         centred = shift(out, answers)
-        scored = reward_report.score(out, data.validation)
+        scored, heads = reward_report.score(out, data.validation)
         if process.is_main_process():
-            reward_report.write(report, scored, data.counts | {"demonstrations": centred}, run)
+            reward_report.write(report, scored, data.counts | {"demonstrations": centred}, run, heads)
 
 
 class KwiseLoss(TrainerBase):
@@ -107,7 +111,11 @@ class KwiseLoss(TrainerBase):
         head = architecture.inner(self.accelerator.unwrap_model(model)).get_submodule("score")
         read = shared_prompt.scores if self.settings.share_prompt else scoring.last_scores
         scores = read(model, head, inputs)
-        pairs = (inputs["better"], inputs["worse"], inputs["weight"])
+        weight = inputs["weight"]
+        if "draws" in inputs:  # [P, K]: the mean over the heads, each with its sample while it learns
+            drawn = inputs["draws"]
+            weight = weight[:, None] * (drawn if model.training else drawn.new_ones(drawn.shape)) / drawn.shape[1]
+        pairs = (inputs["better"], inputs["worse"], weight)
         loss = losses.kwise_loss(scores, *pairs, margin=self.settings.margin, centre=self.settings.centre)
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -141,14 +149,16 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
     )
     set_seed(arguments.seed)
     tokenizer = models.load_tokenizer(model)
-    scorer = lora.prepared(scoring.begin(model, tokenizer, **lora.loading(model, settings, "reward")), settings)
+    scorer = lora.prepared(
+        scoring.begin(model, tokenizer, settings.heads, **lora.loading(model, settings, "reward")), settings
+    )
     models.check_context(scorer.config, settings.max_tokens, "reward.max_tokens")
-    collator: Any = batches.Collator(tokenizer.pad_token_id)
+    collator: Any = batches.Collator(tokenizer.pad_token_id, settings.heads)
     train = data.train
     some = ranked_answers.first_and_longest(train, scoring.CHECKED)
     if settings.share_prompt:
         shared_prompt.check(scorer, some, tokenizer.pad_token_id, "reward.share_prompt")
-        collator = shared_prompt.Collator(tokenizer.pad_token_id)
+        collator = shared_prompt.Collator(tokenizer.pad_token_id, settings.heads)
         train = train.remove_columns("length").rename_column("width", "length")
     else:
         scoring.check(scorer, some, tokenizer.pad_token_id, "reward.max_tokens")
@@ -165,11 +175,12 @@ def build_trainer(settings: Params, model: Path, data: Data, fingerprint: str) -
 
 
 def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:
-    """Write the mean score of `rows` to the model's config.json as `reward_offset`; return it, with
-    what it is of.
+    """Write the mean score of `rows` to the model's config.json as `reward_offset`, of several
+    heads each one's; return it, with what it is of.
     """
-    scores = scoring.score_rows(scoring.load(folder), rows, shared=True)
-    offset = sum(scores) / len(scores)
+    scores = scoring.head_rows(scoring.load(folder), rows, shared=True)
+    means = [sum(head) / len(head) for head in zip(*scores, strict=True)]
+    offset: float | list[float] = means[0] if len(means) == 1 else means
     config = folder / "config.json"
 
     def write() -> None:
@@ -177,7 +188,7 @@ def shift(folder: Path, rows: list[list[int]]) -> dict[str, float]:
         config.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     ranks.once(write)
-    return {"count": len(scores), "mean_before_shift": float(f"{offset:.6g}")}
+    return {"count": len(scores), "mean_before_shift": float(f"{sum(means) / len(means):.6g}")}
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from stages import grpo
 from stages.common.core import models
 from stages.common.core.left_out import LackError
 from stages.common.generation.sampling import Sampling
-from stages.common.grpo import report, trainer
+from stages.common.grpo import answers, report
 from stages.common.reward import checked
 from stages.common.runtime.errors import ParamsError
 from tests.support.small_ppo import write_ppo
 from tests.support.trainers import build_grpo
 
 TRAINING = {"per_device_train_batch_size": 4, "num_generations": 2, "learning_rate": 0.01, "seed": 1, "beta": 0.1}
-SMALL: dict[str, Any] = {"max_tokens": 128, "max_new_tokens": 6, "rewards": {"length": 1.0}}
+SMALL: dict[str, Any] = {"max_tokens": 128, "max_new_tokens": 6, "rewards": {"length": 1.0}, "watch_prompts": 0}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_answers_of_a_group_differ_and_are_the_same_in_any_batch(
     held_out = made.held_out()
     assert [row["question"] for row in held_out] == [row["question"] for row in made.eval_dataset]
     (greedy,) = made.answers([made.eval_dataset[0]["prompt"]], Sampling())
-    assert held_out[0]["length"] == len(trainer.tokens(greedy))
+    assert held_out[0]["length"] == len(answers.tokens(greedy))
 
 
 def test_groups_stay_with_one_process(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_a_trained_model_ranks_held_out_answers(work: Path) -> None:
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < 0.3
     trainer.save_model(str(work / "out"))
-    scored = reward_report.score(work / "out", list(trainer.eval_dataset))
+    scored, _ = reward_report.score(work / "out", list(trainer.eval_dataset))
     report = reward_report.write(work / "r1.json", scored, {"train": {}}, Run(None))
     assert report["pair_accuracy"]["overall"]["value"] > 0.9
     assert report["pair_accuracy"]["overall"]["pairs"] == 30

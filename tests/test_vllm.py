@@ -111,7 +111,9 @@ def test_rollouts_come_from_the_weights_in_training(work: Path, lora: dict[str, 
 
 
 def test_a_killed_engine_ends_a_training_as_try_again(work: Path) -> None:
-    settings = ppo.Params(training={"per_device_train_batch_size": 4}, max_tokens=128, max_new_tokens=6)
+    settings = ppo.Params(
+        training={"per_device_train_batch_size": 4}, max_tokens=128, max_new_tokens=6, watch_prompts=0
+    )
     trainer = build(settings, work)
     collector = trainer.setup.collector
     prompts = trainer.setup.prompts[:4]
@@ -124,7 +126,9 @@ def test_a_killed_engine_ends_a_training_as_try_again(work: Path) -> None:
 def test_groups_of_answers_come_from_the_weights_in_training(work: Path) -> None:
     """TRL's meter of the distance between the engine and the training says so after every step."""
     training = {"per_device_train_batch_size": 4, "num_generations": 2, "learning_rate": 0.003, "max_steps": 3}
-    settings = grpo.Params(training=training, max_tokens=128, max_new_tokens=6, rewards={"length": 1.0})
+    settings = grpo.Params(
+        training=training, max_tokens=128, max_new_tokens=6, watch_prompts=0, rewards={"length": 1.0}
+    )
     made = build_grpo(settings, work)
     made.train()
     far = [row["sampling/sampling_logp_difference/max"] for row in made.state.log_history if "loss" in row]

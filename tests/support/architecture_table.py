@@ -79,7 +79,7 @@ def reward_head(name: str, work: Path) -> str:
         scoring.check(model, rows, 1, "reward.max_tokens")
     except Exception as error:
         return refused(error)
-    alone = [scoring.score_tokens(model, [answer])[0] for one in rows for answer in one["rows"]]
+    alone = [scoring.head_tokens(model, [answer])[0][0] for one in rows for answer in one["rows"]]
     with torch.no_grad():
         trained = scoring.last_scores(model, model.score, batches.Collator(1)(rows)).tolist()
     model.save_pretrained(work / "reward")

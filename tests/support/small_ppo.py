@@ -1,5 +1,6 @@
 """A small PPO for tests: models, prompts and texts on disk, and the stage's trainer over them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ SMALL: dict[str, Any] = {
     "value_clip": 0.2,
     "value_warmup": 0,
     "demonstrations": 10,
+    "watch_prompts": 0,
 }
 
 
@@ -42,14 +44,14 @@ def write_ppo(folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "samples" / split / "part-00000.parquet")
 
 
-def build(settings: ppo.Params, world: Path, prompts: dict[str, list[list[int]]] | None = None) -> Any:
+def build(settings: ppo.Params, world: Path, prompts: Mapping[str, Sequence[list[int]]] | None = None) -> Any:
     """Return the stage's trainer over what `write_ppo` wrote, or over other prompts."""
     prompts = prompts or ppo.read(settings, world / "model", world / "samples")
     places = {name: world / name for name in ("model", "reward", "conversations", "documents")}
     return ppo.build_trainer(settings, prompts, Run(None), "test", **places)
 
 
-def trainer_in(work: Path, prompts: dict[str, list[list[int]]] | None = None, **settings: Any) -> Any:
+def trainer_in(work: Path, prompts: Mapping[str, Sequence[list[int]]] | None = None, **settings: Any) -> Any:
     chosen = ppo.Params(**({"training": TRAINING | settings.pop("training", {})} | SMALL | settings))
     return build(chosen, work, prompts)
 

@@ -103,6 +103,7 @@ def trainer(stage: str, world: Path, adapters: dict[str, Any] | None = None, **m
     if stage == "grpo":
         shared |= {"num_generations": 2, "beta": 0.1}
         own = {"rewards": {"length": 0.5, "model": 1.0}, "max_tokens": 128, "max_new_tokens": 6, "demonstrations": 10}
+        own |= {"watch_prompts": 0}
     if stage == "ppo":
         shared |= {"max_steps": -1, "num_train_epochs": 1}
         own = {"ptx_weight": 0.5, "ptx_blocks": share, "ptx_block_tokens": 32, **small_ppo.SMALL}

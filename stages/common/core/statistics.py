@@ -20,6 +20,16 @@ def wilson(successes: int, count: int, z: float = Z_95) -> tuple[float, float]:
     return low, high
 
 
+def sign_test(gained: int, lost: int) -> float:
+    """Return the exact one-sided p of McNemar's test (1947): so many gains or more, were gain and
+    loss alike.
+
+    1 where nothing differs.
+    """
+    differing = gained + lost
+    return sum(math.comb(differing, more) for more in range(gained, differing + 1)) / 2**differing
+
+
 def bootstrap_ratio(
     numerators: Sequence[float],
     denominators: Sequence[float],

@@ -14,16 +14,6 @@ def quantile(tail: float) -> float:
     return -NormalDist().inv_cdf(tail)
 
 
-def sign_test(gained: int, lost: int) -> float:
-    """Return the exact one-sided p of McNemar's test (1947): so many gains or more, were gain and
-    loss alike.
-
-    1 where no question differs.
-    """
-    differing = gained + lost
-    return sum(math.comb(differing, more) for more in range(gained, differing + 1)) / 2**differing
-
-
 def score(gained: int, lost: int, count: int, difference: float) -> float:
     """Return the score statistic of the null hypothesis that the shares differ by `difference`,
     standard normal under it (Tango 1998, Statistics in Medicine 17, equations 2 to 4).

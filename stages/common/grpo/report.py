@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import models
 from stages.common.core.statistics import bootstrap_mean
 from stages.common.generation.engines import choice
-from stages.common.grpo import trainer as grpo_trainer
+from stages.common.grpo import answers as grpo_answers
+from stages.common.monitor import outcome
 from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
 from stages.common.text import parquet_writer
@@ -33,19 +34,26 @@ def publish(trainer: Any, kept: list[Path], *, start: Path, out: Path, curve: Pa
     if not epochs:
         raise DataError("no epoch came to its end, so no policy was kept", where="grpo", remedy="train longer")
     best = max(range(len(epochs)), key=lambda index: (epochs[index]["reward"], -index))
+    name, chosen = outcome.before_the_sign(trainer, start) or (kept[best].name, kept[best])
     trainer.release()
-    before, after = (greedy(trainer, folder) for folder in (start, kept[best]))
+    before, after = (greedy(trainer, folder) for folder in (start, chosen))
     if not trainer.args.should_save:
         return
-    kept_models.copy_model(kept[best], out)
+    kept_models.copy_model(chosen, out)
     write_curve(history, curve)
+    watched = outcome.facts(trainer)
     facts = compare(before, after) | {
-        "best": kept[best].name,
+        "best": name,
         "epochs": epochs,
+        **watched,
         "weights_sha256": models.weights_sha256(out),
     }
     parquet_writer.write_json(report, facts)
     run.figure("reward", figure(history))
+    if watched:
+        run.figure("watched", outcome.figure(history))
+    if stopped := outcome.stopped(trainer):
+        logs.log.warning("%s; %s is what comes out", stopped, name)
     run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
     lead, low, high = facts["lead"]
     logs.report(f"held-out reward {facts['start']:.3f} -> {facts['reward']:.3f}: {lead:+.3f} [{low:+.3f}, {high:+.3f}]")
@@ -56,8 +64,8 @@ def greedy(trainer: Any, folder: Path) -> list[Row]:
     rewards.
     """
     asked, rows, stops = [dict(one) for one in trainer.eval_dataset], trainer.decode_batch_size, trainer.stops
-    answers = grpo_trainer.greedy(choice.load(folder, rows), asked, trainer.max_completion_length, stops, rows)
-    return grpo_trainer.answered(trainer.processing_class, asked, answers, stops, trainer.scored)
+    answers = grpo_answers.greedy(choice.load(folder, rows), asked, trainer.max_completion_length, stops, rows)
+    return grpo_answers.answered(trainer.processing_class, asked, answers, stops, trainer.scored)
 
 
 def compare(before: list[Row], after: list[Row]) -> Row:

@@ -2,27 +2,23 @@
 checkpoint holds what a resume needs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat
 from stages.common.finetuning import merging
-from stages.common.generation import generator, shares
 from stages.common.generation.batch import Continuation
 from stages.common.generation.sampling import Sampling
-from stages.common.grpo.scored import ASKED, Scored
-from stages.common.reward import checked
-from stages.common.reward.checked import Asked, Reward
-from stages.common.runtime import process, ranks
+from stages.common.grpo import answers as grpo_answers
+from stages.common.grpo.looks import Looks
+from stages.common.runtime import process
 from stages.common.runtime.errors import StopRequested
-from stages.common.runtime.progress import Progress
 from stages.common.training import data_order, optimizer_state
-from stages.common.training.resumable import Resumable
 
 if TYPE_CHECKING:
     from stages.common.generation.engines.mirrored_policy import MirroredPolicy
+    from stages.common.grpo.scored import Scored
     from stages.common.tracking.run import Run
 
 BUFFER = "answers"
@@ -32,15 +28,7 @@ SEEDS = 1_000_003
 """Between the random numbers of one seed's steps and the next seed's."""
 
 
-class Uncounted(Progress):
-    """A short piece of work without a line of progress, done to its end."""
-
-    def row(self, done: int) -> None:
-        """Count one answer."""
-        self.rows += 1
-
-
-class Answering(merging.Merged, Resumable):
+class Answering(Looks, merging.Merged):
     """Mixin before TRL's GRPOTrainer."""
 
     headline = ("loss", "reward")
@@ -55,7 +43,7 @@ class Answering(merging.Merged, Resumable):
     def __init__(
         self,
         *given: Any,
-        scored: Scored,
+        scored: "Scored",
         decode_batch_size: int,
         run: "Run",
         mirror: "MirroredPolicy | None" = None,
@@ -89,7 +77,7 @@ class Answering(merging.Merged, Resumable):
         number = self._step // (self.args.steps_per_generation * self.num_iterations)
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.args.seed * SEEDS + number)
         found = self.answers(prompt_ids, sampling)
-        ids = [tokens(one) for one in found]
+        ids = [grpo_answers.tokens(one) for one in found]
         self.tokens_seen += sum(map(len, ids)) * self.args.world_size
         return ids, [one.log_probabilities for one in found] if self.use_vllm else None
 
@@ -98,7 +86,8 @@ class Answering(merging.Merged, Resumable):
         with self.whole() as policy:
             answering = merging.answering(policy, self.mirror)
             most, rows = self.max_completion_length, self.decode_batch_size
-            found = decoded(answering, prompts, most, self.stops, sampling, rows, log_probabilities=self.use_vllm)
+            told = self.use_vllm
+            found = grpo_answers.decoded(answering, prompts, most, self.stops, sampling, rows, log_probabilities=told)
         if self.mirror is not None:
             self.mirror.rest()
         return found
@@ -120,10 +109,13 @@ class Answering(merging.Merged, Resumable):
         """
         state = self.state
         unfinished = state.global_step < state.max_steps and not float(state.epoch or 0).is_integer()
+        unfinished &= not self.is_over(state)
         if self.control.should_training_stop and unfinished:
             raise StopRequested
+        if state.global_step >= state.max_steps:
+            self.look_now()
         rows = self.held_out()
-        metrics = {f"eval_{name}": value for name, value in figures(rows, self.scored.rewards).items()}
+        metrics = {f"eval_{name}": value for name, value in grpo_answers.figures(rows, self.scored.rewards).items()}
         self._metrics["eval"].clear()
         self.log(metrics)
         if process.is_main_process():
@@ -138,10 +130,11 @@ class Answering(merging.Merged, Resumable):
         asked = [dict(one) for one in self.eval_dataset]
         with self.whole() as policy:
             answering = merging.answering(policy, self.mirror)
-            found = greedy(answering, asked, self.max_completion_length, self.stops, self.decode_batch_size)
+            most, rows = self.max_completion_length, self.decode_batch_size
+            found = grpo_answers.greedy(answering, asked, most, self.stops, rows)
         if self.mirror is not None:
             self.mirror.rest()
-        return answered(self.processing_class, asked, found, self.stops, self.scored)
+        return grpo_answers.answered(self.processing_class, asked, found, self.stops, self.scored)
 
     def release(self) -> None:
         """Let go of all models, the engine among them: what is left to do needs the memory."""
@@ -168,83 +161,3 @@ class Answering(merging.Merged, Resumable):
     def _is_midway(self) -> bool:
         """Whether answers that were made are still to be learnt from."""
         return bool(self._step % (self.args.steps_per_generation * self.num_iterations))
-
-
-def decoded(
-    answering: Any,
-    prompts: list[list[int]],
-    most: int,
-    stops: Sequence[int],
-    sampling: Sampling,
-    batch_size: int,
-    *,
-    log_probabilities: bool = False,
-) -> list[Continuation]:
-    """Return the answer of a policy, or of an engine in its place, to each prompt."""
-    found = generator.decode(
-        answering,
-        prompts,
-        max_new_tokens=most,
-        stop=stops,
-        sampling=sampling,
-        log_probabilities=log_probabilities,
-        batch_size=batch_size,
-        progress=Uncounted(len(prompts)),
-    )
-    return [one for (one,) in found]
-
-
-def greedy(
-    answering: Any, asked: Sequence[Mapping[str, Any]], most: int, stops: Sequence[int], batch_size: int
-) -> list[list[int]]:
-    """Return the greedy answer to each prompt of the data set as tokens, with its end; processes
-    share the prompts.
-    """
-
-    def answered(mine: Iterator[slice]) -> Iterator[list[Continuation]]:
-        for one in mine:
-            prompts = [row["prompt"] for row in asked[one]]
-            yield decoded(answering, prompts, most, stops, Sampling(), batch_size)
-
-    return [tokens(one) for some in ranks.shared(shares.cut(len(asked), batch_size), answered) for one in some]
-
-
-def tokens(one: Continuation) -> list[int]:
-    """Return an answer's tokens with the end of turn it gave."""
-    return [*one.tokens, *([] if one.stop is None else [one.stop])]
-
-
-def answered(
-    tokenizer: Any,
-    prompts: Sequence[dict[str, Any]],
-    answers: Sequence[Sequence[int]],
-    stops: Sequence[int],
-    scored: Scored,
-) -> list[dict[str, Any]]:
-    """Return prompts with their answers (tokens, with their end) as rows to be looked at and
-    measured.
-    """
-    ended = [bool(ids) and ids[-1] in stops for ids in answers]
-    said = [list(ids[:-1] if whole else ids) for ids, whole in zip(answers, ended, strict=True)]
-    texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in said]
-    asked = [Asked(*(one[name] for name in ASKED)) for one in prompts]
-    columns = scored.columns([one["prompt"] for one in prompts], said, texts, asked, [not one for one in ended])
-    return [
-        {
-            "question": facts.question,
-            "answer": text,
-            "reference": facts.reference,
-            "length": len(ids),
-            "ended": whole,
-            "reward": checked.total(scored.rewards, {name: values[at] for name, values in columns.items()}),
-            **{f"reward/{name}": values[at] for name, values in columns.items()},
-        }
-        for at, (facts, text, ids, whole) in enumerate(zip(asked, texts, answers, ended, strict=True))
-    ]
-
-
-def figures(rows: Sequence[Mapping[str, Any]], rewards: Sequence[Reward]) -> dict[str, float]:
-    """Return the means of `answered` rows; a reward that gave None does not count where it did."""
-    names = ["reward", *(f"reward/{one.name}" for one in rewards), "length", "ended"]
-    found = {name: [float(row[name]) for row in rows if row[name] is not None] for name in names}
-    return {name: sum(values) / len(values) for name, values in found.items() if values}

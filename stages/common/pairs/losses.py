@@ -28,10 +28,11 @@ def kwise_loss(
     """Return the weighted sum over pairs of -log sigmoid(r_better - r_worse - margin) (InstructGPT,
     eq. 1).
 
-    `scores` [N] of all answers of a batch; `better`, `worse` [P] index them; `weight` [P] is 1 /
-    (prompts in the batch x pairs of the prompt), so a prompt counts as one however many answers it
-    has, and C(K,2) of them without ties. `centre` weighs (r_better + r_worse)^2, which keeps scores
-    near 0 (Eisenstein et al. 2023).
+    `scores` [N] of all answers of a batch, or [N, K] of several heads, with a `weight` [P, K] that
+    says how much each head learns from a pair; `better`, `worse` [P] index them; `weight` [P] is
+    1 / (prompts in the batch x pairs of the prompt), so a prompt counts as one however many answers
+    it has, and C(K,2) of them without ties. `centre` weighs (r_better + r_worse)^2, which keeps
+    scores near 0 (Eisenstein et al. 2023).
     """
     from torch.nn.functional import logsigmoid
 

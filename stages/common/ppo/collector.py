@@ -61,6 +61,8 @@ class Settings(Protocol):
     ptx_weight: float
     ptx_blocks: int
     average_decay: float | None
+    heads_std_penalty: float
+    watch_prompts: int
 
     def held_dtype(self, folder: Path | str) -> Any:
         """Return the dtype that a trained model's weights are held in."""

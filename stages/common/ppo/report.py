@@ -9,6 +9,7 @@ from stages.common.core import chat, models
 from stages.common.core.statistics import bootstrap_mean
 from stages.common.generation import shares
 from stages.common.generation.engines import choice
+from stages.common.monitor import outcome
 from stages.common.reward import scoring
 from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
@@ -33,29 +34,44 @@ def publish(
     """
     history, settings, run = trainer.state.log_history, trainer.setup.settings, trainer.setup.run
     epochs = measured(history, kept)
-    best = pick(epochs, history, settings.kl_stop)
-    rewards = score_greedy([start, kept[best]], reward, trainer)
+    name, best = chosen(trainer, epochs, kept, start)
+    rewards = score_greedy([start, best], reward, trainer)
     if not trainer.args.should_save:
         return
-    kept_models.copy_model(kept[best], out)
+    kept_models.copy_model(best, out)
     write_curve(history, curve)
-    stopped = exploded(history, settings.kl_stop)
+    watched = outcome.facts(trainer)
+    stopped = outcome.stopped(trainer) or exploded(history, settings.kl_stop)
     facts = compare(*rewards) | {
-        "best": kept[best].name,
+        "best": name,
         "epochs": epochs,
         "stopped": stopped,
+        **watched,
         "weights_sha256": models.weights_sha256(out),
     }
     parquet_writer.write_json(report, facts)
     run.figure("reward-against-kl", figure(history))
+    if watched:
+        run.figure("watched", outcome.figure(history))
     run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
     if stopped:
-        logs.log.warning("%s; %s is what comes out", stopped, kept[best].name)
+        logs.log.warning("%s; %s is what comes out", stopped, name)
     lead, low, high = facts["lead"]
+    kl = next((f", KL {row['kl']:.1f} nats" for row in epochs if row["epoch"] == name), f", of {name}")
     logs.report(
-        f"held-out reward {facts['start']:.2f} -> {facts['reward']:.2f}: {lead:+.2f} [{low:+.2f}, {high:+.2f}],"
-        f" KL {epochs[best]['kl']:.1f} nats"
+        f"held-out reward {facts['start']:.2f} -> {facts['reward']:.2f}: {lead:+.2f} [{low:+.2f}, {high:+.2f}]{kl}"
     )
+
+
+def chosen(trainer: "Updates", epochs: list[Row], kept: list[Path], start: Path) -> tuple[str, Path]:
+    """Return name and folder of the policy that comes out: the one before a sign that ended the
+    training, else that of `pick`.
+    """
+    found = outcome.before_the_sign(trainer, start)
+    if found is None:
+        best = kept[pick(epochs, trainer.state.log_history, trainer.setup.settings.kl_stop)]
+        return best.name, best
+    return found
 
 
 def measured(history: list[Row], kept: list[Path]) -> list[Row]:
@@ -111,7 +127,7 @@ def score_greedy(folders: list[Path], reward: Path, trainer: "Updates") -> list[
         )
         for folder in folders
     ]
-    end, judge = chat.end_of_turn(tokenizer), scoring.load(reward)
+    end, judge = chat.end_of_turn(tokenizer), scoring.load(reward, std_penalty=settings.heads_std_penalty)
     rows = [
         [[*prompt, *scoring.said(tokenizer, text), end] for prompt, text in zip(prompts, answers, strict=True)]
         for answers in written

@@ -1,5 +1,6 @@
 """What PPO's trainer is made of, beside what any `transformers.Trainer` is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from stages.common.generation.engines import choice
 from stages.common.generation.engines.mirrored_policy import MIRROR, MirroredPolicy
 from stages.common.ppo.kl import FixedKL
 from stages.common.ppo.schedule import Schedule
-from stages.common.reward import calibration, checked, scoring
+from stages.common.reward import calibration, checked, score_head, scoring
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,8 @@ class Setup:
     schedule: Schedule
     collector: "Collector"
     controller: FixedKL
-    prompts: list[list[int]]
-    held_out: list[list[int]]
+    prompts: Sequence[list[int]]
+    held_out: Sequence[list[int]]
     """Prompts that the policy is evaluated on."""
     blocks: "Blocks | None"
     """Blocks of documents for the language-model loss; None without one."""
@@ -50,14 +51,14 @@ def load(settings: "Settings", model: Path, reward: Path) -> "tuple[ActorCritic,
 
     policy = models.load(model, settings.held_dtype(model))
     with models.unsplit():
-        scorer = scoring.load(reward)
+        scorer = scoring.load(reward, std_penalty=settings.heads_std_penalty)
     for one in (policy, scorer):
         models.check_context(one.config, settings.max_tokens, "ppo.max_tokens")
         actor_critic.check_positions(one.config, settings.max_tokens, "ppo.max_tokens")
     actor_critic.check_head(policy)
     packed_forward.enable(scorer)
     actor = lora.wrap(policy, lora.config(settings.lora, "ppo.lora"))
-    value = scoring.load(reward, settings.held_dtype(reward))
+    value = score_head.folded(scoring.load(reward, settings.held_dtype(reward)))
     critic = lora.wrap(value, lora.config(settings.lora, "ppo.lora", "SEQ_CLS"))
     return actor_critic.ActorCritic(actor, critic, settings.temperature), scorer
 

@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from stages.common.ppo import checkpointing
+from stages.common.monitor.watch import Answers, Watched
+from stages.common.ppo import advantages, checkpointing
 from stages.common.ppo import losses as ppo_losses
 from stages.common.ppo.kl import kl_k3
 from stages.common.ppo.schedule import places, turns
@@ -30,14 +31,18 @@ if TYPE_CHECKING:
     from stages.common.ppo.rollouts import Rollout
 
 TABLE_ROWS = 50
+WATCHED = -2
+"""Number of the rollouts of looks."""
 
 
-class Updates(checkpointing.Saved):
+class Updates(Watched, checkpointing.Saved):
     """Mixin before a `transformers.Trainer` whose model is an `ActorCritic`."""
 
     noted: Sequence[dict[str, float]] = ()
     pending: Mapping[str, float] = MappingProxyType({})
     headline: tuple[str, ...] = ("reward", "kl")
+    watched: "Rollout | None" = None
+    """What the last look saw."""
     seconds: Mapping[str, float] = MappingProxyType({})
     """Spent since the last rollout's first step was logged, by kind of work."""
 
@@ -114,6 +119,8 @@ class Updates(checkpointing.Saved):
         size = schedule.rollout
         chosen = turns(schedule.seed, start=number * size, count=size, among=len(prompts))
         try:
+            if self.watch and number % self.watch.settings.watch_every == 0:
+                self.look(self._interval())
             rollout = self._collect(model, [prompts[index] for index in chosen], number)
         except StopRequested:
             self._save_checkpoint(self.model, None)
@@ -128,13 +135,42 @@ class Updates(checkpointing.Saved):
             self.control.should_training_stop = True
         return rollout
 
-    def _collect(self, model: Any, prompts: list[list[int]], number: int) -> "Rollout":
+    def _collect(self, model: Any, prompts: Sequence[list[int]], number: int) -> "Rollout":
         """Answer prompts; where the trained forward runs under autocast, log-probabilities are read
         under it too.
         """
         autocast = self.accelerator.autocast if self.args.bf16 or self.args.fp16 else None
         with self.whole(model) as models:
             return self.setup.collector.collect(models, prompts, number, autocast)
+
+    def _interval(self) -> int:
+        """Return the optimiser steps between two looks."""
+        schedule = self.setup.schedule
+        every = self.watch.settings.watch_every if self.watch else 1
+        return every * schedule.updates // schedule.rollouts
+
+    def watched_answers(self) -> Answers:
+        """Return what the policy answers to the watched prompts, as in training, and is paid for
+        it.
+        """
+        collector, settings = self.setup.collector, self.setup.settings
+        count = settings.watch_prompts
+        rollout = self._collect(self.model_wrapped, self.setup.held_out[:count], WATCHED)
+        self.watched = rollout
+        paid = advantages.end_penalty(
+            collector.payment.total(rollout.scores, rollout.paid), rollout.ended, settings.end_penalty
+        )
+        return Answers(
+            [str(self.processing_class.decode(one, skip_special_tokens=True)) for one in rollout.episodes.answers],
+            [not ended for ended in rollout.ended.tolist()],
+            paid.tolist(),
+            [list(one) for one in rollout.episodes.answers],
+            rollout.columns["log_probs"].sum(1).tolist(),
+        )
+
+    def drift(self, start: Answers) -> float:
+        """Return KL of the policy of the last look to its reference, in nats a sequence."""
+        return self.watched.figures["kl"] if self.watched else 0.0
 
     def whole(self, model: Any) -> "AbstractContextManager[ActorCritic]":
         """Return a context with the models themselves, their weights gathered where they are split
@@ -184,6 +220,8 @@ class Updates(checkpointing.Saved):
         """Answer the held-out prompts as in training, always with the same random numbers; log
         figures and a table.
         """
+        if self.state.global_step >= self.state.max_steps:
+            self.look(self._interval())
         rollout = self._collect(self.model_wrapped, self.setup.held_out, -1)
         metrics = {f"eval_{name}": value for name, value in rollout.figures.items()}
         self.log(metrics)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from stages.common.core.statistics import sign_test
 from stages.common.evaluation import paired_bootstrap, paired_proportions
 from stages.common.evaluation.paired_bootstrap import Change
 from stages.common.evaluation.results import Evaluated
@@ -121,7 +122,7 @@ def _surely_better(change: Change, margin: float, side: float, edge: float, lowe
     if change.gained is None or change.lost is None:
         return change.high < edge if lower else change.low > edge
     gained, lost = (change.lost, change.gained) if lower else (change.gained, change.lost)
-    surely = paired_proportions.sign_test(gained, lost) <= side
+    surely = sign_test(gained, lost) <= side
     z = paired_proportions.quantile(side)
     return surely and paired_proportions.score(gained, lost, change.count, margin) > z
 

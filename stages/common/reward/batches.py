@@ -1,5 +1,6 @@
 """Batches of comparisons: a prompt with its K answers is one element, an answer a list of ids."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ def opening(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
 class Collator:
     """Makes a batch: all answers of all prompts as rows, padded on the right with `pad`."""
 
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
+    def __init__(self, pad: int, heads: int = 1) -> None:
+        self.pad, self.heads = pad, heads
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         """Return input_ids and attention_mask [N, T], better and worse [P] (rows of a pair's
@@ -38,13 +39,26 @@ class Collator:
         return {
             "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.pad),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-            **ordered(batch),
+            **ordered(batch, self.heads),
         }
 
 
-def ordered(batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
+def draws(name: str, heads: int) -> list[float]:
+    """Return how often each of several heads reads a prompt of this id: Poisson(1), always the
+    same.
+
+    So each head has a bootstrap sample of its own (Oza & Russell 2001, online bagging; heads over
+    one trunk as in Osband et al. 2016).
+    """
+    import numpy
+
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return [float(one) for one in numpy.random.default_rng(seed).poisson(1.0, heads)]
+
+
+def ordered(batch: Sequence[Row], heads: int = 1) -> dict[str, "torch.Tensor"]:
     """Return better and worse [P], a pair's answers counted through the batch, and weight [P] as
-    `Collator` does.
+    `Collator` does; for several heads also draws [P, K].
     """
     import torch
 
@@ -56,8 +70,12 @@ def ordered(batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         worse += [start + low for _, low in pairs]
         weight += [1 / (len(batch) * len(pairs)) for _ in pairs]
         start += len(row["rows"])
-    return {
+    found = {
         "better": torch.tensor(better, dtype=torch.long),
         "worse": torch.tensor(worse, dtype=torch.long),
         "weight": torch.tensor(weight, dtype=torch.float32),
     }
+    if heads > 1:
+        drawn = [draws(row["id"], heads) for row in batch for _ in preference_pairs.pairs(row["ranks"], "all")]
+        found["draws"] = torch.tensor(drawn, dtype=torch.float32).reshape(len(drawn), heads)
+    return found

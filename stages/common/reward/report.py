@@ -2,8 +2,9 @@
 and figures.
 """
 
+import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,23 @@ if TYPE_CHECKING:
     from stages.common.tracking.run import Run
 
 
-def write(report: Path, judged: Sequence[Scored], counts: Mapping[str, Any], run: "Run") -> dict[str, Any]:
+def write(
+    report: Path,
+    judged: Sequence[Scored],
+    counts: Mapping[str, Any],
+    run: "Run",
+    heads: Sequence[Sequence[Scored]] = (),
+) -> dict[str, Any]:
     """Write the report on what `score` returned and draw its figures."""
     figures = measure(judged)
+    if heads:
+        figures |= {"heads": agreement(heads)}
+        told = {name: value for name, value in figures["heads"].items() if isinstance(value, float)}
+        run.metrics({f"heads/{name}": value for name, value in told.items()})
+        logs.log.info(
+            "%d heads agree on %.1f %% of pairs; their deviation is %.3f on average",
+            *(len(heads), 100 * told["agreed"], told["deviation"]),
+        )
     parquet_writer.write_json(report, rounded(figures | {"counts": counts}))
     overall = figures["pair_accuracy"]["overall"]
     for name, cell in figures["pair_accuracy"].items():
@@ -36,16 +51,47 @@ def write(report: Path, judged: Sequence[Scored], counts: Mapping[str, Any], run
     return figures
 
 
-def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Scored]:
+def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Scored], list[list[Scored]]]:
     """Return each prompt's answers (`rows` of `ranked_answers.tokenise`) with the scores the model
-    in `folder` gives them, the processes sharing them. Raises DataError for a NaN.
+    in `folder` gives them, and the same with each head's own where it has several; the processes
+    share them. Raises DataError for a NaN.
     """
     answers = [answer for row in rows for answer in row["rows"]]
-    scores = iter(scoring.score_rows(scoring.load(folder), answers, shared=True))
-    return [
-        Scored(row["ranks"], [next(scores) for _ in row["rows"]], row["lengths"], row["source"], row["categories"])
-        for row in rows
-    ]
+    found = scoring.head_rows(scoring.load(folder), answers, shared=True)
+
+    def judged(scores: Iterator[float]) -> list[Scored]:
+        return [
+            Scored(row["ranks"], [next(scores) for _ in row["rows"]], row["lengths"], row["source"], row["categories"])
+            for row in rows
+        ]
+
+    count = len(found[0]) if found else 1
+    heads = [judged(one[head] for one in found) for head in range(count)] if count > 1 else []
+    return judged(scoring.united(one, 0.0) for one in found), heads
+
+
+def agreement(heads: Sequence[Sequence[Scored]]) -> dict[str, Any]:
+    """Return of several heads each one's pair accuracy, their standard deviation over an answer
+    (mean), and on which share of pairs all order alike, with the accuracy there and elsewhere (by
+    the majority; a tie is a half).
+    """
+    orders = list(zip(*([right for row in head for right in losses.outcomes(row)] for head in heads), strict=True))
+    alike = [one[0] for one in orders if len(set(one)) == 1]
+    apart = [_majority(one) for one in orders if len(set(one)) > 1]
+    answers = zip(*([value for row in head for value in row.scores] for head in heads), strict=True)
+    deviations = [statistics.stdev(one) for one in answers]
+    return {
+        "pair_accuracy": [losses.pair_accuracy(head)["value"] for head in heads],
+        "deviation": statistics.fmean(deviations),
+        "agreed": len(alike) / len(orders),
+        "accuracy_agreed": statistics.fmean(alike) if alike else None,
+        "accuracy_apart": statistics.fmean(apart) if apart else None,
+    }
+
+
+def _majority(right: Sequence[float]) -> float:
+    mean = statistics.fmean(right)
+    return 0.5 if mean == 0.5 else float(mean > 0.5)
 
 
 def measure(judged: Sequence[Scored]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def whole_head(model: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def draw(head: Any, before: "torch.Tensor") -> None:
-    """Fill a new head [1, d] with N(0, 1 / (d + 1)) (Stiennon et al. 2020).
+    """Fill a new head [heads, d] with N(0, 1 / (d + 1)) (Stiennon et al. 2020).
 
     Where ZeRO-3 has split it, the main process alone has drawn what transformers begins it with.
     All start again from `before`, the generator's state at that time, and end as one process would.
@@ -87,8 +87,39 @@ def names(config: "PretrainedConfig") -> tuple[str, str]:
     return parts[id(architecture.body(model))], parts[id(model.get_output_embeddings())]
 
 
+HEADS = "reward_heads"
+"""Key of config.json: how many outputs of the score head are rewards, each a head of an ensemble;
+absent where there is one.
+"""
+
+
+def offsets(config: "PretrainedConfig") -> list[float]:
+    """Return what is taken off each head's score: 0 until `reward_offset` is known."""
+    count, found = int(getattr(config, HEADS, 1)), getattr(config, "reward_offset", 0.0)
+    return [float(one) for one in found] if isinstance(found, list) else [float(found)] * count
+
+
+def folded(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Return the model with one head, the mean of all: what a single number is read from."""
+    import torch
+
+    count = int(getattr(model.config, HEADS, 1))
+    if count == 1:
+        return model
+    head = model.get_submodule("score")
+    one = torch.nn.Linear(head.weight.shape[1], 1, bias=False, device=head.weight.device, dtype=head.weight.dtype)
+    one.weight.data = head.weight.data.mean(0, keepdim=True)
+    model.score = one
+    known = offsets(model.config)
+    model.config.num_labels, model.config.reward_offset = 1, sum(known) / count
+    delattr(model.config, HEADS)
+    model.num_labels = 1
+    return whole_head(model)
+
+
 def head_outputs(head: Any, hidden: "torch.Tensor") -> "torch.Tensor":
-    """Return a head's only output [n] for hidden states [n, d], in fp32.
+    """Return a head's only output [n] for hidden states [n, d], of several heads all [n, K], in
+    fp32.
 
     The head has its own precision whatever autocast says: bf16 has eight bits, scores differ by
     less.
@@ -96,5 +127,5 @@ def head_outputs(head: Any, hidden: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     with torch.autocast(hidden.device.type, enabled=False):
-        found: torch.Tensor = head(hidden.to(next(head.parameters()).dtype))[:, 0].float()
-    return found
+        found: torch.Tensor = head(hidden.to(next(head.parameters()).dtype)).float()
+    return found[:, 0] if found.shape[1] == 1 else found

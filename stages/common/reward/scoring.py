@@ -2,9 +2,11 @@
 training and out of it.
 
 `reward_offset` in its config.json is the mean score of demonstrations, and is taken off every
-score: the heads that transformers gives its classifiers have no bias it could be folded into.
+score: the heads that transformers gives its classifiers have no bias it could be folded into. With
+several heads it is a list, one for each.
 """
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 CHECKED, TOLERANCE = 4, 1e-4
 
 
-def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
+def load(folder: Path, dtype: Any = None, std_penalty: float = 0.0) -> "PreTrainedModel":
     """Return the reward model in `folder`, ready to score: in `dtype`, or as `precision.frozen`
-    says, its head in fp32. Raises DataError when it is none.
+    says, its head in fp32. Of several heads the score is mean - `std_penalty` x standard deviation.
+
+    Raises DataError when it is none, and ParamsError for a penalty on a single head.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -41,18 +45,24 @@ def load(folder: Path, dtype: Any = None) -> "PreTrainedModel":
     model = score_head.whole_head(
         models.read(AutoModelForSequenceClassification, folder, dtype=dtype or precision.frozen(folder))
     )
-    if model.config.num_labels != 1:
+    heads = int(getattr(model.config, score_head.HEADS, 1))
+    if model.config.num_labels != heads:
         what = f"a reward model gives one number, this one {model.config.num_labels}"
         raise DataError(what, where=folder, remedy="run `dvc repro reward`")
+    if std_penalty and heads == 1:
+        what = "'heads_std_penalty' has no effect: the reward model has one head"
+        raise ParamsError(what, where=folder, remedy="set reward.heads above 1, or the penalty to 0")
+    model.std_penalty = std_penalty
     return model.to(place).eval()
 
 
-def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) -> "PreTrainedModel":
-    """Return the language model in `folder` with a new head of one output, to be trained: on the
-    CPU, or in parts on each process's device under ZeRO-3.
+def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", heads: int = 1, **options: Any) -> "PreTrainedModel":
+    """Return the language model in `folder` with a new head of one output, or of one for each of
+    several heads, to be trained: on the CPU, or in parts on each process's device under ZeRO-3.
 
-    transformers reads the score at the last token that is not padding, so the tokenizer gets
-    another token to pad with where that is the end of turn. `options` are from_pretrained's.
+    Each head starts at N(0, 1 / (d + 1)) (Stiennon et al. 2020). transformers reads the score at
+    the last token that is not padding, so the tokenizer gets another token to pad with where that
+    is the end of turn. `options` are from_pretrained's.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -61,10 +71,12 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
     config = models.load_config(folder)
     score_head.register(config)
     # GPT-NeoX calls its head otherwise in its file.
-    heads = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.", "embed_out.")}
+    parts = {"new": ("score.",), "unused": (f"{score_head.names(config)[1]}.", "embed_out.")}
     before = torch.get_rng_state()
-    model = models.read(AutoModelForSequenceClassification, folder, num_labels=1, **heads, **options)
+    model = models.read(AutoModelForSequenceClassification, folder, num_labels=heads, **parts, **options)
     score_head.draw(model.get_submodule("score").weight, before)
+    if heads > 1:
+        setattr(model.config, score_head.HEADS, heads)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         with torch.random.fork_rng(devices=[]):  # under ZeRO-3 the main process alone draws
             model.resize_token_embeddings(len(tokenizer))
@@ -74,8 +86,8 @@ def begin(folder: Path, tokenizer: "PreTrainedTokenizerBase", **options: Any) ->
 
 
 def last_scores(model: Any, head: Any, inputs: "dict[str, torch.Tensor]") -> "torch.Tensor":
-    """Return the scores [N] of a batch of `batches.Collator`, in fp32; `head` is the
-    model's own.
+    """Return the scores [N], of several heads [N, K], of a batch of `batches.Collator`, in fp32;
+    `head` is the model's own.
     """
     import torch
 
@@ -120,6 +132,7 @@ def compare(
     try:
         with torch.no_grad(), packed_forward.whole_in_turn(model):
             together = read(some)
+            together = together.mean(1) if together.dim() == 2 else together
             alone = together.new_tensor(score_rows(model, [tokens for row in some for tokens in row["rows"]]))
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         raise ParamsError(
@@ -166,8 +179,28 @@ def said(tokenizer: "PreTrainedTokenizerBase", answer: Sequence[int]) -> list[in
 def score_rows(
     model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64, *, shared: bool = False
 ) -> list[float]:
-    """Return the scores of whole token sequences, in the order given; rows of like length are read
-    together. Where they are the same rows in all processes, these may read a batch each (`shared`).
+    """Return the scores of whole token sequences as `head_rows` does, of several heads what `load`
+    makes of them.
+    """
+    penalty = float(getattr(model, "std_penalty", 0.0))
+    return [united(one, penalty) for one in head_rows(model, rows, batch_size, shared=shared)]
+
+
+def united(scores: Sequence[float], penalty: float) -> float:
+    """Return the mean of several heads' scores less `penalty` times their standard deviation (over
+    n - 1; Coste et al. 2024, section 3.2, with the deviation for the variance); of one, itself.
+    """
+    if len(scores) == 1:
+        return scores[0]
+    return statistics.fmean(scores) - (penalty * statistics.stdev(scores) if penalty else 0.0)
+
+
+def head_rows(
+    model: "PreTrainedModel", rows: Sequence[Sequence[int]], batch_size: int = 64, *, shared: bool = False
+) -> list[list[float]]:
+    """Return the scores of whole token sequences, one of each head, in the order given; rows of
+    like length are read together. Where they are the same rows in all processes, these may read a
+    batch each (`shared`).
 
     Raises DataError for a score that is not a number, or a row beyond the model's context.
     """
@@ -178,19 +211,19 @@ def score_rows(
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
-    def read(mine: Iterable[list[int]]) -> list[list[float]]:
-        return [score_tokens(model, [rows[index] for index in indices]) for indices in mine]
+    def read(mine: Iterable[list[int]]) -> list[list[list[float]]]:
+        return [head_tokens(model, [rows[index] for index in indices]) for indices in mine]
 
-    scores = [0.0] * len(rows)
+    scores: list[list[float]] = [[]] * len(rows)
     for indices, values in zip(batches, ranks.shared(batches, read) if shared else read(batches), strict=True):
         for index, value in zip(indices, values, strict=True):
             scores[index] = value
     return scores
 
 
-def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> list[float]:
-    """Return the scores of whole token sequences, each at its last token. Raises DataError for a
-    NaN.
+def head_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Return the scores of whole token sequences, each at its last token, one of each head. Raises
+    DataError for a NaN.
     """
     import torch
 
@@ -209,4 +242,8 @@ def score_tokens(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> lis
         values[order] = found
     if not bool(torch.isfinite(values).all()):
         raise DataError("the reward model gives a score that is not a number", remedy="run `dvc repro -f reward`")
-    return [float(value) - float(getattr(model.config, "reward_offset", 0.0)) for value in values]
+    known = score_head.offsets(model.config)
+    return [
+        [value - offset for value, offset in zip(row, known, strict=True)]
+        for row in values.reshape(len(rows), -1).tolist()
+    ]

@@ -25,8 +25,8 @@ class Collator:
     `pad`.
     """
 
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
+    def __init__(self, pad: int, heads: int = 1) -> None:
+        self.pad, self.heads = pad, heads
 
     def __call__(self, batch: Sequence[Row]) -> dict[str, "torch.Tensor"]:
         """Return input_ids, attention_mask, position_ids and segments [B, T], ends [N], and
@@ -48,7 +48,7 @@ class Collator:
             "position_ids": pad_sequence(positions, batch_first=True),
             "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING),
             "ends": torch.tensor([number * longest + end for number, (_, ends) in enumerate(laid) for end in ends]),
-            **batches.ordered(batch),
+            **batches.ordered(batch, self.heads),
         }
 
 
@@ -106,8 +106,8 @@ def masks(segments: "torch.Tensor", positions: "torch.Tensor", config: Any, dtyp
 
 
 def scores(model: Any, head: Any, inputs: dict[str, "torch.Tensor"]) -> "torch.Tensor":
-    """Return the scores [N] of a batch of `Collator`, in fp32; `head` is the model's own, `model`
-    may be wrapped.
+    """Return the scores [N], of several heads [N, K], of a batch of `Collator`, in fp32; `head` is
+    the model's own, `model` may be wrapped.
 
     The classifiers of transformers pool one place a row, so their last hidden states are taken and
     scored here.

@@ -27,11 +27,16 @@ def kept_epochs(folder: Path) -> list[Path]:
     """Return the kept epochs' model folders, in order. Raises DataError when one is not as it was
     written.
     """
-    kept = sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)
-    for epoch in kept:
-        wrong = checkpoints.fault(epoch)
-        if wrong:
-            raise DataError(f"kept model not usable: {wrong}", remedy=f"train anew: rm -r {folder}")
+    return [whole(epoch, folder) for epoch in sorted((folder / KEPT).glob("epoch-*"), key=checkpoints.step)]
+
+
+def whole(kept: Path, folder: Path) -> Path:
+    """Return a kept model's folder in a training's `folder`. Raises DataError when it is not as it
+    was written.
+    """
+    wrong = checkpoints.fault(kept)
+    if wrong:
+        raise DataError(f"kept model not usable: {wrong}", remedy=f"train anew: rm -r {folder}")
     return kept
 
 
@@ -39,9 +44,16 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
     """Keep the model at an epoch's end for the stage's outs, in its base's dtype, and log it as a
     LoggedModel.
     """
-    folder = Path(trainer.args.output_dir)
-    final = folder / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
-    temporary = folder / ".kept-writing"
+    final = Path(trainer.args.output_dir) / KEPT / f"epoch-{math.ceil(trainer.state.epoch)}"
+    keep(trainer, final)
+    if trainer.args.should_save:
+        run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, weights_sha256(final))
+    trainer.accelerator.wait_for_everyone()
+
+
+def keep(trainer: Any, final: Path) -> None:
+    """Keep the model as it is now in the folder `final`, whole and hashed, in its base's dtype."""
+    temporary = Path(trainer.args.output_dir) / ".kept-writing"
     process.restart_grace()
     dtype = stored_dtype(trainer.model)
     room = disk_space.made(temporary, disk_space.size(final.with_name("epoch-1")) * 4 // dtype.itemsize)
@@ -52,8 +64,16 @@ def keep_epoch(trainer: Any, run: "Run", stage: str, metrics: dict[str, float]) 
             precision.write_rounded(temporary, dtype)
             final.parent.mkdir(exist_ok=True)
             checkpoints.seal(temporary, final)
-            sha256 = weights_sha256(final)
-            run.checkpoint(f"{stage}-{final.name}", final, trainer.state.global_step, metrics, sha256)
+
+
+def keep_step(trainer: Any) -> None:
+    """Keep the model of this step, and no other of a step."""
+    final = Path(trainer.args.output_dir) / KEPT / f"step-{trainer.state.global_step:06d}"
+    keep(trainer, final)
+    if trainer.args.should_save:
+        for old in final.parent.glob("step-*"):
+            if old != final:
+                shutil.rmtree(old)
     trainer.accelerator.wait_for_everyone()
 
 

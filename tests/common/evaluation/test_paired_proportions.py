@@ -6,17 +6,18 @@ import numpy
 import pytest
 from scipy import optimize, stats
 
+from stages.common.core.statistics import sign_test
 from stages.common.evaluation import paired_proportions as paired
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(4, 0), (0, 4), (12, 5), (3, 3), (60, 30)])
 def test_the_sign_test_is_scipys(gained: int, lost: int) -> None:
     expected = stats.binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue
-    assert paired.sign_test(gained, lost) == pytest.approx(expected)
+    assert sign_test(gained, lost) == pytest.approx(expected)
 
 
 def test_without_a_question_that_differs_nothing_is_shown() -> None:
-    assert paired.sign_test(0, 0) == 1.0
+    assert sign_test(0, 0) == 1.0
     assert paired.score(0, 0, 100, 0.0) == 0.0
 
 

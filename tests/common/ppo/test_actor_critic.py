@@ -34,7 +34,8 @@ def test_a_value_is_the_centred_score_of_the_text_before_the_token() -> None:
     critic.config.reward_offset = 0.25
     expected = []
     for prompt, answer in zip(*EPISODES, strict=True):
-        expected += scoring.score_tokens(critic, [[*prompt, *answer[:at]] for at in range(len(answer))])
+        read = scoring.head_tokens(critic, [[*prompt, *answer[:at]] for at in range(len(answer))])
+        expected += [value for (value,) in read]
     with torch.no_grad():
         found = actor_critic.values(critic, EPISODES)
     assert found.tolist() == pytest.approx(expected, abs=1e-5)

@@ -181,6 +181,7 @@ def stage_settings() -> ppo.Params:
         training=sgd | {"learning_rate": SETTINGS["learning_rate"], "max_grad_norm": 0.0, "seed": 1},
         kl_stop=1000.0,
         reward_clip=1000.0,
+        watch_prompts=0,
         value_warmup=0,
     )
 

@@ -8,6 +8,7 @@ from functools import cache
 import numpy
 import pytest
 
+from stages.common.core.statistics import sign_test
 from stages.common.evaluation import paired_proportions as paired
 from stages.common.release import comparisons
 
@@ -29,7 +30,7 @@ def draws(seed: int) -> Draw:
 
 @cache
 def promoted(gained: int, lost: int, side: float) -> bool:
-    return paired.sign_test(gained, lost) <= side
+    return sign_test(gained, lost) <= side
 
 
 @cache
