@@ -20,7 +20,7 @@ from tests.support import smollm2, tiny
 WANTED = schemas.load(
     {
         "type": "array",
-        "maxItems": 2,
+        "maxItems": 1,
         "items": {
             "type": "object",
             "properties": {"land": {"type": "integer", "minimum": 0, "maximum": 99}},
@@ -38,13 +38,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     made, tokenizer = tmp_path_factory.mktemp("model"), tiny.make_tokenizer()
     set_seed(4)
-    model = models.build(tiny.CONFIG | {"max_position_embeddings": 2_048}, len(tokenizer), "test.model")
+    model = models.build(tiny.CONFIG | {"max_position_embeddings": 4_096}, len(tokenizer), "test.model")
     models.save(model, tokenizer, made)
     return made
 
 
 def replies(
-    folder: Path, cache: Path, passages: list[str], tokens: int = 900
+    folder: Path, cache: Path, passages: list[str], tokens: int = 1_800
 ) -> tuple[list[Said], int, dict[str, float]]:
     with Local(folder, WANTED, tokens, 4, cache) as asked:
         return asked.answers(passages), asked.asked, asked.summary()
@@ -65,7 +65,7 @@ def test_a_model_without_any_idea_replies_on_the_schema_and_its_spans_are_put_as
 
 
 def test_a_reply_that_has_no_room_is_not_asked_for_and_one_that_ends_early_is_cut(folder: Path, tmp_path: Path) -> None:
-    (long, short), asked, _ = replies(folder, tmp_path / "kept.sqlite", ["land " * 2_000, PASSAGES[0]], tokens=3)
+    (long, short), asked, _ = replies(folder, tmp_path / "kept.sqlite", ["land " * 6_000, PASSAGES[0]], tokens=3)
     assert not long.fits and short.fits and short.is_cut and asked == 1
     (fault,) = spans.read(short.text, PASSAGES[0], WANTED, short.is_cut)
     assert isinstance(fault, Fault) and fault.reason == "cut"
