@@ -1,13 +1,15 @@
 """Ingested records -> clean, unique, free of personal data and of test questions, mixed by source,
 split.
 
-Reads --ingested/<shape>. Writes --out/<shape>/{train,validation} (questions: --out/questions,
-whole), --dropped (`<reason>/<shape>-<task>.jsonl`: every record that is left out, with the reason),
---report and --tables (for plots). Runs on datatrove: LATHE_DATATROVE=infra/datatrove/slurm.yaml
+Reads --ingested/<shape>, and as more conversations --extracted, unless `extract` was left out.
+Writes --out/<shape>/{train,validation} (questions: --out/questions, whole), --dropped
+(`<reason>/<shape>-<task>.jsonl`: every record that is left out, with the reason), --report and
+--tables (for plots). Runs on datatrove: LATHE_DATATROVE=infra/datatrove/slurm.yaml
 takes the same pipeline to a cluster. A killed run goes on where it stopped.
 
-    python -m stages.curate --ingested data/ingested --out data/curated --dropped data/dropped
-        --report reports/curate.json --tables reports/curate
+    python -m stages.curate --ingested data/ingested --extracted data/extracted/conversations
+        --out data/curated --dropped data/dropped --report reports/curate.json
+        --tables reports/curate
 """
 
 import shutil
@@ -19,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.common.core import checkpoints, params, records
+from stages.common.core import checkpoints, left_out, params, records
 from stages.common.core.params import StageParams
 from stages.common.core.records import Shape
 from stages.common.curate import record_counts
@@ -113,7 +115,17 @@ def order(wanted: Splits) -> list[Shape]:
     return done
 
 
-def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> dict[Shape, Tally]:
+def sources(ingested: Path, extracted: Path | None) -> dict[Shape, tuple[Path, ...]]:
+    """Return the folders that each shape's records lie in."""
+    found: dict[Shape, tuple[Path, ...]] = {shape: (ingested / shape,) for shape in ORDER}
+    if extracted is not None and not left_out.reason(extracted):
+        found["conversations"] += (extracted,)
+    return found
+
+
+def curate(
+    ingested: Path, work: Path, settings: Params, executor: Executor, extracted: Path | None = None
+) -> dict[Shape, Tally]:
     """Curate the questions first, then every shape that must not contain them; return the counts by
     shape.
     """
@@ -122,16 +134,17 @@ def curate(ingested: Path, work: Path, settings: Params, executor: Executor) -> 
     from stages.common.curate.filters import quality_classifier
     from stages.common.curate.pipelines import Curation
 
+    found = sources(ingested, extracted)
     model = quality_classifier.of(ingested / "documents", settings.quality, work / "quality.npz")
     index = Index.build([], settings.contamination)
     counts: dict[Shape, Tally] = {}
     done: dict[Shape, Curation] = {}
     for shape in order(settings.splits):
-        this = done[shape] = Curation(shape, ingested / shape, work, executor)
+        this = done[shape] = Curation(shape, found[shape], work, executor)
         before = settings.splits.before(shape)
         others: dict[Shape, Path] = {other: done[other].prompts / key_sets.MERGED for other in before}
-        found = asked(shape, settings, model, index, others)
-        pipelines.clean(this, found, model, settings.quality, settings.near_duplicates)
+        checks = asked(shape, settings, model, index, others)
+        pipelines.clean(this, checks, model, settings.quality, settings.near_duplicates)
         pipelines.find_duplicates(this, settings.near_duplicates)
         pipelines.hold_out(this, settings.splits.share(shape), settings.mixture.of(shape))
         counts[shape] = record_counts.load(this.folder("counts"))
@@ -150,15 +163,18 @@ def publish(work: Path, out: Path, dropped: Path) -> None:
     whole_files.dismissed(work)
 
 
-def counted(ingested: Path, work: Path, settings: Params) -> tuple[dict[Shape, Tally], dict[Shape, Any]]:
+def counted(
+    ingested: Path, work: Path, settings: Params, extracted: Path | None = None
+) -> tuple[dict[Shape, Tally], dict[Shape, Any]]:
     """Curate and return the counts and the report; a sum that is wrong removes what was done.
 
     Raises DataError.
     """
+    found = sources(ingested, extracted)
     try:
         with Executor() as executor:
-            counts = curate(ingested, work, settings, executor)
-        return counts, {shape: reports.summary(counts[shape], row_count(ingested / shape)) for shape in ORDER}
+            counts = curate(ingested, work, settings, executor, extracted)
+        return counts, {shape: reports.summary(counts[shape], sum(map(row_count, found[shape]))) for shape in ORDER}
     except DataError as error:
         whole_files.dismissed(work)  # another run would only meet it again
         remedy = "; ".join(filter(None, [error.remedy, "what was done is removed: the next run begins anew"]))
@@ -171,13 +187,17 @@ def main(
     dropped: Annotated[Path, typer.Option(help="Folder for the dropped records.")],
     report: Annotated[Path, typer.Option(help="JSON file of counts.")],
     tables: Annotated[Path, typer.Option(help="Folder for the tables that plots are drawn from.")],
+    extracted: Annotated[Path | None, typer.Option(help="Folder of more conversations, or left out.")] = None,
 ) -> None:
     """Clean, compare, mix, split, count."""
     settings = params.load(Params, "curate")
-    with session.start("curate", params={"curate": settings.model_dump()}, inputs={"ingested": ingested}) as run:
-        name = checkpoints.fingerprint("curate", settings.model_dump(), {"ingested": ingested})
+    inputs = {"ingested": ingested}
+    if extracted in sources(ingested, extracted)["conversations"]:
+        inputs["extracted"] = extracted
+    with session.start("curate", params={"curate": settings.model_dump()}, inputs=inputs) as run:
+        name = checkpoints.fingerprint("curate", settings.model_dump(), inputs)
         work = checkpoints.ROOT / "curate" / name
-        counts, result = counted(ingested, work, settings)
+        counts, result = counted(ingested, work, settings, extracted)
         model = work / "quality.npz"
         result["documents"]["quality"] = Model.load(model).report if model.exists() else "nothing to learn from"
         write_json(report, result)

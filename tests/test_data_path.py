@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.core import params, records
+from stages.common.core import left_out, params, records
 from stages.common.runtime.errors import EXIT_DATA, EXIT_PARAMS
 from stages.common.text.parquet_writer import write as write_records
 
@@ -44,6 +44,7 @@ def lay(folder: Path) -> Path:
     raw = folder / "data/raw"
     raw.mkdir(parents=True)
     (folder / "params.yaml").write_text(SECTIONS)
+    left_out.write("extract.skip is true", [folder / "data/extracted/conversations"], {}, [])
     turn = '{{"conversations": [{{"from": "human", "value": "Ask {0}?"}}, {{"from": "gpt", "value": "Say {0}."}}]}}\n'
     (raw / "chat.jsonl").write_text("".join(turn.format(row % 40) for row in range(50)) + "{broken\n")
     (raw / "book.txt").write_text("\n\n".join(f"Chapter {n}\n\n" + f"Sentence {n} is here. " * 8 for n in range(30)))

@@ -6,6 +6,7 @@ Command: python -m flows.cli.trace demo/conversations_openai.jsonl:12
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import pipeline
+from stages.common.annotation import extraction_reviews
 from stages.common.core import chat, models, records
+from stages.common.extraction import extracted
 from stages.common.generation.generator import generate
 from stages.common.ingest.files import hub, raw_files
 from stages.common.runtime.errors import DataError, StageError
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_NEW_TOKENS = 64
+EXTRACTED = re.compile(r"\.x\d+(\.\d+)?(?=#|$)")
+"""What the id of an extracted record adds to that of its document; its second conversation ends in
+`.2`.
+"""
+CONVERSATION = re.compile(r"(\.x\d+)(\.\d+)?(#\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -39,13 +47,23 @@ def follow(identifier: str) -> Iterator[Step]:
     folders = outs()
     yield Step(f"{folders['raw']}/{identifier}", raw_row(folders["raw"], identifier))
     record, shape, met = None, "", False
-    for stage in ("ingested", "curated", "validated"):
+    for stage in ("ingested", "extracted", "curated", "validated"):
+        if stage == "extracted":
+            steps = list(extractions(identifier, folders))
+            yield from steps
+            met = met or bool(steps)
+            continue
         found = find(folders[stage], identifier)
         if found:
             file, record, met = *found, True
             shape = file.relative_to(folders[stage]).parts[0]
             yield Step(str(file), as_json(record))
             continue
+        if stage == "ingested" and EXTRACTED.search(identifier):
+            source = find(folders[stage], EXTRACTED.sub("", identifier))
+            if source:
+                yield Step(str(source[0]), as_json(source[1]))
+                continue
         yield from refusals(identifier, folders)
         if not met and not list(refusals(identifier, folders)):
             raise DataError(
@@ -64,6 +82,8 @@ def outs() -> dict[str, Path]:
         "raw": by_stage["demo"][0].parent,
         "ingested": by_stage["ingest"][0].parent,
         "quarantine": next(out for out in by_stage["ingest"] if out.name == "quarantine"),
+        "extracted": by_stage["extract"][0].parent,
+        "reviews": by_stage["extract"][0].parents[1] / "extraction" / extraction_reviews.FILE,
         "curated": by_stage["curate"][0].parent,
         "dropped": next(out for out in by_stage["curate"] if out.name == "dropped"),
         "validated": by_stage["validate"][0].parent,
@@ -71,6 +91,29 @@ def outs() -> dict[str, Path]:
         "promotion": next(out for out in by_stage["promote"] if out.suffix == ".json"),
         "evaluations": by_stage["evaluate@pretrain"][0].parent.parent,
     }
+
+
+def extractions(identifier: str, folders: dict[str, Path]) -> Iterator[Step]:
+    """Yield the records that were extracted from a document of this id, or the one of this id, each
+    with its spans and what people said of it; then the conversation that it became.
+    """
+    name = CONVERSATION.sub(r"\1", identifier)
+    folder = folders["extracted"] / "records"
+    rows = extracted.read(folder) if any(folder.glob("*.parquet")) else []
+    found = [one for one in rows if name in (one.id, one.document)]
+    said = extraction_reviews.by_record(extraction_reviews.given(folders["reviews"], found))
+    for one in found:
+        spans = [f"  {each.path}: {each.value!r} from [{each.start}, {each.end}) {each.span!r}" for each in one.values]
+        people = [f"  {review.annotator}: {review.decision}" for review in said.get(one.id, [])]
+        yield Step(f"{folder} {one.id}", "\n".join([json.dumps(one.record), *spans, *people]))
+    for file in sorted((folders["extracted"] / "quarantine").rglob("*.jsonl")):
+        with file.open(encoding="utf-8") as handle:
+            for row in map(json.loads, handle):
+                if row["id"] == name:
+                    yield Step(str(file), f"put aside: {row['reason']}: {row['detail']}")
+    talk = find(folders["extracted"] / "conversations", identifier)
+    if talk:
+        yield Step(str(talk[0]), as_json(talk[1]))
 
 
 def raw_row(raw: Path, identifier: str) -> str:

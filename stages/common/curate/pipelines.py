@@ -31,7 +31,7 @@ class Curation:
     """
 
     shape: Shape
-    ingested: Path
+    found: tuple[Path, ...]
     work: Path
     executor: Executor
 
@@ -69,7 +69,8 @@ def clean(
     """Make the text uniform, measure it, leave out the records that one of `asked` objects to,
     scrub personal data.
     """
-    found, counts = steps.slices(this.ingested), this.folder("counts")
+    counts = this.folder("counts")
+    found = [one for folder in this.found for one in steps.slices(folder)]
     pipeline = [
         steps.Read(this.shape, found),
         steps.Normalise(this.shape),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from stages.common.generation.sampling import Sampling, choose, keys, uniforms
+from stages.common.generation.engines.structured import Constraint, choose
+from stages.common.generation.sampling import Sampling, keys, uniforms
 from stages.common.runtime.errors import DataError
 from stages.common.runtime.logs import log
 from stages.common.runtime.progress import Progress
@@ -52,6 +53,7 @@ class Order:
     samples: int
     log_probabilities: bool
     before: Sequence[int] | None = None
+    constraint: Constraint | None = None
 
     def keys(self) -> "npt.NDArray[np.uint64]":
         """Return the number of each prompt that its random numbers come from."""
@@ -180,7 +182,9 @@ class Batch:
         logits = self.cache.step(rows["token"], rows["position"], self.longest).float()
         place = rows["count"][:, None]
         uniform = rows["uniform"].gather(1, place)[:, 0] if "uniform" in rows else None
-        rows["token"] = token = choose(logits, order.sampling, uniform, rows.get("seen"))
+        rows["token"] = token = choose(
+            logits, order.sampling, uniform, rows.get("seen"), order.constraint, rows["answer"]
+        )
         rows["tokens"].scatter_(1, place, token[:, None])
         if "seen" in rows:
             rows["seen"].scatter_(1, token[:, None], True)

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from stages.common.generation.batch import Batch, Continuation, Order
+from stages.common.generation.engines.structured import Constraint
 from stages.common.generation.engines.vllm_process import Vllm
 from stages.common.generation.sampling import Sampling
 from stages.common.runtime.errors import DataError, ParamsError
@@ -49,6 +50,7 @@ def decode(
     batch_size: int = 64,
     progress: Progress | None = None,
     before: Sequence[int] | None = None,
+    constraint: Constraint | None = None,
 ) -> list[list[Continuation]]:
     """Return `samples` continuations of each prompt, in the order given; a prompt is read once for
     all of them.
@@ -56,9 +58,10 @@ def decode(
     A continuation depends on model, prompt, seed and its number among the samples, not on order or
     batch size, up to the rounding of the model's sums. An answer ends where the model's context
     does. `progress` counts the answers, by default against those of this call. `before` is
-    `sampling.earlier` of all prompts where these are a share of them. An engine in the model's
-    place has its own batch size. Raises DataError for a prompt that is empty or leaves no room, and
-    for logits that are not numbers.
+    `sampling.earlier` of all prompts where these are a share of them. `constraint` keeps answers on
+    JSON schemas (`engines.structured`). An engine in the model's place has its own batch size.
+    Raises DataError for a prompt that is empty or leaves no room, and for logits that are not
+    numbers.
     """
     import torch
 
@@ -67,9 +70,12 @@ def decode(
     for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch_size", batch_size)):
         if value < 1:
             raise ParamsError(f"{name} is {value}, it must be 1 or more", where="params.yaml")
-    order = Order(prompts, check(model, prompts), max_new_tokens, stop, sampling, samples, log_probabilities, before)
+    room = check(model, prompts)
+    order = Order(prompts, room, max_new_tokens, stop, sampling, samples, log_probabilities, before, constraint)
     progress = progress or Progress(len(prompts) * samples)
     if isinstance(model, Vllm):
+        if constraint:
+            raise ParamsError("vLLM in a stage keeps no schema", where="run.engine", remedy="serve it as an endpoint")
         return _by_prompt(model.answers(order, progress), order)
     with torch.inference_mode(), evaluating(model):
         if transformers_generate.needed(model, order):

@@ -19,7 +19,8 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from stages.common.generation import architecture
 from stages.common.generation.batch import Continuation, Order, refuse
-from stages.common.generation.sampling import choose, uniforms
+from stages.common.generation.engines.structured import choose
+from stages.common.generation.sampling import uniforms
 from stages.common.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class _Rows:
         self.model, self.order, self.pairs = model, order, pairs
         prompts = [list(order.prompts[index]) for index, _ in pairs]
         self.ids = torch.tensor(prompts, device=model.device)
+        self.numbers = torch.tensor([index * order.samples + number for index, number in pairs])
         length = self.ids.shape[1]
         self.room = min(order.max_new_tokens, order.context - length) if order.context else order.max_new_tokens
         self.stop = torch.tensor(list(order.stop), dtype=torch.long, device=model.device)
@@ -115,7 +117,8 @@ class _Rows:
         seen: torch.Tensor | None = None
         if sampling.repetition_penalty != 1:
             seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, input_ids, True)
-        token = choose(logits, sampling, None if self.uniforms is None else self.uniforms[:, place], seen)
+        uniform = None if self.uniforms is None else self.uniforms[:, place]
+        token = choose(logits, sampling, uniform, seen, self.order.constraint, self.numbers)
         if self.order.log_probabilities:
             scaled = logits / (sampling.temperature or 1)
             self.scores.append(scaled.log_softmax(-1).gather(1, token[:, None])[:, 0])

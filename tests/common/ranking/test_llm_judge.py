@@ -149,7 +149,7 @@ def test_no_redirect_is_followed(tmp_path: Path) -> None:
 
 
 def test_an_error_does_not_wait_for_a_worker_between_two_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.common.ranking.llm_judge.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("stages.common.generation.engines.endpoint.STOP_SECONDS", 0.1)
     with serving(fair) as server, Judge(settings(server.url, workers=2), tmp_path / "cache.sqlite") as judge:
         server.failures = [(401, {}), (503, {"Retry-After": "20"})]
         began = time.monotonic()

@@ -13,7 +13,7 @@ from stages.common.serving.api import tool_calls
 from stages.common.serving.api.metrics import Observer
 from stages.common.serving.api.tool_calls import Ran, Step, Talk
 from stages.common.serving.engine.champions import Asked
-from stages.common.serving.pages import AT_ONCE, LOOK_SECONDS, annotate, failures, form, improve, inputs
+from stages.common.serving.pages import AT_ONCE, LOOK_SECONDS, annotate, check_records, failures, form, improve, inputs
 from stages.common.serving.pages.answered import Answered
 from stages.common.serving.pages.inputs import Page, turns
 
@@ -80,6 +80,7 @@ def _blocks(observer: Observer, page: Page) -> Any:
         blocks.load(champion, None, version, **AT_ONCE)
     with blocks.route("Annotate", "/annotate"):
         annotate.add(blocks, annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted))
+        check_records.add(check_records.Desk(page.extracted, page.reviews))
     champions = observer.champions
     queue = blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)._queue
     queue.sleep_when_free, queue.progress_update_sleep_when_free = LOOK_SECONDS

@@ -72,6 +72,9 @@ class Page:
     annotations: Path = Path("data/annotations")
     wanted: Wanted = field(default_factory=Wanted)
     """Which of the samples are to be ranked."""
+    extracted: Path = Path("data/extracted/records")
+    """The records that `extract` made, for people to check; below, where their decisions go."""
+    reviews: Path = Path("data/extraction/reviews.jsonl")
     tools: Tools = field(default_factory=lambda: Tools((), Path()))
     """What the model may have done for it, where one asks for that."""
     tool_rounds: int = 4

@@ -1,3 +1,4 @@
+// Checks records by keys: a, e, r, s press the buttons of those names.
 // Ranks by keys: a digit ranks the marked answer, or the first without a rank; a letter marks an answer; Enter saves.
 () => {
     const shown = (element) => element.offsetParent !== null;
@@ -10,10 +11,19 @@
         radio.click();
         mark(cards, null);
     };
+    const BUTTONS = {a: ".accept", e: ".edit", r: ".reject", s: ".later"};
     document.addEventListener("keydown", (event) => {
-        const form = [...document.querySelectorAll(".ranking")].find(shown);
+        const form = [...document.querySelectorAll(".ranking, .reviewing")].find(shown);
         const writing = event.target.matches("textarea:not([disabled]), button, input:not([type=radio], [type=checkbox])");
-        if (!form || writing || event.ctrlKey || event.metaKey || event.altKey) return;
+        const pressed = form?.matches(".reviewing") && event.target.matches("button");
+        if (!form || (writing && !pressed) || event.ctrlKey || event.metaKey || event.altKey) return;
+        if (form.matches(".reviewing")) {
+            const button = form.querySelector(BUTTONS[event.key] ?? ".no-such");
+            if (!button) return;
+            button.click();
+            event.preventDefault();
+            return;
+        }
         const cards = [...form.querySelectorAll(".ranked")].filter(shown);
         const letter = event.key.length === 1 ? event.key.toUpperCase().charCodeAt(0) - 65 : -1;
         if (/^[1-9]$/.test(event.key)) rank(cards, Number(event.key));
