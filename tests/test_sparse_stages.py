@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from stages import pretrain
 from stages.common.core import checkpoints, models
@@ -41,7 +42,7 @@ def test_a_trainer_takes_its_steps_with_every_token_seeing_itself_alone(
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "checkpoints")
     monkeypatch.setattr(trainers, "STEPS", 1)
     seen: list[bool] = []
-    attend = attention.sdpa_attention_forward
+    attend = sdpa_attention_forward
 
     def watched(module: Any, query: Any, key: Any, value: Any, mask: Any, **named: Any) -> Any:
         rows, width = query.shape[2], key.shape[2]

@@ -14,7 +14,7 @@ from stages import grpo
 from stages.common.core import checkpoints, models
 from stages.common.grpo import report as grpo_report
 from stages.common.monitor import outcome
-from stages.common.monitor.watch import LOOK
+from stages.common.monitor.watch import LOOK, alarms
 from stages.common.ppo import report as ppo_report
 from stages.common.ranking.samples import SCHEMA
 from stages.common.reward import checked
@@ -101,14 +101,14 @@ def test_a_flaw_ends_ppo_at_the_policy_before_it_and_a_resume_does_so_again(worl
     trainer = ppo_trainer(world, "likes_digits", on_hacking="stop", checkpoint_minutes=1e-9, keep_checkpoints=100)
     kept = small_ppo.fit(trainer)
     assert 0 < trainer.state.global_step < trainer.state.max_steps
-    signs, folder = outcome.alarms(trainer.state.log_history), Path(trainer.args.output_dir)
+    signs, folder = alarms(trainer.state.log_history), Path(trainer.args.output_dir)
     assert "digits" in {one["sign"] for one in signs}
     for path in folder.glob("checkpoint-*"):  # as if it had been killed some steps before
         if checkpoints.step(path) >= signs[0]["step"] - 1:
             shutil.rmtree(path)
     resumed = ppo_trainer(world, "likes_digits", on_hacking="stop", checkpoint_minutes=1e-9, keep_checkpoints=100)
     assert small_ppo.fit(resumed) == kept
-    assert outcome.alarms(resumed.state.log_history) == signs
+    assert alarms(resumed.state.log_history) == signs
     found = published(resumed, kept, world, tmp_path)
     assert found["stopped"] == found["watched"]["stopped"] == outcome.stopped(trainer)
     assert found["stopped"].startswith(f"step {signs[0]['step']}: the reward pays for ")
@@ -136,7 +136,7 @@ def test_a_flaw_ends_grpo_and_only_warns_where_that_is_asked(world: Path, tmp_pa
     warned = grpo_trainer(world, "likes_digits", on_hacking="warn")
     kept = fit_grpo(warned)
     assert warned.state.global_step == 12
-    signs = outcome.alarms(warned.state.log_history)
+    signs = alarms(warned.state.log_history)
     assert signs[0] == found["watched"]["signs"][0]
     assert len({one["sign"] for one in signs}) == len(signs), "each is named once"
     found = published(warned, kept, world, tmp_path)
@@ -148,7 +148,7 @@ def test_a_flaw_ends_grpo_and_only_warns_where_that_is_asked(world: Path, tmp_pa
 def test_a_reward_without_a_flaw_is_left_alone_and_looking_changes_no_weight(world: Path, tmp_path: Path) -> None:
     watched = ppo_trainer(world, "noise_1", on_hacking="stop", rollouts_per_epoch=4)
     (kept,) = small_ppo.fit(watched)
-    assert outcome.alarms(watched.state.log_history) == []
+    assert alarms(watched.state.log_history) == []
     looks = [row for row in watched.state.log_history if LOOK in row]
     assert [row["step"] for row in looks] == [0, 4, 8, 12, 16]
     assert looks[0]["watch/win_rate"] == 0.5 and looks[0]["watch/kl"] == 0

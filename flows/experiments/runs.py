@@ -114,7 +114,7 @@ def assign(document: Any, key: str, value: Any) -> None:
         if not isinstance(section, Mapping) or parent not in section:
             raise ParamsError(f"no section {parent!r} for the key {key!r}", where=params.PARAMS_FILE)
         section = section[parent]
-    section[last] = value  # type: ignore[index]
+    section[last] = value
 
 
 def kept(name: str, experiment: Experiment) -> Iterator[tuple[tuple[str, int], Measured]]:

@@ -3,7 +3,7 @@ whether the claim holds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,9 +48,9 @@ def effect(of: Sequence[Values], against: Sequence[Values] | float) -> Effect:
     """
     import numpy
 
-    shared = set.intersection(*(set(values) for values in of))
+    shared: set[str] = set(of[0]).intersection(*of[1:])
     if not isinstance(against, float):
-        shared &= set.intersection(*(set(values) for values in against))
+        shared = shared.intersection(*against)
     units = sorted(shared)
     if not units:
         raise DataError("the two sides of a test share no question")
@@ -89,7 +89,7 @@ def verdict(test: Contrast, found: Effect) -> Verdict:
     return "does not hold" if found.high <= -test.margin or found.low >= test.margin else "not shown"
 
 
-def results(experiment: Experiment, measured: dict[tuple[str, int], Measured]) -> list[Result]:
+def results(experiment: Experiment, measured: Mapping[tuple[str, int], Measured]) -> list[Result]:
     """Return every test's result; `measured` is by arm and seed. Raises DataError for a measurement
     that is not there.
     """
@@ -101,7 +101,7 @@ def results(experiment: Experiment, measured: dict[tuple[str, int], Measured]) -
     return found
 
 
-def _side(experiment: Experiment, measured: dict[tuple[str, int], Measured], side: tuple[str, str]) -> list[Values]:
+def _side(experiment: Experiment, measured: Mapping[tuple[str, int], Measured], side: tuple[str, str]) -> list[Values]:
     arm, name = side
     try:
         return [measured[arm, seed][name] for seed in experiment.seeds]

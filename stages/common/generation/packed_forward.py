@@ -245,5 +245,6 @@ def _attend(
     for (rows, length), block in zip(packed_blocks, taken, strict=True):
         apart = [states.unflatten(1, (rows, length)).transpose(0, 1) for states in block]
         mask = sparse.mask(1, length, length, config=getattr(module, "config", None), device=query.device)
-        parts.append(sparse.attend(module, *apart, mask, **named)[0].flatten(0, 1))
+        asked, keys, values = apart
+        parts.append(sparse.attend(module, asked, keys, values, mask, **named)[0].flatten(0, 1))
     return torch.cat(parts)[None], None

@@ -101,7 +101,12 @@ def test_a_candidate_that_is_skipped_takes_no_share_of_the_gates_error(
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     shared: list[int] = []
-    monkeypatch.setattr(question_plan, "plans", lambda _, candidates: iter(shared.append(candidates) or []))
+
+    def plans(_: object, candidates: int) -> Iterator[question_plan.Planned]:
+        shared.append(candidates)
+        return iter(())
+
+    monkeypatch.setattr(question_plan, "plans", plans)
     assert list(doctor.questions()) == []
     wanted = params.plain(params.read_yaml(Path("params.yaml")))
     assert wanted["kto"]["skip"] and wanted["grpo"]["skip"]

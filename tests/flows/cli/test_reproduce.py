@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import reproduce
+from flows.local import work_tree
 from stages import promote
 from stages.common.core import models
 from stages.common.runtime.errors import DataError
@@ -141,7 +142,7 @@ def test_other_data_is_named(project: Path) -> None:
         assert ".lathe" not in status
     finally:
         own.write_text("my own text\n")
-        reproduce.git("worktree", "remove", "--force", str(reproduce.ROOT / "1"))
+        work_tree.git("worktree", "remove", "--force", str(reproduce.ROOT / "1"))
 
 
 def test_a_stage_that_is_not_deterministic_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +152,7 @@ def test_a_stage_that_is_not_deterministic_is_named(project: Path, monkeypatch: 
     monkeypatch.delenv("NOISE")
     with pytest.raises(DataError, match="stage sft wrote something else"):
         reproduce.main("1")  # it goes on where it was: nothing is run twice
-    reproduce.git("worktree", "remove", "--force", str(reproduce.ROOT / "1"))
+    work_tree.git("worktree", "remove", "--force", str(reproduce.ROOT / "1"))
 
 
 def test_what_cannot_be_followed_is_said(project: Path) -> None:

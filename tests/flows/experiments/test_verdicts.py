@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 from flows.experiments import verdicts
-from flows.experiments.plan import Arm, Contrast, Experiment, Values
+from flows.experiments.plan import Arm, Contrast, Experiment, Measured, Values
 from flows.experiments.verdicts import Effect, effect
 from stages.common.runtime.errors import DataError, ParamsError
 
@@ -63,7 +63,9 @@ def experiment(*tests: Contrast) -> Experiment:
 
 def test_all_tests_must_hold_and_a_measurement_that_is_lacking_is_named() -> None:
     more = Contrast("", ("run", "x"))
-    measured = {("run", seed): {"x": {str(at): 1.0 for at in range(9)}, "y": {"0": -1.0, "1": -1.0}} for seed in (1, 2)}
+    measured: dict[tuple[str, int], Measured] = {
+        ("run", seed): {"x": {str(at): 1.0 for at in range(9)}, "y": {"0": -1.0, "1": -1.0}} for seed in (1, 2)
+    }
     found = verdicts.results(experiment(more, Contrast("", ("run", "y"))), measured)
     assert [one.verdict for one in found] == ["holds", "does not hold"]
     assert verdicts.whole(found) == "does not hold" and verdicts.whole(found[:1]) == "holds"

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
+from transformers.masking_utils import causal_mask_function
 
 from stages.common.core import models
 from stages.common.core.sparse import attention, blocks, pattern
@@ -162,7 +164,12 @@ def test_flex_attention_sees_what_the_mask_shows(chosen: Pattern, case: str, mon
     calls: list[int] = []
     attend = blocks.attend
     monkeypatch.setattr(attention, "kernel", lambda *_: "flex")
-    monkeypatch.setattr(blocks, "attend", lambda *some: calls.append(1) or attend(*some))
+
+    def counted(*some: Any) -> Any:
+        calls.append(1)
+        return attend(*some)
+
+    monkeypatch.setattr(blocks, "attend", counted)
     found = model(rows, **given, use_cache=False).logits
     assert found.isfinite().all() and len(calls) == 2
     assert torch.allclose(found[:, 11:], expected[:, 11:], atol=1e-5)
@@ -171,11 +178,11 @@ def test_flex_attention_sees_what_the_mask_shows(chosen: Pattern, case: str, mon
 def test_blocks_are_left_out_where_positions_are_sorted_by_residue() -> None:
     """The figures are shares of 16 x 16 blocks of 128 tokens, which have one answer."""
     for layers in ("all", "alternate"):
-        made = blocks.masks(Pattern(128, 128, layers), 1, 2048, blocks.causal_mask_function, None, torch.device("cpu"))
+        made = blocks.masks(Pattern(128, 128, layers), 1, 2048, causal_mask_function, None, torch.device("cpu"))
         shares = [round(part.seen.sparsity(), 1) for kind in made.kinds for part in kind]
         assert shares == [87.9, 93.8]
         assert len(made.kinds) == (1 if layers == "all" else 2)
-    naive = blocks.create_block_mask(lambda _, __, q, k: (q >= k) & ((q - k) % 128 == 0), 1, None, 2048, 2048, "cpu")
+    naive = create_block_mask(lambda _, __, q, k: (q >= k) & ((q - k) % 128 == 0), 1, None, 2048, 2048, "cpu")
     assert round(naive.sparsity(), 1) == 46.9
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stages.common.annotation import extraction_reviews
+from stages.common.core import params
 from stages.common.extraction import extracted
 from stages.common.extraction.extracted import Extracted
 from stages.common.extraction.spans import Value
@@ -60,7 +61,7 @@ def test_spans_are_marked_and_what_a_document_says_is_no_markup() -> None:
 
 
 def test_a_person_goes_through_all_and_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_records.params, "read_yaml", lambda _: {"extract": {"skip": False}})
+    monkeypatch.setattr(params, "read_yaml", lambda _: {"extract": {"skip": False}})
     with pytest.raises(DataError, match="say who you are"):
         desk.decide(None, "accept")
     with pytest.raises(DataError, match="a name has"):
@@ -95,7 +96,7 @@ def test_a_person_goes_through_all_and_back(desk: Desk, monkeypatch: pytest.Monk
 def test_records_are_checked_by_keys_in_a_browser(champions: Champions, desk: Desk) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
     expect = playwright.expect
-    places = {"extracted": desk.records, "reviews": desk.store, "samples": desk.records / "none"}
+    places: dict[str, Any] = {"extracted": desk.records, "reviews": desk.store, "samples": desk.records / "none"}
     with (
         served(champions, desk.store.parent / "page.jsonl", **places) as url,
         browser.opened(f"{url}/annotate", "Annotate") as page,
