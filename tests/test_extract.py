@@ -203,7 +203,7 @@ def test_accepted_records_go_through_curate_beside_the_ingested_ones(work: Path,
     talk |= {"messages": [records.message("user", "Which way?"), records.message("assistant", "To the left, I think.")]}
     write([talk], work / "ingested/conversations", "conversations")
     options = curate.Params.model_validate(
-        {"splits": {shape: {"validation": 0.0} for shape in curate.ORDER if shape != "questions"}}
+        {"splits": {shape: {"validation": 0.0} for shape in curate.ORDER if shape not in ("questions", "labelled")}}
     )
     counts, summary = curate.counted(work / "ingested", work / "work", options, work / "conversations")
     kept = list(records.read(work / "work/out/conversations"))
