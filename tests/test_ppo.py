@@ -29,8 +29,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first token pays 1 where it and the prompt's last number agree in their rest by 4,
-    else 0.
+    """A first token pays 1 where it and the prompt's last number agree in their rest by 4, else 0.
+    Without the KL penalty two of four seeds settle on a token that pays nothing for one prompt.
     """
 
     def scores(_: Any, prompts: list[list[int]], answers: list[Any]) -> list[float]:
@@ -47,7 +47,7 @@ def test_a_bandit_is_learnt_to_95_percent_of_the_optimum(work: Path, monkeypatch
         rollout_episodes=64,
         rollouts_per_epoch=100,
         end_penalty=0.0,
-        kl_coefficient=0.0,
+        kl_coefficient=0.1,
         kl_stop=1000.0,
         training={"per_device_train_batch_size": 32, "lr_scheduler_type": "constant"},
     )
