@@ -156,8 +156,10 @@ faults: env ## kill, fill, damage: every test of that kind (FULL=1: as often as 
 experiments: env ## try what the literature claims, on the demo's world (NAME=h_dpo_near_ppo; all: hours) -> docs/experiments.md
 	@$(BIN)/python -m flows.experiments $(NAME)
 
-bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all: half an hour)
-	@for name in $(if $(BENCH),$(BENCH),$(basename $(notdir $(wildcard bench/*.py)))); do $(BIN)/python -m bench.$$name || exit 1; done
+# By name alone: what has no table, needs a finished demo, or takes hours.
+BY_NAME := flaws extraction hacking
+bench: env ## the benchmarks, one table each (BENCH=near_duplicates; all but extraction and hacking: an hour)
+	@for name in $(if $(BENCH),$(BENCH),$(filter-out $(BY_NAME),$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$name || exit 1; done
 
 gpu-check: $(if $(GPU_PYTHON),,env) ## what only a GPU can prove, in minutes, offline (DEVICE=cpu  GPU_PYTHON=python3  TRL=folder  DATA=…)
 	@$(or $(GPU_PYTHON),$(BIN)/python) -m bench.gpu --device $(or $(DEVICE),cuda) $(if $(TRL),--trl $(TRL)) $(if $(DATA),--data $(DATA))

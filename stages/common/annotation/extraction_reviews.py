@@ -16,15 +16,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from stages.common.annotation import lines
 from stages.common.annotation.queue import FOR_EVERYBODY
 from stages.common.core.statistics import wilson
 from stages.common.extraction import spans
 from stages.common.extraction.extracted import Extracted
 from stages.common.extraction.schemas import Wanted
 from stages.common.extraction.spans import Fault
-from stages.common.runtime.errors import DataError
 from stages.common.text import content_hash
 
 FILE = "reviews.jsonl"
@@ -69,15 +69,7 @@ def read(file: Path) -> Iterator[Review]:
     """Yield the decisions of a store; one that does not exist yet has none. Raises DataError with
     file and line.
     """
-    if not file.exists():
-        return
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                yield Review.model_validate(json.loads(line))
-            except (ValidationError, ValueError) as error:
-                what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-                raise DataError(f"not a decision: {what}", where=f"{file}:{number}", remedy="take it out") from error
+    return lines.read(file, TypeAdapter(Review), "a decision")
 
 
 def given(file: Path, extracted: Sequence[Extracted]) -> dict[str, dict[str, Review]]:

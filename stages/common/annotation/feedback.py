@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, model_validator
 
+from stages.common.annotation import lines
 from stages.common.core.records import Record
 from stages.common.runtime import locks
 from stages.common.runtime.errors import DataError
@@ -120,26 +121,12 @@ def entries(file: Path) -> Iterator[tuple[int, Line | str]]:
     """Yield each line's number with what it says, or with what is wrong with it; a store not begun
     yet has none.
     """
-    if not file.exists():
-        return
-    with file.open("rb") as handle:
-        for number, text in enumerate(handle, 1):
-            if not text.strip():
-                continue
-            try:
-                yield number, LINE.validate_python(json.loads(text))
-            except ValidationError as error:
-                yield number, str(error.errors()[0]["msg"])
-            except (ValueError, RecursionError) as error:
-                yield number, str(error)
+    return lines.entries(file, LINE)
 
 
 def read(file: Path) -> Iterator[Line]:
     """Yield the lines. Raises DataError with file and line."""
-    for number, line in entries(file):
-        if isinstance(line, str):
-            raise DataError(f"not an opinion: {line}", where=f"{file}:{number}", remedy="take it out")
-        yield line
+    return lines.read(file, LINE, "an opinion")
 
 
 def turns(messages: Sequence[Record]) -> list[dict[str, str]]:

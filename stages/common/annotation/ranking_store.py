@@ -6,18 +6,18 @@ through. Responses are matched by their text, so a ranking survives another orde
 answers that were drawn anew. A person's later line on a prompt replaces the earlier one.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from stages.common.annotation import lines
 from stages.common.pairs import losses
 from stages.common.ranking.samples import Sample
-from stages.common.runtime.errors import DataError, TryAgainError
+from stages.common.runtime.errors import TryAgainError
 from stages.common.text.rule_grader import ranks
 
 Mark = Literal["answers the question", "truthful", "harmful", "rude"]
@@ -55,15 +55,7 @@ def read(file: Path) -> Iterator[Ranking]:
     """Yield the rankings of a store; one that does not exist yet has none. Raises DataError with
     file and line.
     """
-    if not file.exists():
-        return
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                yield Ranking.model_validate(json.loads(line))
-            except (ValidationError, ValueError) as error:
-                what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-                raise DataError(f"not a ranking: {what}", where=f"{file}:{number}") from error
+    return lines.read(file, TypeAdapter(Ranking), "a ranking")
 
 
 def complete(file: Path, samples: Sequence[Sample]) -> dict[str, dict[str, Ranking]]:

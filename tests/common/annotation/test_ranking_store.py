@@ -65,3 +65,13 @@ def test_a_malformed_line_is_named(tmp_path: Path, wrong: Any, why: str) -> None
     with pytest.raises(DataError, match=why) as caught:
         ranking_store.merged(file, SAMPLES)
     assert caught.value.where == f"{file}:2"
+
+
+def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path) -> None:
+    line = {"id": "p:1", "responses": ["one\u2028two", "three\x85"], "ranks": [1, 2], "annotator": "ann"}
+    (tmp_path / "r1.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n\n", encoding="utf-8")
+    (found,) = ranking_store.read(tmp_path / "r1.jsonl")
+    assert found.responses == ["one\u2028two", "three\x85"]
+    (tmp_path / "r1.jsonl").write_bytes(b'{"id": "\xff"}\n')
+    with pytest.raises(DataError, match=r"r1\.jsonl:1: not a ranking: .*take it out"):
+        list(ranking_store.read(tmp_path / "r1.jsonl"))
