@@ -94,7 +94,7 @@ def test_what_the_decoder_rounds_otherwise_is_logged_and_weighted(work: Path) ->
     assert last["mismatch_most"] == pytest.approx(float(apart.max()), rel=1e-6)
     assert last["mismatch_truncated"] == 0 and 0 < last["mismatch_kl"] < 0.1
     plain = trainer_in(work)
-    plain.next_rollout(plain.model, 0)
+    plain.next_rollout(0)
     assert "sampled" not in plain.rollout.columns
 
 

@@ -3,6 +3,8 @@
 import copy
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,30 @@ class Merged(TrainerBase):
 def is_split(trainer: Any) -> bool:
     """Whether ZeRO-3 splits the weights of a trainer's model."""
     return bool(trainer.is_deepspeed_enabled and trainer.accelerator.deepspeed_plugin.zero_stage == 3)
+
+
+@contextmanager
+def whole(trainer: Any) -> Iterator[Any]:
+    """Yield the model itself that a trainer trains, its weights gathered where they are split among
+    processes: each process may call it as often as its own prompts need.
+
+    Before each call of the outermost module DeepSpeed compares with all processes which modules
+    they call. TRL leaves that hook where it stands; a process without prompts would never answer.
+    """
+    if not is_split(trainer):
+        yield trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        return
+    from trl.models.utils import unwrap_model_for_generation
+
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        hooks = model._forward_pre_hooks
+        comparing = {key: hook for key, hook in hooks.items() if hook.__module__.startswith("deepspeed.")}
+        for key in comparing:
+            del hooks[key]
+        try:
+            yield model
+        finally:
+            hooks.update(comparing)
 
 
 def gathered(trainer: Any) -> Weights | None:

@@ -3,7 +3,6 @@ steps.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from stages.common.finetuning import merging
@@ -35,9 +34,6 @@ class Looks(Watched):
         stops: Sequence[int]
         _step: int
 
-        def whole(self) -> AbstractContextManager[Any]:
-            """Return a context with the policy itself."""
-
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """Train on a batch; look at the policy before, when it is due."""
         every = self.watch.settings.watch_every if self.watch else 0
@@ -57,7 +53,7 @@ class Looks(Watched):
         asked = [dict(one) for one in self.eval_dataset.select(range(len(self.watch.asked) if self.watch else 0))]
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=-1 - self.args.seed)
         prompts, most, size = [one["prompt"] for one in asked], self.max_completion_length, self.decode_batch_size
-        with self.whole() as policy:
+        with merging.whole(self) as policy:
             answering = merging.answering(policy, self.mirror)
             found = answers.shared(answering, prompts, most, self.stops, sampling, size, log_probabilities=True)
         ids = [answers.tokens(one) for one in found]
@@ -75,7 +71,7 @@ class Looks(Watched):
         the start's policy to that of now, in nats a sequence. The start's policy is not held.
         """
         prompts = [self.eval_dataset[at]["prompt"] for at in range(len(start.tokens))]
-        with self.whole() as policy:
+        with merging.whole(self) as policy:
             now = log_probabilities(policy, prompts, start.tokens, self.temperature)
         return sum(was - one for was, one in zip(start.log_probs, now, strict=True)) / len(now)
 

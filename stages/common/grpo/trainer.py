@@ -2,7 +2,6 @@
 checkpoint holds what a resume needs.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ class Answering(Looks, merging.Merged):
 
     def answers(self, prompts: list[list[int]], sampling: Sampling) -> list[Continuation]:
         """Return the policy's answer to each prompt."""
-        with self.whole() as policy:
+        with merging.whole(self) as policy:
             answering = merging.answering(policy, self.mirror)
             most, rows = self.max_completion_length, self.decode_batch_size
             told = self.use_vllm
@@ -91,16 +90,6 @@ class Answering(Looks, merging.Merged):
         if self.mirror is not None:
             self.mirror.rest()
         return found
-
-    def whole(self) -> AbstractContextManager[Any]:
-        """Return a context with the policy itself, its weights gathered where they are split among
-        processes.
-        """
-        if self.is_deepspeed_enabled and self.accelerator.deepspeed_plugin.zero_stage == 3:
-            from trl.models.utils import unwrap_model_for_generation
-
-            return unwrap_model_for_generation(self.model_wrapped, self.accelerator)
-        return nullcontext(self.accelerator.unwrap_model(self.model_wrapped))
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Answer the held-out prompts greedily; log what the rewards say, and a table.
@@ -128,7 +117,7 @@ class Answering(Looks, merging.Merged):
         tokens, whether it ended, and its rewards.
         """
         asked = [dict(one) for one in self.eval_dataset]
-        with self.whole() as policy:
+        with merging.whole(self) as policy:
             answering = merging.answering(policy, self.mirror)
             most, rows = self.max_completion_length, self.decode_batch_size
             found = grpo_answers.greedy(answering, asked, most, self.stops, rows)

@@ -10,10 +10,10 @@ rollout, the KL controller and the value model.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from stages.common.finetuning import merging
 from stages.common.monitor.watch import Answers, Watched
 from stages.common.ppo import advantages, checkpointing
 from stages.common.ppo import losses as ppo_losses
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import TrainerState
 
-    from stages.common.ppo.actor_critic import ActorCritic
     from stages.common.ppo.rollouts import Rollout
 
 TABLE_ROWS = 50
@@ -83,7 +82,7 @@ class Updates(Watched, checkpointing.Saved):
         settings, schedule = self.setup.settings, self.setup.schedule
         epoch = self.state.global_step // schedule.updates
         number, rows, together, count = schedule.minibatch(epoch, int(inputs["place"][0]))
-        rollout = self.rollout if self.rollout and self.rollout.number == number else self.next_rollout(model, number)
+        rollout = self.rollout if self.rollout and self.rollout.number == number else self.next_rollout(number)
         old, advantages, old_values, returns = (
             column.to(self.args.device)
             for column in rollout.tokens(rows, "log_probs", "advantages", "values", "returns")
@@ -111,7 +110,7 @@ class Updates(Watched, checkpointing.Saved):
         )
         return loss if ptx is None else loss + learns * settings.ptx_weight * ptx
 
-    def next_rollout(self, model: Any, number: int) -> "Rollout":
+    def next_rollout(self, number: int) -> "Rollout":
         """Make rollout `number`; on a request to stop, save what there is and leave. A KL beyond
         the limit ends all.
         """
@@ -121,7 +120,7 @@ class Updates(Watched, checkpointing.Saved):
         try:
             if self.watch and number % self.watch.settings.watch_every == 0:
                 self.look(self._interval())
-            rollout = self._collect(model, [prompts[index] for index in chosen], number)
+            rollout = self._collect([prompts[index] for index in chosen], number)
         except StopRequested:
             self._save_checkpoint(self.model, None)
             raise
@@ -135,12 +134,12 @@ class Updates(Watched, checkpointing.Saved):
             self.control.should_training_stop = True
         return rollout
 
-    def _collect(self, model: Any, prompts: Sequence[list[int]], number: int) -> "Rollout":
+    def _collect(self, prompts: Sequence[list[int]], number: int) -> "Rollout":
         """Answer prompts; where the trained forward runs under autocast, log-probabilities are read
         under it too.
         """
         autocast = self.accelerator.autocast if self.args.bf16 or self.args.fp16 else None
-        with self.whole(model) as models:
+        with merging.whole(self) as models:
             return self.setup.collector.collect(models, prompts, number, autocast)
 
     def _interval(self) -> int:
@@ -155,7 +154,7 @@ class Updates(Watched, checkpointing.Saved):
         """
         collector, settings = self.setup.collector, self.setup.settings
         count = settings.watch_prompts
-        rollout = self._collect(self.model_wrapped, self.setup.held_out[:count], WATCHED)
+        rollout = self._collect(self.setup.held_out[:count], WATCHED)
         self.watched = rollout
         paid = advantages.end_penalty(
             collector.payment.total(rollout.scores, rollout.paid), rollout.ended, settings.end_penalty
@@ -171,16 +170,6 @@ class Updates(Watched, checkpointing.Saved):
     def drift(self, start: Answers) -> float:
         """Return KL of the policy of the last look to its reference, in nats a sequence."""
         return self.watched.figures["kl"] if self.watched else 0.0
-
-    def whole(self, model: Any) -> "AbstractContextManager[ActorCritic]":
-        """Return a context with the models themselves, their weights gathered where they are split
-        among processes.
-        """
-        if self.is_deepspeed_enabled and self.accelerator.deepspeed_plugin.zero_stage == 3:
-            from trl.models.utils import unwrap_model_for_generation
-
-            return unwrap_model_for_generation(self.model_wrapped, self.accelerator)
-        return nullcontext(self.accelerator.unwrap_model(model))
 
     def _blocks(self, count: int) -> "torch.Tensor | None":
         """Return the pretraining blocks [m, L] read beside minibatch share `count`, or None without
@@ -222,7 +211,7 @@ class Updates(Watched, checkpointing.Saved):
         """
         if self.state.global_step >= self.state.max_steps:
             self.look(self._interval())
-        rollout = self._collect(self.model_wrapped, self.setup.held_out, -1)
+        rollout = self._collect(self.setup.held_out, -1)
         metrics = {f"eval_{name}": value for name, value in rollout.figures.items()}
         self.log(metrics)
         if process.is_main_process():
