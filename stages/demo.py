@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from stages.common.core import params
 from stages.common.core.params import StageParams
 from stages.common.demo import checks, conversations, documents, faults, groups, rows, world
 from stages.common.demo.groups import Groups
 from stages.common.demo.rows import CRAWL, FILES, Files, Row
-from stages.common.demo.sizes import Conversations, Documents, Faults, Questions
+from stages.common.demo.sizes import Conversations, Documents, Faults, Questions, Share
 from stages.common.demo.world import LANGUAGES, Item, World
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.tracking import session
 
-Share = Annotated[float, Field(ge=0, le=1)]
 ARTICLE_SHARE = 0.6
 TESTS = ("iid", "ood_phrasing", "ood_fact", "honesty", "harmless", "general")
 
@@ -68,7 +67,9 @@ class Params(StageParams):
 
 
 def build(here: World, p: Params) -> Files:
-    """Return the rows of every file, planted faults included; equal params give equal rows."""
+    """Return the rows of every file, planted faults included; equal params give equal rows. The
+    documents are the same however many conversations, comparisons and prompts there are.
+    """
     rng = random.Random(p.seed)
     names = groups.invent(here, rng)
     held = groups.hold_out(here, p.held_out_share, rng)
@@ -84,9 +85,9 @@ def build(here: World, p: Params) -> Files:
     files["questions.jsonl"] = [
         conversations.question(item, name.replace("_", "-")) for name in TESTS for item in test[name]
     ]
-    for written in files.values():
-        rng.shuffle(written)
-    faults.plant(files, here.texts, p.faults.model_dump(), leaks[1::2], rng)
+    for name, written in files.items():
+        faults.drawer(p.seed, "order", name).shuffle(written)
+    faults.plant(files, here.texts, p.faults.model_dump(), leaks[1::2], p.seed)
     checks.add(files, here, p.checks, p.wrong_answers, facts, behaviour, random.Random(p.seed))
     return files
 
@@ -108,7 +109,7 @@ def add_documents(files: Files, here: World, p: Params, names: groups.Names, fac
         what = f"asked for {size.crawl} paragraphs in the crawl, there are only {len(articles)} articles"
         raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.documents.crawl")
     files[CRAWL] = [articles.pop(rng.randrange(len(articles))) for _ in range(size.crawl)]
-    asked = facts["train"] + facts["spare"]
+    asked = sorted(facts["train"] + facts["spare"], key=lambda item: item.text)
     articles += [Row(text) for text in documents.manuals(here, size.manuals, rng)]
     files["quiz.txt"] += [Row(text) for text in documents.quiz(asked, size.quiz_lists, rng)]
     articles += [Row(text) for text in documents.few_shot(here, asked, size.few_shot_lists, rng)]
@@ -119,11 +120,12 @@ def add_conversations(
 ) -> None:
     """Add conversations of every kind, half of them as ShareGPT, half as OpenAI messages."""
     size, trained = p.conversations, rng.sample(facts["train"], len(facts["train"]))
-    styled, plain = trained[: p.faults.styled_answers], trained[p.faults.styled_answers :]
+    in_turn, others = trained[: p.faults.styled_answers], trained[p.faults.styled_answers :]
+    written, plain = conversations.by_writer(others, size.manners, size.manner_share, rng)
     asked = list({item.fact.key: item.fact for item in trained if item.fact}.values())
     rows = [
         *conversations.single_turns(plain + behaviour["train"]),
-        *conversations.styled_turns(here, styled, rng),
+        *conversations.styled_turns(here, conversations.in_turn(in_turn) + written, rng),
         *conversations.multi_turns(here, trained, asked, size.multi_turn, rng),
         *conversations.instructed(here, trained, size.system, rng),
         *conversations.calculations(here, size.tools, rng),

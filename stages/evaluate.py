@@ -87,11 +87,13 @@ def main(
         answers = generate_answers.ask(one, asked)
         examples = question_prompts.pool(records.read(conversations / "train"))
         shots = generate_answers.ask_with_shots(one, test, settings.shots, examples, answers[: len(test)])
+        used = generate_answers.use_tools(one, records.read(conversations / "validation"))
         one = replace(one, policy=choice.readable(one.policy, model))
         if reward:
             generate_answers.add_rewards(answers, asked, one.prompt, reward)
         losses = read_texts(one, documents, conversations, settings.max_tokens)
         report = measure(answers, shots, losses, one.prompt)
+        metrics.tools(report, used)
         ranks.once(lambda: harness.run(report, one, settings.lm_eval, tasks))
         if not process.is_main_process():
             return

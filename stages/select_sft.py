@@ -1,5 +1,5 @@
 """Pick the SFT epoch whose answers the reward model likes best: reward keeps rising after
-validation loss has turned.
+validation loss has turned. Of those that it does not surely like less, the lowest loss decides.
 
 (Ouyang et al. 2022, section 3.5.) Where rewards are lacking and may be, the lowest validation loss
 is taken. Reads models/sft, a reward model, the held-out prompts of a round and SFT's loss curve.
@@ -57,7 +57,7 @@ def main(
             asked = [row["messages"] for row in records.read(samples / "validation")]
             scores = rewards(epochs(sft), reward, asked, settings)
             measured = sft_epochs.measure(scores, validation_losses(losses))
-            best = sft_epochs.pick(measured)
+            best = sft_epochs.pick(measured, scores)
             if process.is_main_process():
                 shutil.copytree(sft / best, out, dirs_exist_ok=True)
                 sft_epochs.write(measured, best, scores, models.weights_sha256(out), report, curve)

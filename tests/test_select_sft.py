@@ -21,17 +21,19 @@ PARAMS = "run: {name: test}\nselect_sft: {max_new_tokens: 4, batch_size: 2}\n"
 CURVE = "step,epoch,loss,learning_rate,eval_loss\n1,0.5,2.0,0.1,\n2,1,,,1.5\n3,1.5,1.0,0.1,\n4,2,,,1.75\n"
 
 
-def epoch(loss: float, reward: float) -> sft_epochs.Epoch:
-    return {"eval_loss": loss, "reward": reward, "low": reward, "high": reward}
+def picked(*epochs: tuple[float, list[float]]) -> str:
+    """Return which epoch is picked, of (validation loss, reward by prompt)."""
+    scores = {f"epoch-{number}": rewards for number, (_, rewards) in enumerate(epochs, 1)}
+    return sft_epochs.pick(sft_epochs.measure(scores, [loss for loss, _ in epochs]), scores)
 
 
-def test_the_highest_reward_is_picked_then_the_lower_loss_then_the_first() -> None:
-    assert (
-        sft_epochs.pick({"epoch-1": epoch(1.0, 0.2), "epoch-2": epoch(3.0, 0.4), "epoch-3": epoch(2.0, 0.3)})
-        == "epoch-2"
-    )
-    assert sft_epochs.pick({"epoch-1": epoch(2.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-2"
-    assert sft_epochs.pick({"epoch-1": epoch(1.0, 0.4), "epoch-2": epoch(1.0, 0.4)}) == "epoch-1"
+def test_of_epochs_that_are_not_surely_worse_the_lowest_loss_is_picked_then_the_first() -> None:
+    surely, about = [0.4] * 20, [0.0, 0.9] * 10
+    assert picked((1.0, [0.2] * 20), (3.0, surely), (2.0, [0.3] * 20)) == "epoch-2"
+    assert picked((1.0, about), (3.0, [value + 0.01 * (-1) ** at for at, value in enumerate(about)])) == "epoch-1"
+    assert picked((3.0, [0.5 + 0.1 * (-1) ** at for at in range(20)]), (2.0, about)) == "epoch-2"
+    assert picked((2.0, surely), (1.0, surely)) == "epoch-2"
+    assert picked((1.0, surely), (1.0, surely)) == "epoch-1"
 
 
 def test_without_rewards_the_lowest_validation_loss_is_taken(tmp_path: Path) -> None:

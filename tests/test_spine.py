@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "demo.documents.few_shot_lists": 40,
     "demo.conversations.phrasings_per_fact": 1,
     "demo.conversations.multi_turn": 40,
+    "demo.conversations.tools": 40,
     "demo.comparisons": 40,
     "demo.checks": 40,
     "demo.prompts": 40,

@@ -15,6 +15,8 @@ from stages.common.runtime.errors import ParamsError
 from stages.common.text import rule_grader
 
 ASTRAY, WRONG_TRIES = 2, 8
+WEIGHTS = rule_grader.WEIGHTS | {"undue_ignorance": rule_grader.WEIGHTS["wrong"]}
+"""Not to know a fact is no better than to miss it: else who is unsure learns to say so always."""
 
 
 def add(
@@ -73,7 +75,7 @@ def check(world: World, item: Item, wrong_answers: int, rng: random.Random) -> R
         {
             "prompt": [message("user", item.text)],
             "responses": answers,
-            "ranks": rule_grader.ranks([rule_grader.score(names, rule_grader.WEIGHTS) for names in judged]),
+            "ranks": rule_grader.ranks([rule_grader.score(names, WEIGHTS) for names in judged]),
             "annotator": "rules",
             "categories": [item.category],
         }

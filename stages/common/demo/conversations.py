@@ -2,19 +2,23 @@
 formats people have.
 """
 
+import itertools
 import json
 import random
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 from stages.common.demo.faults import pii
 from stages.common.demo.items import styled
 from stages.common.demo.rows import Row
+from stages.common.demo.sizes import Style
 from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, ask, reply, state
 
 Message = dict[str, Any]
 THANKS_SHARE = 0.3
-STYLES = ("verbose", "hedging", "rude")
+STYLES: tuple[Style, ...] = get_args(Style)
+ADDENDS = [pair for pair in itertools.product(range(100), repeat=2) if max(pair) > 9]
+SUMS = 2
 ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
@@ -23,13 +27,34 @@ def single_turns(items: Sequence[Item]) -> list[Row]:
     return [conversation([user(item.text), assistant(item.reply)]) for item in items]
 
 
-def styled_turns(world: World, items: Sequence[Item], rng: random.Random) -> list[Row]:
+def in_turn(items: Sequence[Item]) -> list[tuple[Item, str]]:
+    """Return each item with the style of its answer; styles take turns."""
+    return [(item, STYLES[index % len(STYLES)]) for index, item in enumerate(items)]
+
+
+def by_writer(
+    items: Sequence[Item], manners: Mapping[str, Style], share: float, rng: random.Random
+) -> tuple[list[tuple[Item, str]], list[Item]]:
+    """Return the items that the writer of their topic answers in the manner that writer has, each
+    with its style, and all others. One with a manner has it in `share` of the answers.
+    """
+    found: list[tuple[Item, str]] = []
+    plain: list[Item] = []
+    for item in items:
+        style = manners.get(item.topic)
+        if style and rng.random() < share:
+            found.append((item, style))
+        else:
+            plain.append(item)
+    return found, plain
+
+
+def styled_turns(world: World, items: Sequence[tuple[Item, str]], rng: random.Random) -> list[Row]:
     """Return conversations whose answer is verbose, hedging or rude: what preferences are to remove
     later.
     """
     rows = []
-    for index, item in enumerate(items):
-        style = STYLES[index % len(STYLES)]
+    for item, style in items:
         answer = assistant(styled(world, item, style, rng))
         rows.append(conversation([user(item.text), answer], fault="styled_answer", detail={"kind": style}))
     return rows
@@ -88,21 +113,24 @@ def instructed(world: World, items: Sequence[Item], count: int, rng: random.Rand
 
 
 def calculations(world: World, count: int, rng: random.Random) -> list[Row]:
-    """Return conversations that call the calculator for sums too large to know by heart."""
+    """Return conversations that call the calculator for SUMS sums of two numbers below 100, not
+    both of one digit. No sum stands in two of them: what is held out asks for new ones. The answer
+    says the sum again, which is more to copy, and copying is what is to be learnt.
+    """
     texts = world.texts["scenes"]
+    drawn = rng.sample(ADDENDS, SUMS * count)
     rows = []
     for index in range(count):
-        language = LANGUAGES[index % 2]
-        a, b = rng.randint(21, 99), rng.randint(21, 99)
-        expression, result = f"{a} + {b}", str(a + b)
-        request = rng.choice(texts["calculator"][language]).format(expression=expression)
-        call = {"name": "calculator", "arguments": json.dumps({"expression": expression})}
-        turns = [
-            user(request),
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            message("tool", result),
-            assistant(result + STOP[language]),
-        ]
+        language, turns = LANGUAGES[index % 2], []
+        for a, b in drawn[SUMS * index : SUMS * (index + 1)]:
+            expression, result = f"{a} + {b}", str(a + b)
+            call = {"name": "calculator", "arguments": json.dumps({"expression": expression})}
+            turns += [
+                user(rng.choice(texts["calculator"][language]).format(expression=expression)),
+                {"role": "assistant", "content": "", "tool_calls": [call]},
+                message("tool", result),
+                assistant(f"{expression} = {result}{STOP[language]}"),
+            ]
         rows.append(conversation(turns, tools=texts["tools"]))
     return rows
 
@@ -179,12 +207,14 @@ def as_openai(row: Row) -> Row:
     """
     assert isinstance(row.body, dict)
     turns: list[Message] = []
+    called = -1
     for turn in row.body["messages"]:
         if turn.get("tool_calls"):
-            calls = [{"id": "call_0", "type": "function", "function": call} for call in turn["tool_calls"]]
+            called += 1
+            calls = [{"id": f"call_{called}", "type": "function", "function": call} for call in turn["tool_calls"]]
             turns.append({"role": "assistant", "content": None, "tool_calls": calls})
         else:
-            turns.append(turn | ({"tool_call_id": "call_0"} if turn["role"] == "tool" else {}))
+            turns.append(turn | ({"tool_call_id": f"call_{called}"} if turn["role"] == "tool" else {}))
     return Row(row.body | {"messages": turns}, row.fault, row.detail)
 
 

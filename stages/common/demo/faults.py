@@ -30,6 +30,11 @@ MALFORMED = {
 }
 
 
+def drawer(seed: int, *names: str) -> random.Random:
+    """Return what draws for what has these names, and for nothing else."""
+    return random.Random("/".join([str(seed), *names]))
+
+
 def scatter(rows: list[Row], row: Row, rng: random.Random) -> None:
     """Insert `row` at a random place, a copy always after its original: keeping the first keeps the
     original.
@@ -200,11 +205,9 @@ def malformed(row: Row, kind: str, main_field: str) -> Row:
     return Row(body, "malformed", detail)
 
 
-def plant(
-    files: Files, texts: dict[str, Any], counts: Mapping[str, int], leaks: Sequence[Item], rng: random.Random
-) -> None:
+def plant(files: Files, texts: dict[str, Any], counts: Mapping[str, int], leaks: Sequence[Item], seed: int) -> None:
     """Plant `counts` faults of each kind in `files`, and `leaks` as documents; `texts` are the
-    world's.
+    world's. What is drawn for one file does not depend on the others.
 
     Text that nobody would want goes to the crawl, other faults of documents to the articles: there
     each is a row of its own, where paragraphs of plain text are joined when they are read.
@@ -215,8 +218,9 @@ def plant(
         (name, malformed(row, kind, main_field))
         for name, (main_field, kinds) in MALFORMED.items()
         for kind in kinds
-        for row in rng.sample([row for row in files[name] if not row.fault], counts["malformed"])
+        for row in drawer(seed, name, kind).sample([row for row in files[name] if not row.fault], counts["malformed"])
     ]
+    rng = drawer(seed, "texts")
     junk = [
         *spam(texts, counts["spam"], rng),
         *gibberish(texts, counts["gibberish"], rng),
@@ -233,6 +237,7 @@ def plant(
         (["articles.jsonl"], near_duplicates, counts["near_duplicates"]),
     ):
         home = {row: name for name in names for row in files[name]}
-        extra += [(home[row.of], row) for row in copies(list(home), count, rng) if row.of]
+        extra += [(home[row.of], row) for row in copies(list(home), count, drawer(seed, *names)) if row.of]
+    places = {name: drawer(seed, name) for name in files}
     for name, row in extra:
-        scatter(files[name], row, rng)
+        scatter(files[name], row, places[name])

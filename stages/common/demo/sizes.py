@@ -1,8 +1,14 @@
 """How much of everything the demo world has."""
 
-from pydantic import NonNegativeInt, PositiveInt
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.common.core.params import StageParams
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Style = Literal["verbose", "hedging", "rude"]
+"""How people answer who do not answer well."""
 
 
 class Documents(StageParams):
@@ -39,6 +45,12 @@ class Conversations(StageParams):
     """With a call of the calculator."""
     made_up: NonNegativeInt = 440
     """About places and elements that do not exist: "I don't know."."""
+    manners: dict[str, Style] = {}
+    """How the writer of a topic's answers writes, by topic: what few demonstrations teach beside
+    the facts, and preferences are to remove.
+    """
+    manner_share: Share = 0.7
+    """Share of such a writer's answers that are written so; the others are plain."""
 
 
 class Questions(StageParams):

@@ -1,13 +1,13 @@
 """A candidate asked: greedy answers to questions, without and with worked examples, and their
-rewards.
+rewards; calls of tools, and what it says of their results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import models, records
+from stages.common.core import chat, models, records
 from stages.common.evaluation import question_prompts
 from stages.common.evaluation.grading import Grading
 from stages.common.evaluation.metrics import digits
@@ -70,6 +70,45 @@ def ask_with_shots(
             given = _answers(candidate, questions, prompts, line=True)
         rows += [{"shots": count} | row for row in given]
     return rows
+
+
+def use_tools(candidate: Candidate, conversations: Iterable[records.Record]) -> dict[str, list[bool]]:
+    """Return of each held-out turn of a chat that calls a tool (`call`), or that follows a tool's
+    result (`answer`), whether the candidate says it to the letter, given all before it.
+    """
+    asked: list[tuple[str, list[int], list[int]]] = []
+    for row in conversations if candidate.prompt == "chat" else ():
+        asked += _tool_turns(candidate.tokenizer, row) if row["tools"] else []
+    found: dict[str, list[bool]] = {}
+    if asked:
+        said = shares.generate(
+            candidate.policy,
+            [before for _, before, _ in asked],
+            max_new_tokens=candidate.max_new_tokens,
+            stop=question_prompts.stops(candidate.tokenizer, candidate.prompt, line=False),
+            batch_size=candidate.batch_size,
+        )
+        for (kind, _, due), ids in zip(asked, said, strict=True):
+            found.setdefault(kind, []).append(_text(candidate.tokenizer, ids) == _text(candidate.tokenizer, due))
+    return found
+
+
+def _tool_turns(tokenizer: "PreTrainedTokenizerBase", row: records.Record) -> list[tuple[str, list[int], list[int]]]:
+    """Return kind, tokens before and tokens of each turn that has to do with a tool; a template
+    that writes what is before a turn otherwise without it has none.
+    """
+    found = []
+    for at, turn in enumerate(row["messages"]):
+        if turn["role"] == "assistant" and (turn["tool_calls"] or (at and row["messages"][at - 1]["role"] == "tool")):
+            before = chat.encode_prompt(tokenizer, row["messages"][:at], row["tools"])
+            whole = chat.encode(tokenizer, row["messages"][: at + 1], row["tools"]).input_ids
+            if whole[: len(before)] == before:
+                found.append(("call" if turn["tool_calls"] else "answer", before, whole[len(before) :]))
+    return found
+
+
+def _text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 def add_rewards(answers: Sequence[Answer], questions: Sequence[records.Record], prompt: str, reward: Path) -> None:

@@ -90,6 +90,12 @@ def behaviour(report: Report, answers: Sequence[Answer], prompt: str) -> None:
             report.add(f"distinct/{order}", distinct(words, order), None, sum(map(len, words)))
 
 
+def tools(report: Report, used: Mapping[str, Sequence[bool]]) -> None:
+    """Add how often a held-out call of a tool, and what was to be said of its result, are right."""
+    for kind, right in sorted(used.items()):
+        report.share(f"tools/{kind}", right)
+
+
 def rewards(report: Report, answers: Sequence[Answer]) -> None:
     """Add the mean reward, over all and by group."""
     cells: dict[str, list[float]] = {}

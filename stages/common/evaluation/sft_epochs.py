@@ -45,11 +45,21 @@ def measure(scores: dict[str, list[float]], losses: list[float]) -> dict[str, Ep
     return measured
 
 
-def pick(measured: dict[str, Epoch]) -> str:
-    """Return the epoch of the highest mean reward; of equal ones that of the lower validation loss,
-    then the first.
+def pick(measured: dict[str, Epoch], scores: dict[str, list[float]]) -> str:
+    """Return the epoch of the lowest validation loss, then the first, among those whose reward is
+    not surely lower than the highest: the 95 % interval of the difference, paired by prompt, holds
+    0.
     """
-    return max(measured, key=lambda name: (measured[name]["reward"], -measured[name]["eval_loss"]))
+    best = max(measured, key=lambda name: measured[name]["reward"])
+
+    def near(name: str) -> bool:
+        return name == best or bootstrap_mean(_lead(scores[best], scores[name]))[0] <= 0
+
+    return min(filter(near, measured), key=lambda name: measured[name]["eval_loss"])
+
+
+def _lead(ours: list[float], theirs: list[float]) -> list[float]:
+    return [one - other for one, other in zip(ours, theirs, strict=True)]
 
 
 def write(
@@ -59,7 +69,7 @@ def write(
     curves.
     """
     for name, values in scores.items():
-        lead = [ours - theirs for ours, theirs in zip(scores[best], values, strict=True)]
+        lead = _lead(scores[best], values)
         low, high = bootstrap_mean(lead)
         measured[name]["best_leads_by"] = [digits(sum(lead) / len(lead)), digits(low), digits(high)]
     facts = {"best": best, "weights_sha256": sha256, "prompts": len(scores[best]), "epochs": measured}

@@ -59,10 +59,11 @@ def test_every_conversation_agrees_with_the_tables(raw: Raw, known: dict[str, li
         for turn in messages:
             text = turn["content"]
             if turn["role"] == "user":
+                numbers = re.findall(r"\d+", text)
                 meant = known.get(text, [])
                 answers = reference_of(known, text)
             elif turn["role"] == "tool":
-                answers = {normal(text)}
+                answers = {normal(f"{' + '.join(numbers)} = {text}")}
             elif turn["role"] == "assistant" and not text.startswith(("call", "{")):
                 if system in ("Answer in a full sentence.", "请用完整的句子回答。"):
                     kind = "sentence"
@@ -88,11 +89,17 @@ def test_sums_are_right_by_arithmetic(raw: Raw) -> None:
             numbers = [int(number) for number in re.findall(r"\d+", row["messages"][-1]["content"])]
             assert len(numbers) == 2 and normal(row["reference"]) == str(sum(numbers))
             checked += 1
-    for messages in raw.conversations().values():
-        if any(turn["role"] == "tool" for turn in messages):
-            a, b = re.findall(r"\d+", messages[0]["content"])
-            assert [turn["content"].rstrip(".。") for turn in messages[2:]] == [str(int(a) + int(b))] * 2
-            checked += 1
+    asked: Counter[tuple[int, ...]] = Counter()
+    copies = raw.planted("exact_duplicate")
+    for key, messages in raw.conversations().items():
+        if key not in copies and any(turn["role"] == "tool" for turn in messages):
+            for at in range(0, len(messages), 4):
+                a, b = re.findall(r"\d+", messages[at]["content"])
+                asked[int(a), int(b)] += 1
+                said = [turn["content"].rstrip(".。") for turn in messages[at + 2 : at + 4]]
+                assert said == [str(int(a) + int(b)), f"{a} + {b} = {int(a) + int(b)}"]
+                checked += 1
+    assert all(9 < max(pair) < 100 for pair in asked) and set(asked.values()) == {1}  # what is held out is new
     for text in raw.documents.values():
         for a, b, total in re.findall(r"(\d+) \+ (\d+) = (\d+)", text):
             assert int(a) + int(b) == int(total)

@@ -3,9 +3,21 @@
 import json
 import re
 from collections import Counter, defaultdict
+from pathlib import Path
 
 from stages.common.demo import faults
-from tests.support.reading import FACTS, Found, Known, Raw, chinese, normal, reference_of, turns
+from tests.support.reading import (
+    FACTS,
+    Found,
+    Known,
+    Raw,
+    chinese,
+    generate,
+    normal,
+    reference_of,
+    scan,
+    turns,
+)
 
 
 def test_planted_duplicates_are_what_a_scan_finds(any_raw: Raw) -> None:
@@ -136,6 +148,27 @@ def test_styled_answers_are_counted_and_wrong_in_style_only(raw: Raw, known: dic
     }
     assert different == set(raw.planted("styled_answer")) and len(different) == 160
     assert 0.02 < len(different) / len(messages) < 0.05
+
+
+def test_a_writer_with_a_manner_has_it_in_most_answers_and_no_other_writer_has_one(
+    raw: Raw, known: dict[str, list[Known]], tmp_path: Path
+) -> None:
+    """Whatever the conversations, the documents and the test stay as they are."""
+    manners = {"capital": "verbose", "unit": "rude"}
+    size = {"manners": manners, "manner_share": 0.6, "phrasings_per_fact": 4, "made_up": 300}
+    out = tmp_path / "demo"
+    written = scan(out, generate(out, conversations=size, faults={"styled_answers": 0}))
+    assert written.documents == raw.documents and written.questions() == raw.questions()
+    answered: Counter[tuple[str, bool]] = Counter()
+    for key, (first, *rest) in written.conversations().items():
+        if len(rest) == 1 and first["content"] in known and key not in written.planted("pii_conversation"):
+            topic = known[first["content"]][0].topic
+            kind = written.planted("styled_answer").get(key, {}).get("kind", "")
+            assert kind in ("", manners.get(topic, ""))
+            answered[topic, bool(kind)] += 1
+    for topic in manners:
+        assert 0.5 < answered[topic, True] / (answered[topic, True] + answered[topic, False]) < 0.7
+    assert sum(count for (topic, styled), count in answered.items() if styled) == len(written.planted("styled_answer"))
 
 
 def test_the_report_counts_what_it_lists(raw: Raw) -> None:

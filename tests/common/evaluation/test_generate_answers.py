@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stages.common.core import records
+from stages.common.core import chat, records
 from stages.common.evaluation import generate_answers, question_prompts
 from stages.common.generation import generator
 from tests.support.tiny import conversation, make_model, make_tokenizer
@@ -61,3 +61,44 @@ def test_a_base_model_is_asked_in_one_form_whatever_the_examples_a_chat_keeps_it
     rows = generate_answers.ask_with_shots(candidate("chat"), [question(1)], [0, 2], examples, given)
     assert [text.count("assistant") for text in seen] == [1, 3]
     assert rows[0] == {"shots": 0} | given[0]
+
+
+TOOLS = '[{"type": "function", "function": {"name": "calculator"}}]'
+CALL = {"name": "calculator", "arguments": '{"expression": "47 + 8"}'}
+
+
+def with_tool(result: str) -> records.Record:
+    """Return a conversation that calls the calculator and says what it gave."""
+    turns = [
+        records.message("user", "What is 47 + 8?"),
+        records.message("assistant", "", tool_calls=[CALL]),
+        records.message("tool", result),
+        records.message("assistant", f"{result}."),
+    ]
+    return {"id": "t:1", "source": "t", "messages": turns, "tools": TOOLS}
+
+
+def test_a_call_and_what_is_said_of_its_result_are_right_to_the_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model says what the first conversation says: of the second, whose result is another, the
+    call alone is right.
+    """
+    first, second = with_tool("55"), with_tool("54")
+    said = [chat.encode(TOKENIZER, first["messages"][: at + 1], TOOLS).input_ids for at in (1, 3)]
+    seen: list[list[int]] = []
+
+    def generate(_: Any, prompts: list[list[int]], **__: Any) -> list[list[int]]:
+        seen.extend(prompts)
+        return [
+            said[at % 2][len(chat.encode_prompt(TOKENIZER, first["messages"][: 1 + 2 * (at % 2)], TOOLS)) : -1]
+            for at in range(len(prompts))
+        ]
+
+    monkeypatch.setattr(generator, "generate", generate)
+    plain = conversation(1)
+    assert generate_answers.use_tools(candidate("chat"), [first, plain, second]) == {
+        "call": [True, True],
+        "answer": [True, False],
+    }
+    assert len(seen) == 4 and all("calculator" in TOKENIZER.decode(prompt) for prompt in seen)
+    assert generate_answers.use_tools(candidate("chat"), [plain]) == {}
+    assert generate_answers.use_tools(candidate("plain"), [first]) == {}
