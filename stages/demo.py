@@ -40,6 +40,8 @@ class Params(StageParams):
     """Decides everything that is drawn."""
     largest_addend: PositiveInt = 9
     """Sums go up to this number plus itself."""
+    facts_per_topic: PositiveInt | None = None
+    """Facts of a topic at most, evenly from its table; null: all."""
     held_out_share: Share = 0.12
     """Share of the facts that stand in documents but are never asked in training."""
     documents: Documents = Documents()
@@ -171,7 +173,7 @@ def main(
     """Write the demo world."""
     p = params.load(Params, "demo")
     with session.start("demo", params={"demo": p.model_dump()}, inputs={"facts": facts}) as run:
-        files = build(world.read(facts, p.largest_addend), p) if p.enabled else {}
+        files = build(world.read(facts, p.largest_addend, p.facts_per_topic), p) if p.enabled else {}
         planted = rows.write(files, rows.empty(out))
         found = summary(p, files, planted)
         report.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def build(seed: int = 1) -> list[Planted]:
     p = demo.Params(seed=seed)
     return [
         planted(f"demo/{name}", number, row)
-        for name, rows in demo.build(world.read(FACTS, p.largest_addend), p).items()
+        for name, rows in demo.build(world.read(FACTS, p.largest_addend, p.facts_per_topic), p).items()
         for number, row in enumerate(rows, 1)
         if row.fault != "malformed"
     ]

@@ -21,7 +21,7 @@ Found = dict[str, Any]
 def generate(out: Path, **changes: Any) -> Found:
     """Write the world and return its report, as the stage does."""
     p = demo.Params(**changes)
-    files = demo.build(world.read(FACTS, p.largest_addend), p) if p.enabled else {}
+    files = demo.build(world.read(FACTS, p.largest_addend, p.facts_per_topic), p) if p.enabled else {}
     report: Found = json.loads(json.dumps(demo.summary(p, files, rows.write(files, rows.empty(out)))))
     return report
 

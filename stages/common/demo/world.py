@@ -80,18 +80,21 @@ class World:
         return found
 
 
-def read(folder: Path, largest_addend: int) -> World:
-    """Return the world in `folder`. Raises DataError naming the file when one is missing or
-    malformed.
+def read(folder: Path, largest_addend: int, facts_per_topic: int | None = None) -> World:
+    """Return the world in `folder`, of each topic `facts_per_topic` facts, evenly from its table.
+
+    Raises DataError naming the file when one is missing or malformed.
     """
     texts = {name: _guarded(folder / f"{name}.json", lambda file: json.loads(_text(file))) for name in TEXTS}
     tables = {name: _guarded(folder / f"{name}.csv", _rows) for name in TABLES}
     facts: list[Fact] = []
     for topic, plan in texts["phrasings"].items():
         try:
-            facts += table_facts(topic, plan, tables[plan["table"]]) if plan["table"] else sums(topic, largest_addend)
+            found = table_facts(topic, plan, tables[plan["table"]]) if plan["table"] else sums(topic, largest_addend)
         except KeyError as error:
             raise DataError(f"no column {error}", where=folder / f"{plan['table']}.csv", remedy=REMEDY) from error
+        most = min(facts_per_topic or len(found), len(found))
+        facts += [found[at * len(found) // most] for at in range(most)]
     return World(facts, texts)
 
 
