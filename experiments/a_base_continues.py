@@ -28,7 +28,6 @@ EXPERIMENT = Experiment(
     arms={"run": Arm()},
     until=("evaluate@pretrain", "evaluate@sft_best"),
     measure=measure,
-    seeded=("pretrain.training.seed", "sft.training.seed"),
     tests=(
         Contrast("the base asks back more often", ("run", "asks/pretrain"), ("run", "asks/sft_best"), margin=0.2),
         Contrast("after SFT more answers are right", ("run", "right/sft_best"), ("run", "right/pretrain"), margin=0.2),

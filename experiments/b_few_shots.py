@@ -17,7 +17,6 @@ EXPERIMENT = Experiment(
     arms={"run": Arm({"evaluate.shots": [0, 1, 5]})},
     until=("evaluate@pretrain",),
     measure=measure,
-    seeded=("pretrain.training.seed",),
     tests=(
         Contrast("one example against none", ("run", "1 examples"), ("run", "0 examples")),
         Contrast("five examples against one", ("run", "5 examples"), ("run", "1 examples")),

@@ -19,7 +19,6 @@ EXPERIMENT = Experiment(
     arms={"run": Arm()},
     until=("evaluate@sft_best", "evaluate@dpo", "evaluate@ppo_r1"),
     measure=measure,
-    seeded=("sft.training.seed", "reward.training.seed", "ppo.training.seed", "dpo.training.seed", "sample.seed"),
     tests=(
         Contrast("DPO against PPO", ("run", "dpo"), ("run", "ppo_r1"), expects="near", margin=0.03),
         Contrast("PPO against SFT", ("run", "ppo_r1"), ("run", "sft_best")),

@@ -19,7 +19,6 @@ EXPERIMENT = Experiment(
     arms={"run": Arm()},
     until=("evaluate@pretrain", "evaluate@sft_best", "evaluate@orpo"),
     measure=measure,
-    seeded=("sft.training.seed", "orpo.training.seed", "sample.seed"),
     tests=(
         Contrast("ORPO against the base", ("run", "orpo"), ("run", "pretrain"), margin=0.2),
         Contrast("ORPO against SFT", ("run", "orpo"), ("run", "sft_best"), expects="near", margin=0.05),

@@ -4,14 +4,16 @@ figures.
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.experiments.plan import Values
+from stages.common.text import rule_grader
 
 ONE = ""
 """The unit of what is one number a run."""
+BATCH = 64
 
 
 def answers(folder: Path, candidate: str, file: str = "answers") -> Iterator[dict[str, Any]]:
@@ -28,10 +30,46 @@ def correct(folder: Path, candidate: str, *groups: str) -> Values:
     return {one["id"]: float(one["correct"]) for one in asked if not groups or one["group"] in groups}
 
 
-def with_examples(folder: Path, candidate: str, shots: int) -> Values:
-    """Return 1 or 0 by question: whether the answer is right after so many worked examples."""
-    asked = answers(folder, candidate, "shots")
-    return {one["id"]: float(one["correct"]) for one in asked if one["shots"] == shots}
+def grade(folder: Path, candidate: str, *groups: str) -> Values:
+    """Return by question of these groups what the rules give the answer: right and plain 4, wrong
+    -3.
+    """
+    asked = [one for one in answers(folder, candidate) if one["group"] in groups]
+    judged = {one["id"]: (one["question"], one["answer"], one["reference"], one["category"]) for one in asked}
+    return {
+        name: rule_grader.score(rule_grader.judge(*said, cut=False), rule_grader.WEIGHTS)
+        for name, said in judged.items()
+    }
+
+
+def with_examples(folder: Path, candidate: str, shots: int, *groups: str) -> Values:
+    """Return 1 or 0 by question of these groups (none: all): whether the answer is right after so
+    many worked examples.
+    """
+    asked = [one for one in answers(folder, candidate, "shots") if one["shots"] == shots]
+    return {one["id"]: float(one["correct"]) for one in asked if not groups or one["group"] in groups}
+
+
+def decoded(model: Any, tokenizer: Any, prompts: Sequence[list[int]], **way: Any) -> list[str]:
+    """Return what a chat model says to prompts (tokens) by a way of transformers' own decoding,
+    `num_beams` and the like, nothing drawn.
+    """
+    import torch
+
+    from stages.common.core import chat
+
+    found = []
+    for start in range(0, len(prompts), BATCH):
+        rows = prompts[start : start + BATCH]
+        width = max(map(len, rows))
+        padded = [[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows]
+        seen = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        ends = {"eos_token_id": chat.stops(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        said = model.generate(
+            torch.tensor(padded), attention_mask=torch.tensor(seen), max_new_tokens=48, do_sample=False, **ends, **way
+        )
+        found += tokenizer.batch_decode(said[:, width:], skip_special_tokens=True)
+    return [str(text).strip() for text in found]
 
 
 def share(folder: Path, candidate: str, holds: Callable[[str], bool]) -> Values:

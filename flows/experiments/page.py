@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.experiments.plan import Experiment, Measured, Values
+from flows.experiments.plan import Arm, Experiment, Measured, Values
 from flows.experiments.verdicts import Result, Verdict, whole
 
 PAGE = Path("docs/experiments.md")
@@ -49,12 +49,18 @@ def said(one: Tried) -> Verdict | str:
     return whole(one.results) if one.results else "not run"
 
 
+def changes(arm: Arm) -> list[str]:
+    """Return what an arm has otherwise than params.yaml."""
+    found = [f"`{key}: {value}`" for key, value in arm.params.items()]
+    found += [f"{len(text.splitlines()):,} rows in `data/raw/{name}`" for name, text in arm.raw.items()]
+    return found + ([f"{arm.rounds} rounds"] if arm.rounds > 1 else [])
+
+
 def section(one: Tried) -> str:
     """Return one experiment's part of the page."""
     experiment = one.experiment
     arms = [
-        f"- {name}: " + (", ".join(f"`{key}: {value}`" for key, value in arm.params.items()) or "as params.yaml has it")
-        for name, arm in experiment.arms.items()
+        f"- {name}: " + (", ".join(changes(arm)) or "as params.yaml has it") for name, arm in experiment.arms.items()
     ]
     about = f"Source: {experiment.source}. Seeds: {', '.join(map(str, experiment.seeds))}."
     lines = [f"## {one.name.replace('_', '-')}", "", f"{experiment.claim}", "", about, "", *arms, ""]

@@ -16,6 +16,10 @@ Values = Mapping[str, float]
 """What was measured, by unit: a question's id, an epoch, or "" for one number a run."""
 Measured = Mapping[str, Values]
 """All that one run of an arm measured, by name."""
+SEEDED = tuple(
+    [f"{stage}.training.seed" for stage in ("pretrain", "sft", "reward", "ppo", "dpo", "orpo")] + ["sample.seed"]
+)
+"""What an experiment's seed is written to: the same everywhere, so that experiments share runs."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,10 @@ class Arm:
     params: Mapping[str, Any] = field(default_factory=dict)
     until: tuple[str, ...] | None = None
     """None: as the experiment says."""
+    raw: Mapping[str, str] = field(default_factory=dict)
+    """Text by name of further files in data/raw."""
+    rounds: int = 1
+    """Rounds of RLHF in dvc.yaml."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Experiment:
     measure: Callable[[Path], Measured]
     tests: tuple[Contrast, ...]
     seeds: tuple[int, ...] = (1, 2, 3)
-    seeded: tuple[str, ...] = ("sft.training.seed",)
+    seeded: tuple[str, ...] = SEEDED
     """The keys of params.yaml that each seed is written to."""
     curves: tuple[str, ...] = ()
     curve_axis: str = ""

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from stages.common.runtime.logs import log
 
 ROOT = Path(".lathe/experiments")
 TREE = ROOT / "tree"
+RAW, PIPELINE = Path("data/raw"), Path("dvc.yaml")
 BASE = FOLDER / "base.yaml"
 """What makes the demo's world small enough for many runs: values by dotted key."""
 
@@ -79,16 +81,47 @@ def one(run: Run, experiment: Experiment, commit: str) -> tuple[Measured, bool]:
     arm = experiment.arms[run.arm]
     text = parameters(arm, dict.fromkeys(experiment.seeded, run.seed))
     source = (FOLDER / f"{run.experiment}.py").read_text(encoding="utf-8")
-    key = hashlib.sha256("\0".join([commit, text, source]).encode()).hexdigest()
+    more = [f"{arm.rounds} rounds", *(part for file in sorted(arm.raw.items()) for part in file)]
+    key = hashlib.sha256("\0".join([commit, text, source, *more]).encode()).hexdigest()
     kept = json.loads(run.file.read_text(encoding="utf-8")) if run.file.exists() else {}
     if kept.get("key") == key:
         return kept["measured"], False
     (TREE / params.PARAMS_FILE).write_text(text, encoding="utf-8")
-    work_tree.repro(TREE, arm.until or experiment.until)
+    with changed(arm):
+        work_tree.repro(TREE, arm.until or experiment.until)
     numbers = {name: dict(values) for name, values in experiment.measure(TREE).items()}
     run.file.parent.mkdir(parents=True, exist_ok=True)
     run.file.write_text(json.dumps({"key": key, "measured": numbers}) + "\n", encoding="utf-8")
     return numbers, True
+
+
+@contextmanager
+def changed(arm: Arm) -> Iterator[None]:
+    """Give the work tree the arm's raw files and rounds, as long as it runs."""
+    files = {TREE / RAW / name: text for name, text in arm.raw.items()}
+    if arm.rounds > 1:
+        files |= {TREE / PIPELINE: with_rounds((TREE / PIPELINE).read_text(encoding="utf-8"), arm.rounds)}
+    before = {file: file.read_text(encoding="utf-8") for file in files if file.exists()}
+    try:
+        for file, text in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        yield
+    finally:
+        for file in files:
+            if file in before:
+                file.write_text(before[file], encoding="utf-8")
+            else:
+                file.unlink(missing_ok=True)
+
+
+def with_rounds(pipeline: str, count: int) -> str:
+    """Return dvc.yaml's text with so many rounds."""
+    from flows import rounds  # it needs Prefect, which takes seconds
+
+    for _ in range(count - 1):
+        pipeline = rounds.add(pipeline, YAML().load(pipeline)).text
+    return pipeline
 
 
 def parameters(arm: Arm, seeds: Mapping[str, int]) -> str:
