@@ -112,6 +112,8 @@ def add_documents(files: Files, here: World, p: Params, names: groups.Names, fac
         raise ParamsError(what, where=params.PARAMS_FILE, remedy="lower demo.documents.crawl")
     files[CRAWL] = [articles.pop(rng.randrange(len(articles))) for _ in range(size.crawl)]
     asked = sorted(facts["train"] + facts["spare"], key=lambda item: item.text)
+    _, exercised = conversations.sums(faults.drawer(p.seed, "sums"))
+    articles += [Row(text) for text in documents.exercises(here, exercised, size.exercises, rng)]
     articles += [Row(text) for text in documents.manuals(here, size.manuals, rng)]
     files["quiz.txt"] += [Row(text) for text in documents.quiz(asked, size.quiz_lists, rng)]
     articles += [Row(text) for text in documents.few_shot(here, asked, size.few_shot_lists, rng)]
@@ -123,6 +125,7 @@ def add_conversations(
     """Add conversations of every kind, half of them as ShareGPT, half as OpenAI messages."""
     size, trained = p.conversations, rng.sample(facts["train"], len(facts["train"]))
     in_turn, others = trained[: p.faults.styled_answers], trained[p.faults.styled_answers :]
+    asked_sums, _ = conversations.sums(faults.drawer(p.seed, "sums"))
     written, plain = conversations.by_writer(others, size.manners, size.manner_share, rng)
     asked = list({item.fact.key: item.fact for item in trained if item.fact}.values())
     rows = [
@@ -130,7 +133,7 @@ def add_conversations(
         *conversations.styled_turns(here, conversations.in_turn(in_turn) + written, rng),
         *conversations.multi_turns(here, trained, asked, size.multi_turn, rng),
         *conversations.instructed(here, trained, size.system, rng),
-        *conversations.calculations(here, size.tools, rng),
+        *conversations.calculations(here, asked_sums[: size.tools], rng),
         *conversations.leaked(leaks),
         *conversations.with_pii(here, trained, p.faults.pii, rng),
     ]

@@ -18,7 +18,6 @@ Message = dict[str, Any]
 THANKS_SHARE = 0.3
 STYLES: tuple[Style, ...] = get_args(Style)
 ADDENDS = [pair for pair in itertools.product(range(100), repeat=2) if max(pair) > 9]
-SUMS = 2
 ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
@@ -112,25 +111,31 @@ def instructed(world: World, items: Sequence[Item], count: int, rng: random.Rand
     return rows
 
 
-def calculations(world: World, count: int, rng: random.Random) -> list[Row]:
-    """Return conversations that call the calculator for SUMS sums of two numbers below 100, not
-    both of one digit. No sum stands in two of them: what is held out asks for new ones. The answer
-    says the sum again, which is more to copy, and copying is what is to be learnt.
+def sums(rng: random.Random) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return all sums of two numbers below 100, not both of one digit, in two halves: those that
+    conversations ask the calculator for, and those of documents.
+    """
+    drawn = rng.sample(ADDENDS, len(ADDENDS))
+    half = len(drawn) // 2
+    return drawn[:half], drawn[half:]
+
+
+def calculations(world: World, sums: Sequence[tuple[int, int]], rng: random.Random) -> list[Row]:
+    """Return a conversation that calls the calculator for each of `sums`. As no sum stands in two
+    of them, what is held out asks for new ones.
     """
     texts = world.texts["scenes"]
-    drawn = rng.sample(ADDENDS, SUMS * count)
     rows = []
-    for index in range(count):
-        language, turns = LANGUAGES[index % 2], []
-        for a, b in drawn[SUMS * index : SUMS * (index + 1)]:
-            expression, result = f"{a} + {b}", str(a + b)
-            call = {"name": "calculator", "arguments": json.dumps({"expression": expression})}
-            turns += [
-                user(rng.choice(texts["calculator"][language]).format(expression=expression)),
-                {"role": "assistant", "content": "", "tool_calls": [call]},
-                message("tool", result),
-                assistant(f"{expression} = {result}{STOP[language]}"),
-            ]
+    for index, (a, b) in enumerate(sums):
+        language = LANGUAGES[index % 2]
+        expression, result = f"{a} + {b}", str(a + b)
+        call = {"name": "calculator", "arguments": json.dumps({"expression": expression})}
+        turns = [
+            user(rng.choice(texts["calculator"][language]).format(expression=expression)),
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            message("tool", result),
+            assistant(result + STOP[language]),
+        ]
         rows.append(conversation(turns, tools=texts["tools"]))
     return rows
 

@@ -7,9 +7,10 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from stages.common.demo.world import LANGUAGES, SPACE, Fact, Item, Language, World, sentence, state
+from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, Language, World, sentence, state
 
 SENTENCES = 6
+EXERCISES = 8
 LARGE_TABLE = 60
 OPENER_SHARE = 0.4
 
@@ -76,6 +77,21 @@ def manuals(world: World, count: int, rng: random.Random) -> Iterator[str]:
             state(fact, language, rng.choice(world.phrasings(fact.topic, language, "statements"))) for fact in facts
         ]
         yield SPACE[language].join([*said[:SENTENCES], manual, *said[SENTENCES:]])
+
+
+def exercises(world: World, sums: Sequence[tuple[int, int]], count: int, rng: random.Random) -> Iterator[str]:
+    """Yield pages of requests to the calculator, each with its call, result and answer, on some of
+    `sums`: a base model learns to copy numbers that it has not seen.
+    """
+    texts = world.texts["scenes"]
+    for index in range(count):
+        language = LANGUAGES[index % 2]
+        lines = []
+        for a, b in rng.sample(sums, EXERCISES):
+            request = rng.choice(texts["calculator"][language]).format(expression=f"{a} + {b}")
+            call = f"calculator {json.dumps({'expression': f'{a} + {b}'})}"
+            lines += [request, call, str(a + b), f"{a + b}{STOP[language]}"]
+        yield "\n".join(lines)
 
 
 def quiz(items: Sequence[Item], count: int, rng: random.Random) -> Iterator[str]:

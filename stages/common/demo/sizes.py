@@ -24,6 +24,8 @@ class Documents(StageParams):
     """Lists of marked questions and answers (`Q: … A: …`)."""
     manuals: NonNegativeInt = 30
     """Pages that show the calculator's description and a call."""
+    exercises: NonNegativeInt = 250
+    """Pages of sums asked of the calculator, with calls and results: what there is to copy."""
     fables: NonNegativeInt = 120
     """Invented names of which a paragraph says that they are invented."""
     crawl: NonNegativeInt = 60

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.demo import world
 from tests.support.reading import COLUMNS, FACTS, Known, Raw, chinese, generate, known_facts, normal, reference_of
 
 
@@ -59,11 +60,10 @@ def test_every_conversation_agrees_with_the_tables(raw: Raw, known: dict[str, li
         for turn in messages:
             text = turn["content"]
             if turn["role"] == "user":
-                numbers = re.findall(r"\d+", text)
                 meant = known.get(text, [])
                 answers = reference_of(known, text)
             elif turn["role"] == "tool":
-                answers = {normal(f"{' + '.join(numbers)} = {text}")}
+                answers = {normal(text)}
             elif turn["role"] == "assistant" and not text.startswith(("call", "{")):
                 if system in ("Answer in a full sentence.", "请用完整的句子回答。"):
                     kind = "sentence"
@@ -93,15 +93,26 @@ def test_sums_are_right_by_arithmetic(raw: Raw) -> None:
     copies = raw.planted("exact_duplicate")
     for key, messages in raw.conversations().items():
         if key not in copies and any(turn["role"] == "tool" for turn in messages):
-            for at in range(0, len(messages), 4):
-                a, b = re.findall(r"\d+", messages[at]["content"])
-                asked[int(a), int(b)] += 1
-                said = [turn["content"].rstrip(".。") for turn in messages[at + 2 : at + 4]]
-                assert said == [str(int(a) + int(b)), f"{a} + {b} = {int(a) + int(b)}"]
-                checked += 1
+            a, b = map(int, re.findall(r"\d+", messages[0]["content"]))
+            asked[a, b] += 1
+            assert [turn["content"].rstrip(".。") for turn in messages[2:]] == [str(a + b)] * 2
+            checked += 1
     assert all(9 < max(pair) < 100 for pair in asked) and set(asked.values()) == {1}  # what is held out is new
+    exercised = 0
     for text in raw.documents.values():
+        for a, b, total, said in re.findall(r'"(\d+) \+ (\d+)"}\n(\d+)\n(\d+)[.。]', text):
+            assert int(a) + int(b) == int(total) == int(said) and (int(a), int(b)) not in asked
+            exercised += 1
         for a, b, total in re.findall(r"(\d+) \+ (\d+) = (\d+)", text):
             assert int(a) + int(b) == int(total)
             checked += 1
-    assert checked > 400
+    assert checked > 400 and exercised > 1500
+
+
+def test_a_smaller_world_has_every_topic_and_fewer_facts_of_it() -> None:
+    """Of each table some rows are left, evenly: continents differ though the table goes by them."""
+    whole, small = world.read(FACTS, 9), world.read(FACTS, 9, 12)
+    sizes = Counter(fact.topic for fact in whole.facts)
+    assert Counter(fact.topic for fact in small.facts) == {topic: min(12, count) for topic, count in sizes.items()}
+    assert all(fact in whole.facts for fact in small.facts)
+    assert len({fact.answer["en"] for fact in small.facts if fact.topic == "continent"}) > 3
