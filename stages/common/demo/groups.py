@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from stages.common.demo import items
 from stages.common.demo.world import LANGUAGES, STOPS, Item, Language, World
+from stages.common.runtime.errors import DataError
 
 Groups = dict[str, list[Item]]
 Names = dict[Language, dict[str, list[list[str]]]]
@@ -125,11 +126,14 @@ def prompts(
     spare: tuple[list[Item], list[Item]], phrased: list[Item], count: int, share: float, rng: random.Random
 ) -> list[Item]:
     """Return `count` prompts: spare ones as `mixed` has them, but `share` of the facts in phrasings
-    of their own.
+    of their own. Raises DataError when there are fewer.
     """
     known, other = spare
     others = rng.sample(other, min(len(other), count - round(FACT_SHARE * count)))
     fresh = round(share * (count - len(others)))
+    if count - len(others) - fresh > len(known):
+        what = f"asked for {count - len(others) - fresh} prompts in trained phrasings, {len(known)} are spare"
+        raise DataError(what, remedy="lower demo.prompts, or raise demo.new_phrasing_share")
     return [
         *others,
         *rng.sample(known, count - len(others) - fresh),

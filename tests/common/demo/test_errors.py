@@ -37,6 +37,11 @@ def test_more_questions_than_the_facts_allow_is_an_error() -> None:
         demo.build(world.read(FACTS, 10), demo.Params(questions=sizes.Questions(iid=9999)))
 
 
+def test_more_prompts_than_are_spare_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"prompts in trained phrasings, .* raise demo\.new_phrasing_share"):
+        demo.build(world.read(FACTS, 9), demo.Params(prompts=3000, new_phrasing_share=0.0))
+
+
 def test_more_crawl_than_prose_is_an_error() -> None:
     with pytest.raises(ParamsError, match=r"asked for 9999 .* lower demo\.documents\.crawl"):
         demo.build(world.read(FACTS, 10), demo.Params(documents=sizes.Documents(crawl=9999)))
