@@ -80,7 +80,7 @@ endif
 doctor: env ## can this machine run it, and what mends it? PROFILE=qwen2.5-0.5b: what a profile asks of its GPUs
 	@$(BIN)/python -m $(if $(PROFILE),flows.cli.profile_plan $(PROFILE),flows.cli.doctor)
 
-demo: env ## the whole pipeline on the demo world: data to chat
+demo: env $(if $(PROFILE),profile) ## the whole pipeline on the demo world: data to chat (PROFILE=quick: in minutes)
 	@$(BIN)/dvc repro
 	@$(BIN)/python -m flows.cli.summary
 

@@ -22,8 +22,8 @@ from stages.common.runtime.logs import log
 ROOT = Path(".lathe/experiments")
 TREE = ROOT / "tree"
 RAW, PIPELINE = Path("data/raw"), Path("dvc.yaml")
-BASE = FOLDER / "base.yaml"
-"""What makes the demo's world small enough for many runs: values by dotted key."""
+BASE = Path("infra/profiles/quick.yaml")
+"""What an arm changes: the demo's world made small enough for many runs."""
 
 
 class Run(NamedTuple):
@@ -125,14 +125,12 @@ def with_rounds(pipeline: str, count: int) -> str:
 
 
 def parameters(arm: Arm, seeds: Mapping[str, int]) -> str:
-    """Return the text of params.yaml for a run: the work tree's commit, made small, changed by the
-    arm, seeded.
+    """Return the text of params.yaml for a run: BASE of the work tree's commit, changed by the arm,
+    seeded.
     """
     yaml = YAML()
-    text = work_tree.git("-C", str(TREE), "show", f"HEAD:{params.PARAMS_FILE}")
-    document = yaml.load(text)
-    base = params.plain(params.read_yaml(BASE)) if BASE.exists() else {}
-    for key, value in (base | dict(arm.params) | dict(seeds)).items():
+    document = yaml.load(work_tree.git("-C", str(TREE), "show", f"HEAD:{BASE}"))
+    for key, value in (dict(arm.params) | dict(seeds)).items():
         assign(document, key, value)
     written = io.StringIO()
     yaml.dump(document, written)

@@ -81,7 +81,7 @@ def manuals(world: World, count: int, rng: random.Random) -> Iterator[str]:
 
 def exercises(world: World, sums: Sequence[tuple[int, int]], count: int, rng: random.Random) -> Iterator[str]:
     """Yield pages of requests to the calculator, each with its call, result and answer, on some of
-    `sums`: a base model learns to copy numbers that it has not seen.
+    `sums`, written as chatml.jinja does: a base model learns to copy numbers that it has not seen.
     """
     texts = world.texts["scenes"]
     for index in range(count):
@@ -90,7 +90,7 @@ def exercises(world: World, sums: Sequence[tuple[int, int]], count: int, rng: ra
         for a, b in rng.sample(sums, EXERCISES):
             request = rng.choice(texts["calculator"][language]).format(expression=f"{a} + {b}")
             call = f"calculator {json.dumps({'expression': f'{a} + {b}'})}"
-            lines += [request, call, str(a + b), f"{a + b}{STOP[language]}"]
+            lines += [request, f"<tool_call>{call}</tool_call>", str(a + b), f"{a + b}{STOP[language]}"]
         yield "\n".join(lines)
 
 

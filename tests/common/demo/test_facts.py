@@ -100,7 +100,7 @@ def test_sums_are_right_by_arithmetic(raw: Raw) -> None:
     assert all(9 < max(pair) < 100 for pair in asked) and set(asked.values()) == {1}  # what is held out is new
     exercised = 0
     for text in raw.documents.values():
-        for a, b, total, said in re.findall(r'"(\d+) \+ (\d+)"}\n(\d+)\n(\d+)[.。]', text):
+        for a, b, total, said in re.findall(r'"(\d+) \+ (\d+)"}</tool_call>\n(\d+)\n(\d+)[.。]', text):
             assert int(a) + int(b) == int(total) == int(said) and (int(a), int(b)) not in asked
             exercised += 1
         for a, b, total in re.findall(r"(\d+) \+ (\d+) = (\d+)", text):

@@ -38,8 +38,9 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/a_steps.py").write_text(SOURCE)
-    (tmp_path / "experiments/base.yaml").write_text("sft.size: 2\n")
-    (tmp_path / "params.yaml").write_text("sft: {steps: 1, seed: 0, size: 100}  # all\n")
+    (tmp_path / "infra/profiles").mkdir(parents=True)
+    (tmp_path / runs.BASE).write_text("sft: {steps: 1, seed: 0, size: 2}  # all\n")
+    (tmp_path / "params.yaml").write_text("sft: {steps: 1, seed: 0, size: 100}\n")
     (tmp_path / ".gitignore").write_text("/.lathe/\n/docs/\n")
     commit("first")
     calls: list[tuple[str, ...]] = []
@@ -76,8 +77,8 @@ def test_a_stopped_call_goes_on_and_another_commit_runs_anew(ran: list[tuple[str
     assert command.known("a_steps").results == []
     command.main(["a_steps"])
     assert ran[4:] == [("sft", "9", "1")]
-    Path("params.yaml").write_text("sft: {steps: 3, seed: 0, size: 100}\n")
-    with pytest.raises(DataError, match=r"params\.yaml: it is changed and not committed; git commit"):
+    runs.BASE.write_text("sft: {steps: 3, seed: 0, size: 2}\n")
+    with pytest.raises(DataError, match=r"quick\.yaml: it is changed and not committed; git commit"):
         command.main(["a_steps"])
     commit("second")
     command.main(["a_steps"])
