@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from flows.cli import memory_plan, question_plan
 from flows.local import background, server, services
+from flows.plans import memory_plan, question_plan
 from stages import promote
 from stages.common.core import params
 from stages.common.memory import estimate

@@ -1,7 +1,7 @@
 """What a profile asks of its GPUs: memory, hours, disk and price of each stage, before one is
 rented.
 
-Command: python -m flows.cli.profile_plan qwen2.5-0.5b    (or: make doctor PROFILE=qwen2.5-0.5b)
+Command: python -m flows.plans.profile_plan qwen2.5-0.5b    (or: make doctor PROFILE=qwen2.5-0.5b)
 """
 
 import sys
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.cli import memory_plan
+from flows.plans import memory_plan
 from stages.common.core import params
 from stages.common.memory import estimate
 from stages.common.runtime import process
