@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flows.plans import memory_plan
 from stages.common.core import params
 from stages.common.memory import estimate
-from stages.common.runtime import process
+from stages.common.runtime import libraries
 from stages.common.runtime.errors import ParamsError
 
 FOLDER = Path("infra/profiles")
@@ -164,7 +164,7 @@ def gibibytes(count: float) -> str:
 
 def main() -> None:
     """Print a profile's plan; exit code 1 where a stage's memory is not enough."""
-    process.quiet_libraries()
+    libraries.quiet()
     path = FOLDER / f"{sys.argv[1]}.yaml"
     try:
         document = params.plain(params.read_yaml(path))
