@@ -15,7 +15,7 @@ SETTINGS = {
     "GOMP_SPINCOUNT": "500",
 }
 NOISE = {
-    # bitsandbytes looks for a faster kernel of 4-bit products, which QLoRA on a CPU alone would use.
+    # bitsandbytes looks for a faster kernel of 4-bit products; only QLoRA on a CPU has use for it.
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     # The trainer sets the config's special tokens to the tokenizer's, which is what a stage wants.
     "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
