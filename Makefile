@@ -40,7 +40,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile params test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -78,65 +78,63 @@ endif
 	@$(VLLM_VENV)/bin/python -c 'import vllm; print("lathe: vLLM", vllm.__version__, "in $(VLLM_VENV)")' 2>/dev/null
 
 doctor: env ## can this machine run it, and what mends it? PROFILE=qwen2.5-0.5b: what a profile asks of its GPUs
-	@$(BIN)/python -m $(if $(PROFILE),flows.cli.profile_plan $(PROFILE),flows.cli.doctor)
+	@$(BIN)/lathe doctor $(if $(PROFILE),--profile $(PROFILE))
 
-demo: env $(if $(PROFILE),profile) ## the whole pipeline on the demo world: data to chat (PROFILE=quick: in minutes)
-	@$(BIN)/dvc repro
-	@$(BIN)/python -m flows.cli.summary
+demo: env ## the whole pipeline on the demo world: data to chat (PROFILE=quick: in minutes)
+	@$(BIN)/lathe demo $(if $(PROFILE),--profile $(PROFILE))
 
 flow: env ## the same through Prefect, in its UI (UNTIL=<stage>)
-	@$(BIN)/python -m flows.train $(if $(UNTIL),--until $(UNTIL))
+	@$(BIN)/lathe flow $(if $(UNTIL),--until $(UNTIL))
 
 round: env ## one more round of RLHF: answers, ranks, reward model, PPO (COUNT=2)
-	@$(BIN)/python -m flows.rounds --count $(COUNT)
+	@$(BIN)/lathe round --count $(COUNT)
 
 up: env ## start MLflow, the Prefect server, a worker and the chat in the background
-	@$(BIN)/python -m flows.local.services up
+	@$(BIN)/lathe up
 
 down: env ## stop what `make up` started
-	@$(BIN)/python -m flows.local.services down
+	@$(BIN)/lathe down
 
 serve: env ## the chat with the champion
-	@$(BIN)/python -m stages.deploy serve
+	@$(BIN)/lathe serve
 
 feedback: env ## what people said on the pages, as raw data under DVC for the next `dvc repro`
-	@$(BIN)/python -m flows.cli.feedback
+	@$(BIN)/lathe feedback
 
 review: env ## ask in Prefect's page whether the version that waits becomes champion
-	@$(BIN)/python -m flows.release review
+	@$(BIN)/lathe review
 
 approve: env ## a version that waits becomes champion (VERSION=3 REASON="reads well")
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make approve VERSION=3 REASON="reads well"' >&2; exit 1; }
-	@$(BIN)/python -m flows.release approve "$(VERSION)" --reason "$${REASON:-by make approve}"
+	@$(BIN)/lathe approve "$(VERSION)" --reason "$${REASON:-by make approve}"
 
 reject: env ## a version that waits is not wanted (VERSION=3 REASON="too short")
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make reject VERSION=3 REASON="too short"' >&2; exit 1; }
-	@$(BIN)/python -m flows.release reject "$(VERSION)" --reason "$${REASON:-by make reject}"
+	@$(BIN)/lathe reject "$(VERSION)" --reason "$${REASON:-by make reject}"
 
 rollback: env ## the champion before this one becomes champion again (REASON="it is rude")
-	@$(BIN)/python -m flows.release rollback --reason "$${REASON:-by make rollback}"
+	@$(BIN)/lathe rollback --reason "$${REASON:-by make rollback}"
 
 reproduce: env ## make a version anew from its record and compare the weights (VERSION=3)
-	@test -n "$(VERSION)" || { echo "lathe: which version? make reproduce VERSION=3" >&2; exit 1; }
-	@$(BIN)/python -m flows.cli.reproduce "$(VERSION)"
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make reproduce VERSION=3' >&2; exit 1; }
+	@$(BIN)/lathe reproduce "$(VERSION)"
 
 trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
-	@test -n "$(ID)" || { echo "lathe: which record? make trace ID=demo/conversations_openai.jsonl:12" >&2; exit 1; }
-	@$(BIN)/python -m flows.cli.trace "$(ID)"
+	@test -n "$(ID)" || { echo 'lathe: which record? make trace ID=demo/conversations_openai.jsonl:12' >&2; exit 1; }
+	@$(BIN)/lathe trace "$(ID)"
 
 metrics: env ## the figures of every stage, and what changed since the last commit
-	@$(BIN)/dvc metrics show
-	@$(BIN)/dvc metrics diff
+	@$(BIN)/lathe metrics
 
 plots: env ## loss curves and accuracy by group as a web page
-	@$(BIN)/dvc plots show
+	@$(BIN)/lathe plots
 
-profile: ## take a complete params.yaml (PROFILE=own-text, a file of infra/profiles)
-	@test -f "infra/profiles/$(PROFILE).yaml" || { echo "lathe: no profile '$(PROFILE)'; there are:" \
-		$(patsubst infra/profiles/%.yaml,%,$(wildcard infra/profiles/*.yaml)) >&2; exit 1; }
-	@diff -u params.yaml "infra/profiles/$(PROFILE).yaml" && echo "lathe: params.yaml is that profile already" || { \
-		mkdir -p .lathe && cp params.yaml .lathe/params.before.yaml && cp "infra/profiles/$(PROFILE).yaml" params.yaml && \
-		echo "lathe: params.yaml replaced; the one before: .lathe/params.before.yaml"; }
+profile: env ## take a complete params.yaml (PROFILE=own-text, a file of infra/profiles)
+	@test -n "$(PROFILE)" || { echo 'lathe: which profile? make profile PROFILE=own-text' >&2; exit 1; }
+	@$(BIN)/lathe profile "$(PROFILE)"
+
+params: env ## every key of params.yaml with its kind, default and meaning (docs/params.md)
+	@$(BIN)/lathe params
 
 test: env ## every test, WORKERS=2 files at a time
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -154,7 +152,7 @@ faults: env ## kill, fill, damage: every test of that kind (FULL=1: as often as 
 	@LATHE_FULL=$(FULL) LATHE_FAULT_ROUNDS=$${LATHE_FAULT_ROUNDS:-$(if $(FULL),20,1)} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
 experiments: env ## try what the literature claims, on the demo's world (NAME=h_dpo_near_ppo; all: hours) -> docs/experiments.md
-	@$(BIN)/python -m flows.experiments $(NAME)
+	@$(BIN)/lathe experiments $(NAME)
 
 # By name alone: what has no table, needs a finished demo, or takes hours.
 BY_NAME := flaws extraction hacking

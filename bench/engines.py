@@ -22,7 +22,7 @@ from stages.common.core import chat, models, precision, records
 from stages.common.generation import generator
 from stages.common.generation.engines.vllm_process import Vllm
 from stages.common.generation.sampling import Sampling
-from stages.common.runtime import process
+from stages.common.runtime import libraries
 from stages.common.runtime.errors import ParamsError
 
 ANSWERS, LONGEST = 4, 48
@@ -65,7 +65,7 @@ def main(
     threads: Annotated[int, typer.Option(help="threads of both sides")] = 2,
     rows: Annotated[int, typer.Option(help="answers under way at once")] = 128,
 ) -> None:
-    process.quiet_libraries()
+    libraries.quiet()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if not model.is_dir():
         return print(f"no model in {model}: name one with --model")

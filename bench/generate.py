@@ -27,7 +27,7 @@ import typer
 from stages.common.core import models
 from stages.common.generation import generator
 from stages.common.generation.sampling import Sampling
-from stages.common.runtime import process
+from stages.common.runtime import libraries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -175,7 +175,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="times both sides run, in turns")] = 5,
     threads: Annotated[int, typer.Option(help="threads of both sides")] = 2,
 ) -> None:
-    process.quiet_libraries()
+    libraries.quiet()
     import torch
 
     torch.set_num_threads(threads)

@@ -38,7 +38,7 @@ from stages import tokenizer as tokenizer_stage
 from stages.common.core import chat, models
 from stages.common.core.records import Record, message
 from stages.common.release import registry
-from stages.common.runtime import process, ranks
+from stages.common.runtime import libraries, ranks
 from stages.common.tracking import mlflow_store
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def compared(url: str, folder: Path, seconds: float) -> tuple[list[float], list[
 
 
 def main(seconds: Annotated[float, typer.Option(help="of each measurement")] = 20.0) -> None:
-    process.quiet_libraries()
+    libraries.quiet()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "params.yaml").write_text(PARAMS, encoding="utf-8")

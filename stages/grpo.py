@@ -56,6 +56,7 @@ class Params(watch.WatchParams, lora.AdapterParams):
     demonstrations: Annotated[int, Field(ge=2)] = 1000
     """Conversations whose answers' scores give the unit of the reward model."""
     watch_every: PositiveInt = 10
+    """Steps between two looks."""
     held_out_prompts: NonNegativeInt = 0
     """Held-out prompts, the first, that every epoch is measured on; 0: all."""
 

@@ -30,7 +30,7 @@ def test_the_operations_of_a_token_are_counted() -> None:
 
 
 def test_the_shape_is_that_of_the_model_and_its_steps_are_equally_long() -> None:
-    from flows.cli import memory_plan
+    from flows.plans import memory_plan
 
     shape = memory_plan.shapes()["Qwen/Qwen2.5-0.5B"]
     assert {key: shape[key] for key in sizes.QWEN} | {"max_position_embeddings": 8448} == sizes.QWEN

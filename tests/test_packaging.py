@@ -99,7 +99,6 @@ def test_every_target_is_phony_and_is_understood(target: str) -> None:
     [
         (["env", "PYTHON=/nowhere/python"], "lathe: no Python 3.11 or newer as /nowhere/python; install one"),
         (["env"], "is no git checkout, which DVC needs; clone it"),
-        (["profile", "PROFILE=nosuch"], "lathe: no profile 'nosuch'; there are:"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(arguments: list[str], line: str, tmp_path: Path) -> None:
@@ -120,19 +119,6 @@ def test_a_missing_git_is_named(tmp_path: Path) -> None:
     interpreter = f"PYTHON={Path(sys.executable).resolve()}"
     done = make("preflight", interpreter, folder=tmp_path, path=str(tmp_path))
     assert done.returncode != 0 and "lathe: git is missing; install it" in done.stderr
-
-
-def test_a_profile_shows_the_difference_and_keeps_what_was_there(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "infra/profiles").mkdir(parents=True)
-    (tmp_path / "infra/profiles/own.yaml").write_text("run: 2\n")
-    (tmp_path / "params.yaml").write_text("run: 1\n")
-    done = make("profile", "PROFILE=own", folder=tmp_path)
-    assert done.returncode == 0 and "-run: 1\n+run: 2\n" in done.stdout
-    assert (tmp_path / "params.yaml").read_text() == "run: 2\n"
-    assert (tmp_path / ".lathe/params.before.yaml").read_text() == "run: 1\n"
-    assert "is that profile already" in make("profile", "PROFILE=own", folder=tmp_path).stdout
-    assert (tmp_path / ".lathe/params.before.yaml").read_text() == "run: 1\n"
 
 
 def test_ci_makes_a_new_environment_and_calls_make_test() -> None:

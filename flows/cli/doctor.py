@@ -16,12 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from flows.cli import memory_plan, question_plan
 from flows.local import background, server, services
+from flows.plans import memory_plan, question_plan
 from stages import promote
 from stages.common.core import params
 from stages.common.memory import estimate
-from stages.common.runtime import process
+from stages.common.runtime import libraries
 from stages.common.runtime.errors import StageError
 from stages.common.tracking import lineage, mlflow_store
 
@@ -202,7 +202,7 @@ def examine() -> Iterator[Finding]:
 
 def main() -> None:
     """Print the findings; exit code 1 when one is a failure."""
-    process.quiet_libraries()
+    libraries.quiet()
     failed = False
     for state, name, what, mend in examine():
         failed |= state == "fail"

@@ -9,8 +9,8 @@ import re
 from contextlib import chdir
 from pathlib import Path
 
-from flows.cli import profile_plan
-from flows.cli.profile_plan import Row, gibibytes
+from flows.plans import profile_plan
+from flows.plans.profile_plan import Row, gibibytes
 from stages.common.core import params
 
 ROOT = Path(__file__).parents[2]

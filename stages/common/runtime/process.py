@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common.runtime import disk_space, errors, locks, logs
+from stages.common.runtime import disk_space, errors, libraries, locks, logs
 from stages.common.runtime.parent_death import die_with_parent
 
 PARAMS_FILE = Path("params.yaml")
@@ -45,7 +45,7 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
     import typer
 
     name = os.environ.get("DVC_STAGE", stage)
-    quiet_libraries()
+    libraries.quiet()
     die_with_parent()
     install_signal_handlers()
     about = sys.modules[mains[0].__module__].__doc__
@@ -125,17 +125,6 @@ def _fail(name: str, what: str, code: int) -> int:
     print(line, file=sys.stderr, flush=True)
     logs.with_suppressed_io(lambda: logs.append(name, line))
     return code
-
-
-def quiet_libraries() -> None:
-    """Switch off telemetry and remote code of the libraries; loopback and offline are defaults."""
-    for variable in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_XET"):
-        os.environ.setdefault(variable, "1")
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "500")
 
 
 @cache

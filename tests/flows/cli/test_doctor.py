@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.cli import doctor, memory_plan, question_plan
+from flows.cli import doctor
+from flows.plans import memory_plan, question_plan
 from stages.common.core import params
 from stages.common.memory import available, estimate
 from stages.common.runtime.errors import ParamsError

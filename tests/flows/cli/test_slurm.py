@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import memory_plan, slurm
+from flows.cli import slurm
+from flows.plans import memory_plan
 from stages.common.runtime.errors import ParamsError
 
 ROOT = Path(__file__).parents[3]

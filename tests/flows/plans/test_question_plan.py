@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import question_plan
+from flows.plans import question_plan
 from stages import promote
 from tests.support import evaluations
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.cli import memory_plan, profile_plan
-from flows.cli.profile_plan import Row
+from flows.plans import memory_plan, profile_plan
+from flows.plans.profile_plan import Row
 from stages.common.core import params
 from stages.common.memory import estimate
 from stages.common.ppo.schedule import Schedule

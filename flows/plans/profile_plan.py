@@ -1,7 +1,7 @@
 """What a profile asks of its GPUs: memory, hours, disk and price of each stage, before one is
 rented.
 
-Command: python -m flows.cli.profile_plan qwen2.5-0.5b    (or: make doctor PROFILE=qwen2.5-0.5b)
+Command: python -m flows.plans.profile_plan qwen2.5-0.5b    (or: make doctor PROFILE=qwen2.5-0.5b)
 """
 
 import sys
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.cli import memory_plan
+from flows.plans import memory_plan
 from stages.common.core import params
 from stages.common.memory import estimate
-from stages.common.runtime import process
+from stages.common.runtime import libraries
 from stages.common.runtime.errors import ParamsError
 
 FOLDER = Path("infra/profiles")
@@ -164,7 +164,7 @@ def gibibytes(count: float) -> str:
 
 def main() -> None:
     """Print a profile's plan; exit code 1 where a stage's memory is not enough."""
-    process.quiet_libraries()
+    libraries.quiet()
     path = FOLDER / f"{sys.argv[1]}.yaml"
     try:
         document = params.plain(params.read_yaml(path))

@@ -1,0 +1,1 @@
+"""What a run will ask of a machine and of its test: memory, hours, price, questions."""

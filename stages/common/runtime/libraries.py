@@ -1,0 +1,45 @@
+"""Libraries kept quiet: no telemetry, and no message that says nothing to a user of Lathe."""
+
+import logging
+import os
+
+SETTINGS = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "500",
+}
+NOISE = {
+    # bitsandbytes looks for a faster kernel of 4-bit products; only QLoRA on a CPU has use for it.
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    # The trainer sets the config's special tokens to the tokenizer's, which is what a stage wants.
+    "transformers.trainer_utils": "The tokenizer has new PAD/BOS/EOS tokens",
+}
+"""Beginnings of messages that are left out, by logger."""
+
+
+class Without(logging.Filter):
+    """Leaves out messages that begin so."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self.beginning = beginning
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message stays."""
+        return not str(record.msg).startswith(self.beginning)
+
+
+def quiet() -> None:
+    """Switch off telemetry, pickles and known noise; what the environment says goes before."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name, beginning in NOISE.items():
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, Without) for one in logger.filters):
+            logger.addFilter(Without(beginning))
