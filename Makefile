@@ -40,7 +40,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace metrics plots profile params test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots profile params test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -122,6 +122,10 @@ reproduce: env ## make a version anew from its record and compare the weights (V
 trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
 	@test -n "$(ID)" || { echo 'lathe: which record? make trace ID=demo/conversations_openai.jsonl:12' >&2; exit 1; }
 	@$(BIN)/lathe trace "$(ID)"
+
+versions: env ## which versions, models and evaluations read a record? (ID=demo/conversations_openai.jsonl:12)
+	@test -n "$(ID)" || { echo 'lathe: which record? make versions ID=demo/conversations_openai.jsonl:12' >&2; exit 1; }
+	@$(BIN)/lathe versions "$(ID)"
 
 metrics: env ## the figures of every stage, and what changed since the last commit
 	@$(BIN)/lathe metrics

@@ -172,6 +172,12 @@ def trace(record: Annotated[str, typer.Argument(help="id of a record: file and l
     start("flows.cli.trace", record)
 
 
+@app.command(epilog="Example:  lathe versions demo/conversations_openai.jsonl:12")
+def versions(record: Annotated[str, typer.Argument(help="id of a record: file and line")]) -> None:
+    """Say which models and versions read a record."""
+    start("flows.cli.versions", record)
+
+
 @app.command(context_settings=PASSED)
 def params(context: typer.Context) -> None:
     """List every key of params.yaml."""
