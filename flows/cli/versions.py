@@ -1,5 +1,5 @@
-"""Which models read this record? Every version of the registry and every model of this checkout with
-a stage among its ancestors that was given a file in which the record stands.
+"""Which models read this record? Every version of the registry, and every model of this checkout,
+with a stage among its ancestors that was given a file in which the record stands.
 
 Command: lathe versions demo/conversations_openai.jsonl:12
 What a stage was given is known by the hashes of its record, and looked up in DVC's cache: data that
