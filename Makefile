@@ -40,7 +40,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots profile params test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots docs profile params test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -132,6 +132,10 @@ metrics: env ## the figures of every stage, and what changed since the last comm
 
 plots: env ## loss curves and accuracy by group as a web page
 	@$(BIN)/lathe plots
+
+docs: env ## the documentation as a site, in .lathe/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f infra/mkdocs.yml
+	@echo "lathe: .lathe/site/index.html"
 
 profile: env ## take a complete params.yaml (PROFILE=own-text, a file of infra/profiles)
 	@test -n "$(PROFILE)" || { echo 'lathe: which profile? make profile PROFILE=own-text' >&2; exit 1; }
