@@ -3,6 +3,7 @@ DAG.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stages.common.core import params
@@ -53,6 +54,14 @@ def load() -> list[Stage]:
     except DvcException as error:
         what = str(error).splitlines()[0]
         raise ParamsError(what, where="dvc.yaml", remedy="`dvc dag` says more") from error
+
+
+def cache() -> Path:
+    """Return the folder of DVC's cache on this machine."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return Path(repo.cache.local.path).parent.parent
 
 
 def _stage(node: Any, parents: list[str]) -> Stage:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from flows import pipeline
 from stages.common.core import params
 from stages.common.release import provenance, registry
 from stages.common.runtime import logs, process
@@ -88,14 +89,6 @@ class Checkout:
                 yield name, {name: {"deps": provenance.hashes(stage.get("deps", []))}}
 
 
-def cache_folder() -> Path:
-    """Return the folder of DVC's cache on this machine."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        return Path(repo.cache.local.path).parent.parent
-
-
 def reads(stages: Stages, cache: Cache) -> list[Read]:
     """Return which of the stages were given the record, and in which file of which folder.
 
@@ -128,7 +121,7 @@ def registered() -> Iterator[tuple[str, Stages]]:
 
 def main(record: Annotated[str, typer.Argument(help="id of a record: file and line")]) -> None:
     """Print which versions, models and evaluations read a record."""
-    cache, checkout = Cache(cache_folder(), record), Checkout()
+    cache, checkout = Cache(pipeline.cache(), record), Checkout()
     asked = [*registered(), *checkout.models(), *checkout.evaluations()]
     lines = [line for who, stages in asked for line in told(who, reads(stages, cache))]
     print("\n".join(lines) or f"nothing that is known here read {record}")

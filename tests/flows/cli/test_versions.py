@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows import pipeline
 from flows.cli import versions
 from flows.cli.versions import UNKNOWN, Cache, Read
 
@@ -55,7 +56,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         for name, (deps, outs) in stages.items()
     }
     Path("dvc.lock").write_text(json.dumps({"stages": written}), encoding="utf-8")
-    monkeypatch.setattr(versions, "cache_folder", lambda: cache)
+    monkeypatch.setattr(pipeline, "cache", lambda: cache)
     old = {"sft": {"deps": {"data/validated/conversations": talks}, "outs": {"models/sft": "9.dir"}}}
     monkeypatch.setattr(versions, "registered", lambda: iter([("version 1 (sft)", old), ("version 2 (dpo)", {})]))
     versions.main(RECORD)
