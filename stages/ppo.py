@@ -94,6 +94,10 @@ class Params(watch.WatchParams, lora.LoraParams):
     """Blocks of documents read beside each minibatch of a process."""
     ptx_block_tokens: PositiveInt = 256
     """Tokens of a block."""
+    ptx_conversations: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of these blocks that are conversations, as SFT read them: what no prompt asks for, a
+    call of a tool for example, is kept by them.
+    """
     average_decay: Share | None = None
     """Decay of a moving average of the policy's weights, which is then what is kept; null: the
     weights themselves.
@@ -169,7 +173,7 @@ def build_trainer(
         controller=ppo_kl.controller(settings.kl_coefficient, settings.kl_target, settings.kl_horizon),
         prompts=prompts["train"],
         held_out=prompts["validation"],
-        blocks=blocks(settings, tokenizer, documents) if settings.ptx_weight else None,
+        blocks=blocks(settings, tokenizer, documents, conversations) if settings.ptx_weight else None,
         run=run,
     )
     trainer = PPOTrainer(setup, model=trained, args=arguments, processing_class=tokenizer)
@@ -193,9 +197,15 @@ def scheduled(settings: Params, arguments: Any, prompts: int) -> Schedule:
     )
 
 
-def blocks(settings: Params, tokenizer: Any, documents: Path) -> packed_blocks.Blocks:
-    """Return the documents as blocks for the language-model loss."""
-    return packed_blocks.documents(tokenizer, documents / "train", settings.ptx_block_tokens)
+def blocks(
+    settings: Params, tokenizer: Any, documents: Path, conversations: Path
+) -> packed_blocks.Blocks | packed_blocks.Mixed:
+    """Return documents, and conversations where wanted, as blocks for the language-model loss."""
+    text = packed_blocks.documents(tokenizer, documents / "train", settings.ptx_block_tokens)
+    if not settings.ptx_conversations:
+        return text
+    talk = packed_blocks.conversations(tokenizer, conversations / "train", settings.ptx_block_tokens)
+    return packed_blocks.Mixed(text, talk, settings.ptx_conversations)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stages.common.ppo.actor_critic import ActorCritic
     from stages.common.ppo.collector import Collector, Settings
     from stages.common.tracking.run import Run
-    from stages.common.training.packed_blocks import Blocks
+    from stages.common.training.packed_blocks import Blocks, Mixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Setup:
     prompts: Sequence[list[int]]
     held_out: Sequence[list[int]]
     """Prompts that the policy is evaluated on."""
-    blocks: "Blocks | None"
+    blocks: "Blocks | Mixed | None"
     """Blocks of documents for the language-model loss; None without one."""
     run: "Run"
 

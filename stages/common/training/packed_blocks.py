@@ -40,11 +40,42 @@ class Blocks:
         return {"input_ids": ids, "labels": ids.clone()}
 
 
+class Mixed:
+    """Blocks of two sources as one data set: every block of `text`, and so many of `talk`, in turn
+    and again where they are few, that they are `share` of all.
+    """
+
+    def __init__(self, text: Blocks, talk: Blocks, share: float) -> None:
+        self.text, self.talk = text, talk
+        self.talks = round(len(text) * share / (1 - share))
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self.text) + self.talks
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a block as `Blocks` does."""
+        if index < len(self.text):
+            return self.text[index]
+        return self.talk[(index - len(self.text)) % len(self.talk)]
+
+
 def documents(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int) -> Blocks:
     """Return the documents of a split, each with its end, as blocks; the rest shorter than a block
     is left out. Raises DataError when there is less than one block.
     """
-    file = token_cache.tokens(partial(token_ids, tokenizer), [split])
+    return _blocks(partial(token_ids, tokenizer), split, block_tokens)
+
+
+def conversations(tokenizer: "PreTrainedTokenizerBase", split: Path, block_tokens: int) -> Blocks:
+    """Return the conversations of a split, whole as the chat template writes them, each with the
+    end of a document, as blocks. Raises DataError as `documents` does.
+    """
+    return _blocks(partial(conversation_ids, tokenizer), split, block_tokens)
+
+
+def _blocks(rows: "partial[Iterator[list[int]]]", split: Path, block_tokens: int) -> Blocks:
+    file = token_cache.tokens(rows, [split])
     size = file.stat().st_size // 4
     if size < block_tokens:
         what = f"only {size} tokens, less than one block of {block_tokens}"
@@ -63,3 +94,13 @@ def token_ids(
         counts["documents"] += len(batch)
         for ids in chat.encode_texts(tokenizer, batch):
             yield [*ids, end]
+
+
+def conversation_ids(
+    tokenizer: "PreTrainedTokenizerBase", rows: Iterable[records.Record], counts: Counter[str]
+) -> Iterator[list[int]]:
+    """Yield the tokens of conversations, each with the end of a document; count them."""
+    end = chat.end_of_document(tokenizer)
+    for row in rows:
+        counts["conversations"] += 1
+        yield [*chat.encode(tokenizer, row["messages"], row["tools"]).input_ids, end]
