@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KEEP, CHATML = "keep", "chatml"
-MARKS = re.compile(r"<\|[^|<>\s]+\|>|<eo[a-z]>")
-"""How the templates of stages/templates, and most others, write special tokens; `<eom>` is MOSS's.
+MARKS = re.compile(r"<\|[^|<>\s]+(?: [^|<>\s]+)?\|>|<eo[a-z]>")
+"""How the templates of stages/templates, and most others, write special tokens; `<eom>` and
+`<|Inner Thoughts|>` are MOSS's.
 """
 
 

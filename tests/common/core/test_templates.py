@@ -4,6 +4,7 @@ they are refused.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,9 +109,67 @@ def test_templates_of_our_own_are_written_as_their_models_read_them(name: str, w
         assert encoded.input_ids[: len(prompt)] == prompt
 
 
-@pytest.mark.parametrize("name", ["chatglm", "moss"])
-def test_a_template_without_a_place_for_tools_says_so(name: str) -> None:
-    tokenizer = tokenizer_stage.with_template(bases.tokenizer(), name, [bases.EOS])
+SEARCH = {"name": "Search", "parameters": {"properties": {"query": {}}}}
+SWITCHES = """- Inner thoughts: enabled.
+- Web search: {}
+- Calculator: disabled.
+- Equation solver: {}
+- Text-to-image: disabled.
+- Image edition: disabled.
+- Text-to-speech: disabled."""
+FOUND = 'Search("quays") =>\n<|1|>: "A quay."'
+PLUGINS: dict[str, tuple[list[Any], list[Any], str]] = {
+    "named, with a thought": (
+        [SEARCH],
+        [records.message("assistant", "", "Look.", [{"name": "Search", "arguments": '{"query": "quays"}'}]), FOUND],
+        f' Look.<eot>\n<|Commands|>: Search("quays")<eoc>|\n<|Results|>:\n{FOUND}\n<eor>\n<|MOSS|>:| Paris<eom>',
+    ),
+    "under a name of the server, passages bare": (
+        [SEARCH | {"name": "search"}],
+        [records.message("assistant", "", None, [{"name": "search", "arguments": '{"query": "quays"}'}]), "A quay."],
+        f' None<eot>\n<|Commands|>: Search("quays")<eoc>|\n<|Results|>:\n{FOUND}\n<eor>\n<|MOSS|>:| Paris<eom>',
+    ),
+    "two at once, said aloud": (
+        [SEARCH, {"name": "Solve", "parameters": {"properties": {"equation": {}}}}],
+        [
+            records.message("assistant", "Wait.", None, [{"name": "Solve", "arguments": '["x=1"]'}] * 2),
+            *("x = 1", "x = 1"),
+        ],
+        ' Wait.<eot>\n<|Commands|>: Solve("x=1"), Solve("x=1")<eoc>|\n<|Results|>:\nSolve("x=1") =>\nx = 1\n'
+        'Solve("x=1") =>\nx = 1\n<eor>\n<|MOSS|>:| Paris<eom>',
+    ),
+    "none needed": (
+        [SEARCH],
+        [],
+        " None<eot>\n<|Commands|>: None<eoc>|\n<|Results|>:\nNone\n<eor>\n<|MOSS|>:| Paris<eom>",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLUGINS)
+def test_moss_writes_its_plugins_and_learns_what_it_says_of_them(case: str) -> None:
+    tools, between, wanted = PLUGINS[case]
+    tokenizer = tokenizer_stage.with_template(bases.tokenizer(), "moss", [bases.EOS])
+    turns = [one if isinstance(one, dict) else records.message("tool", one) for one in between]
+    start = [records.message("system", f"Be brief.\n{SWITCHES.format('disabled.', 'disabled.')}"), TALK[0]]
+    said, offered = [*start, *turns, TALK[1]], json.dumps(tools)
+    encoded = chat.encode(tokenizer, said, offered)
+    solver = "enabled. API: Solve(equation)" if len(tools) > 1 else "disabled."
+    head = SWITCHES.format("enabled. API: Search(query)", solver)
+    thought, answer = wanted.split("|\n<|Results")[0], wanted.rpartition("|")[2]
+    whole = wanted.replace("<eoc>|", "<eoc>").replace(f"|{answer}", answer)
+    text = f"Be brief.\n{head}\n<|Human|>: hello<eoh>\n<|Inner Thoughts|>:{whole}"
+    assert tokenizer.decode(encoded.input_ids) == (tokenizer.bos_token or "") + text
+    spoken = [token for token, mask in zip(encoded.input_ids, encoded.assistant_mask, strict=True) if mask]
+    assert tokenizer.decode(spoken) == thought + answer
+    for end in range(len(start), len(said)):
+        if said[end]["role"] == "assistant":
+            prompt = chat.encode_prompt(tokenizer, said[:end], offered)
+            assert encoded.input_ids[: len(prompt)] == prompt, end
+
+
+def test_a_template_without_a_place_for_tools_says_so() -> None:
+    tokenizer = tokenizer_stage.with_template(bases.tokenizer(), "chatglm", [bases.EOS])
     call = [{"name": "add", "arguments": "{}"}]
     with pytest.raises(DataError, match="no place for tools; chatml has one"):
         chat.encode(tokenizer, [records.message("user", "1?"), records.message("assistant", "", tool_calls=call)])

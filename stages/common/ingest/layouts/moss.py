@@ -2,26 +2,25 @@
 (`<|Human|>: … <eoh>`).
 """
 
-import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from stages.common.core.records import Record, message
 from stages.common.ingest.layouts.fields import Malformed, as_json
 from stages.common.ingest.layouts.turns import with_system
+from stages.common.text import moss as notation
 
 START, END = re.compile(r"\A\s*<\|[\w ]+\|>\s*:"), re.compile(r"<eo[a-z]>\s*\Z")
 TURN_NAME = re.compile(r"turn_(\d{1,6})")
 PART = re.compile(r"(?:<\|([\w ]+)\|>|\[(Human|MOSS)\])\s*:(.*?)<eo[a-z]>", re.DOTALL)
 PART_NAMES = {"Results": "Tool Responses"}
-JSON_STRING = r'"(?:[^"\\]|\\.)*"'
-COMMAND = re.compile(
-    rf"\s*([A-Za-z_]\w*)\(\s*((?:{JSON_STRING}(?:\s*,\s*{JSON_STRING})*)?)\s*\)\s*(?:[,;]|\Z)", re.DOTALL
-)
 
 
 def moss(row: Record) -> Record:
-    """`{"meta_instruction"?, "chat": {"turn_1": {"Human", …, "MOSS"}, …}}` -> conversation."""
+    """`{"meta_instruction"?, "chat": {"turn_1": {"Human", …, "MOSS"}, …}}` -> conversation; the
+    plugins that its meta instruction switches on are its tools.
+    """
     chat = row["chat"]
     if not isinstance(chat, dict) or not chat:
         raise Malformed("bad chat", "not an object of turns, or there are none")
@@ -31,8 +30,10 @@ def moss(row: Record) -> Record:
         if not found or not isinstance(turn, dict):
             raise Malformed("bad chat", f"{name[:50]!r} is no turn")
         numbered[int(found[1])] = turn
-    said = [one for number in sorted(numbered) for one in _turn(number, numbered[number])]
-    return {"messages": with_system(row, said), "tools": None}
+    messages = with_system(row, [])
+    tools = notation.switched_on(messages[0]["content"]) if messages else []
+    said = [one for number in sorted(numbered) for one in _turn(number, numbered[number], tools)]
+    return {"messages": messages + said, "tools": as_json(tools) if tools else None}
 
 
 def parts(text: str) -> list[Record]:
@@ -54,17 +55,17 @@ def parts(text: str) -> list[Record]:
     return [one for number, turn in enumerate(turns, 1) for one in _turn(number, turn)]
 
 
-def _turn(number: int, turn: Record) -> list[Record]:
+def _turn(number: int, turn: Record, tools: Sequence[Record] = ()) -> list[Record]:
     asked, answer = _part(number, turn, "Human"), _part(number, turn, "MOSS")
     thought, results = _part(number, turn, "Inner Thoughts"), _part(number, turn, "Tool Responses")
-    commands = _part(number, turn, "Commands")
+    calls = _calls(number, _part(number, turn, "Commands") or "", tools)
     if asked is None:
         raise Malformed("bad turn", f"turn {number}: no Human")
     said = [message("user", asked)]
-    if commands:
+    if calls:
         if results is None:
             raise Malformed("bad tool call", f"turn {number}: a command without a response")
-        said += [message("assistant", "", thought, _calls(number, commands)), message("tool", results)]
+        said += [message("assistant", "", thought, calls), message("tool", results)]
         thought = None
     elif results:
         raise Malformed("bad tool call", f"turn {number}: a response without a command")
@@ -80,19 +81,12 @@ def _part(number: int, turn: Record, name: str) -> str | None:
     return text if text and (text != "None" or name in ("Human", "MOSS")) else None
 
 
-def _calls(number: int, commands: str) -> list[Record]:
-    """Return `Search("a"), Calculate("1+1")` as tool calls; arguments are a JSON list, as MOSS
-    gives them no names.
+def _calls(number: int, commands: str, tools: Sequence[Record]) -> list[Record]:
+    """Return `Search("a"), Calculate("1+1")` as tool calls; arguments are a JSON list where no tool
+    gives them names.
     """
-    made, end = [], 0
-    while end < len(commands):
-        found = COMMAND.match(commands, end)
-        if not found:
-            raise Malformed("bad tool call", f'turn {number}: not a call of the form Name("…")')
-        try:
-            arguments = json.loads(f"[{found[2]}]", strict=False)
-        except ValueError as error:
-            raise Malformed("bad tool call", f"turn {number}: {error}") from error
-        made.append({"name": found[1], "arguments": as_json(arguments)})
-        end = found.end()
-    return made
+    try:
+        found = notation.commands(commands)
+    except ValueError as error:
+        raise Malformed("bad tool call", f"turn {number}: {error}") from error
+    return [{"name": one.name, "arguments": notation.arguments(one, tools)} for one in found]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from stages.common.core.records import message
 from stages.common.generation.sampling import Sampling
-from stages.common.serving.api import replies, tool_calls
+from stages.common.serving.api import moss_commands, replies, tool_calls
 from stages.common.serving.api.metrics import Observer
 from stages.common.serving.api.replies import Refusal, refused
 from stages.common.serving.api.schema import ChatRequest
@@ -22,6 +22,7 @@ from stages.common.serving.engine.champions import Question, fingerprint
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def add_routes(app: "FastAPI", observer: Observer, bounds: Bounds) -> None:
         try:
             asked_for = await _parsed(request)
             _known(asked_for.model, champions.name)
+            asked_for = with_switches(asked_for, bounds.tools, champions.current.engine.tokenizer)
             named = asked_for.server_tools
             run = partial(bounds.tools.run, allowed=named) if named else None
             asked, pieces = await tool_calls.ask(observer, question(asked_for, bounds), "api", run, bounds.tool_rounds)
@@ -96,6 +98,17 @@ async def _parsed(request: "Request") -> ChatRequest:
         param = ".".join(str(part) for part in first["loc"]) or None
         what = f"{param}: {first['msg']}" if param else first["msg"]
         raise Refusal(400, what, param=param, code=first["type"]) from error
+
+
+def with_switches(asked: ChatRequest, tools: Tools, tokenizer: "PreTrainedTokenizerBase") -> ChatRequest:
+    """Return the request with the server's tools that its system turn switches on, where MOSS
+    answers and no tools are named beside it.
+    """
+    if asked.tools or asked.server_tools or asked.tool_choice or not moss_commands.speaks(tokenizer):
+        return asked
+    first = [message(turn.spoken_by, turn.text) for turn in asked.messages[:1]]
+    names = moss_commands.switched_on(first, tools.names)
+    return asked.model_copy(update={"server_tools": names}) if names else asked
 
 
 def question(asked: ChatRequest, bounds: Bounds) -> Question:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from stages.common.core.records import Record, message
+from stages.common.serving.api import moss_commands
 from stages.common.serving.api.metrics import Observer
 from stages.common.serving.engine.champions import Asked, Champion, Question
 from stages.common.serving.engine.requests import Piece
@@ -86,11 +87,42 @@ async def ask(
 
     `run` takes a tool's name and arguments and returns its result.
     """
-    asked, pieces = await observer.ask(question, via)
+    commands = moss_commands.are_asked(question, observer.champions.current.engine.tokenizer)
+    asked, pieces = await observer.ask(moss_commands.asking(question) if commands else question, via)
     if question.tools is None:
         return asked, pieces
     talk = Talk(asked, asked.prompt_tokens)
+    if commands:
+        return talk, _commands_first(observer, question, via, run if rounds else None, talk, pieces)
     return talk, _rounds(observer, question, via, run, rounds, talk, pieces)
+
+
+async def _commands_first(
+    observer: Observer, question: Question, via: str, run: Run | None, talk: Talk, pieces: AsyncIterator[Piece]
+) -> AsyncIterator[Piece]:
+    """Yield an answer of MOSS: a thought and commands, which are not shown, and with their results
+    what it says.
+    """
+    text, last = "", Piece("", 0)
+    async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+        async for last in open_pieces:
+            text += last.text
+    written = moss_commands.written(text, question.tools or "[]")
+    if written is None or last.finish != "stop":
+        yield Piece(moss_commands.without_marks(text) if written is None else "", last.tokens, last.finish)
+        return
+    calls = tuple(Call(*call) for call in written.calls[:CALLS_AT_MOST])
+    if calls and run is None:
+        yield Step("", last.tokens, "tool_calls", calls=calls)
+        return
+    ran = tuple([Ran(call, await asyncio.to_thread(run, *call)) for call in calls]) if run else ()
+    yield Step("", last.tokens, ran=ran)
+    more = turns("", ran, written.thought) if ran else moss_commands.no_results(written.thought)
+    asked, pieces = await observer.ask(replace(question, messages=[*question.messages, *more]), via)
+    talk.follow(asked)
+    async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
+        async for piece in open_pieces:
+            yield replace(piece, tokens=last.tokens + piece.tokens)
 
 
 async def _rounds(
@@ -128,10 +160,10 @@ async def _rounds(
         talk.follow(asked)
 
 
-def turns(text: str, ran: tuple[Ran, ...]) -> list[Record]:
+def turns(text: str, ran: tuple[Ran, ...], thought: str | None = None) -> list[Record]:
     """Return the turns that a model reads after its calls were run."""
     calls = [{"name": call.name, "arguments": call.arguments} for call, _ in ran]
-    return [message("assistant", text, tool_calls=calls), *(message("tool", result) for _, result in ran)]
+    return [message("assistant", text, thought, calls), *(message("tool", result) for _, result in ran)]
 
 
 def shown(ran: Ran) -> str:

@@ -39,6 +39,8 @@ class Question:
     beams: int = 1
     tools: str | None = None
     """The tools that the model may call, as JSON; see `chat.encode_prompt`."""
+    marks: bool = False
+    """Whether special tokens stay in the answer's text."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Champions:
             engine = champion.engine
             room = engine.context - question.max_new_tokens if engine.context else None
             prompt = fitted(engine.tokenizer, question.messages, room, question.tools)
-            request = Request(prompt.tokens, question.max_new_tokens, question.sampling, question.stop, question.beams)
+            how = question.max_new_tokens, question.sampling, question.stop, question.beams, question.marks
+            request = Request(prompt.tokens, *how)
             try:
                 ticket = engine.submit(request, deliver)
             except ClosedError:

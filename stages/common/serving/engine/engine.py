@@ -57,9 +57,7 @@ class Engine:
 
     @property
     def context(self) -> int | None:
-        """Return the most tokens a prompt and its answer may have together; None: there is no
-        limit.
-        """
+        """Return the most tokens a prompt and its answer may have together; None: no limit."""
         return generator.context(self.model)
 
     def submit(self, request: Request, deliver: Deliver) -> Ticket:
@@ -68,7 +66,8 @@ class Engine:
         Raises DataError for a prompt without room for an answer, BusyError, and ClosedError after
         `close`.
         """
-        ticket = Ticket(request, deliver, Text(self.tokenizer, request.stop), requests.room(self.context, request))
+        text = Text(self.tokenizer, request.stop, marks=request.marks)
+        ticket = Ticket(request, deliver, text, requests.room(self.context, request))
         with self._changed:
             if self._closed:
                 raise ClosedError("this model takes no more requests")

@@ -180,6 +180,7 @@ class RemoteEngine:
             body |= {"top_p": sampling.top_p, "seed": sampling.seed % 2**31}
             body |= {"top_k": sampling.top_k} if sampling.top_k else {}
         body |= {"stop": list(asked.stop)} if asked.stop else {}
+        body |= {"skip_special_tokens": False} if asked.marks else {}
         if sampling.repetition_penalty != 1:
             body["repetition_penalty"] = sampling.repetition_penalty
         return body

@@ -34,7 +34,7 @@ class ClosedError(StageError):
 @dataclass(frozen=True)
 class Request:
     """The prompt's tokens, and how to answer. With `beams` above 1 only the penalty of `sampling`
-    counts.
+    counts; with `marks` special tokens stay in the answer's text.
     """
 
     prompt: list[int]
@@ -42,6 +42,7 @@ class Request:
     sampling: Sampling = GREEDY
     stop: tuple[str, ...] = ()
     beams: int = 1
+    marks: bool = False
 
 
 @dataclass(frozen=True)

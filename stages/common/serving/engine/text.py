@@ -14,11 +14,11 @@ UNFINISHED = "\ufffd"
 
 class Text:
     """The text of one answer; `ended` says that a stop string stands in it, behind which nothing is
-    given out.
+    given out. With `marks` special tokens are part of it.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str] = ()) -> None:
-        self._tokenizer, self._stop, self.ended = tokenizer, tuple(stop), False
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str] = (), *, marks: bool = False) -> None:
+        self._tokenizer, self._stop, self.ended, self._marks = tokenizer, tuple(stop), False, marks
         # A token's text can depend on the one before it, so those given out last stay in the
         # window.
         self._window: list[int] = []
@@ -54,7 +54,7 @@ class Text:
         return rest
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=not self._marks))
 
     def _release(self, new: str, last: bool = False) -> str:
         """Return what of the held and the new text can be given out."""

@@ -1,5 +1,6 @@
 """MOSS: turns in marks, thoughts, commands as tool calls."""
 
+import json
 from typing import Any
 
 import pytest
@@ -52,6 +53,19 @@ def test_thought_command_and_result_become_a_tool_turn() -> None:
     assert said[-1] == message("assistant", "Bye.")
 
 
+def test_switches_of_the_meta_instruction_are_tools_which_name_the_arguments() -> None:
+    meta = "MOSS.\n- Inner thoughts: enabled.\n- Web search: enabled. API: Search(query)\n- Calculator: disabled.\n"
+    commands = '<|Commands|>: Search("quays"), Other("a")<eoc>\n'
+    with_tool = turn(Commands=commands, Tool_Responses="<|Results|>:\nFound.\n<eor>\n")
+    nothing = turn(Commands="<|Commands|>: None.<eoc>", Tool_Responses="<|Results|>:\nNone\n<eor>\n")
+    found = parse({"meta_instruction": meta, "chat": {"turn_1": with_tool, "turn_2": nothing}})[2]
+    parameters = {"type": "object", "properties": {"query": {"type": "string"}}}
+    assert json.loads(found["tools"]) == [{"name": "Search", "description": "Web search", "parameters": parameters}]
+    calls = [{"name": "Search", "arguments": '{"query": "quays"}'}, {"name": "Other", "arguments": '["a"]'}]
+    assert found["messages"][2] == message("assistant", "", None, calls)
+    assert [one["role"] for one in found["messages"][-2:]] == ["user", "assistant"]
+
+
 def test_a_thought_without_a_command_belongs_to_the_answer() -> None:
     said = parse({"chat": {"turn_1": turn(Inner_Thoughts="Easy.")}})[2]["messages"]
     assert said[1] == message("assistant", "Metalenses <sup><|1|></sup>.", "Easy.")
@@ -90,6 +104,8 @@ def test_older_moss_is_one_text(text: str) -> None:
         ({"chat": {"turn_1": turn(Commands='Search("a")')}}, "bad tool call"),
         ({"chat": {"turn_1": turn(Tool_Responses="Found.")}}, "bad tool call"),
         ({"chat": {"turn_1": turn(Commands="search it", Tool_Responses="Found.")}}, "bad tool call"),
+        ({"chat": {"turn_1": turn(Commands='Search("a" "b")', Tool_Responses="Found.")}}, "bad tool call"),
+        ({"chat": {"turn_1": turn(Commands="None, I know.")}}, "bad tool call"),
         ({"chat": {"turn_1": turn(Commands='Search("\\x")', Tool_Responses="Found.")}}, "bad tool call"),
         ({"plain_text": "[Human]: Hi<eoh> so he said [MOSS]: Hello.<eoa>"}, "bad transcript"),
         ({"plain_text": "[Human]: Hi<eoh> [MOSS]: Hello."}, "bad transcript"),
