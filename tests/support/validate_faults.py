@@ -57,12 +57,16 @@ def asked(folder: str, line: int) -> list[Record]:
 FAULTS: list[tuple[str, Record, dict[str, Any]]] = [
     ("documents/train", {"id": None}, {f"{NOT_NULL}(id)": None}),
     ("documents/train", {"id": "no line"}, {f"{REGEX}(id)": "no line"}),
+    ("documents/train", {"id": "documents/train:1.0"}, {f"{REGEX}(id)": "documents/train:1.0"}),
+    ("documents/train", {"id": "documents/train:7.2"}, {}),  # the second record of line 7
+    ("documents/train", {"id": "documents/train:7.x1.2#2"}, {STRAYED: "no original"}),
+    ("conversations/train", {"id": "conversations/train:7.x1.2"}, {}),  # extracted
     ("documents/train", {"source": None}, {f"{NOT_NULL}(source)": None}),
     ("documents/train", {"text": " \n"}, {EMPTY: 1}),
     ("documents/train", {"text": None}, {EMPTY: 1}),
     ("documents/train", {"text": "x" * 1_000_001}, {LONG: 1_000_001}),
     ("documents/train", {"text": "So. What about questions 2? Well."}, {LEAK: "questions:2"}),
-    ("documents/train", {"text": "Mail a.b@example.org or c.d@example.org."}, {PERSONAL: "2 mail"}),
+    ("documents/train", {"text": "Mail a.b@post.sample or c.d@post.sample."}, {PERSONAL: "2 mail"}),
     ("documents/train", {"text": "Text of documents/train 1."}, {AGAIN: "documents/train:1"}),
     ("documents/validation", {"text": "Text of documents/train 2."}, {SPLIT: "documents/train:2"}),
     ("documents/validation", {"id": "documents/train:2"}, {SAME_ID: "train"}),
@@ -120,7 +124,7 @@ FAULTS: list[tuple[str, Record, dict[str, Any]]] = [
     ("labelled/train", {"response": None}, {f"{BETWEEN}(response_characters)": 0}),
     ("labelled/train", {"desirable": None}, {f"{NOT_NULL}(desirable)": None}),
     ("labelled/train", {"response": "So. What about questions 2? Well."}, {LEAK: "questions:2"}),
-    ("labelled/train", {"response": "Mail a.b@example.org."}, {PERSONAL: "1 mail"}),
+    ("labelled/train", {"response": "Mail a.b@post.sample."}, {PERSONAL: "1 mail"}),
     ("labelled/train", {"prompt": asked("labelled/train", 1), "response": "Otherwise."}, {}),
     (
         "labelled/train",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 RECORDS_PER_PART = 50_000
-COPY = re.compile(r"(?P<original>.+:\d+)#(?P<copy>[2-9]|[1-9]\d+)")
+COPY = re.compile(r"(?P<original>.+:\d+(?:\.x?\d+)*)#(?P<copy>[2-9]|[1-9]\d+)")
 DIGEST = pa.binary(16)
 IDS = pa.schema(
     [
