@@ -14,9 +14,11 @@ has it.
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,12 @@ class Model:
 
 def trusted(source: str, settings: Quality) -> bool:
     """Whether the source's documents are examples of good text, and never filtered."""
-    return any(fnmatchcase(source, pattern) for pattern in settings.trusted)
+    return _matches(source, tuple(settings.trusted))
+
+
+@lru_cache
+def _matches(source: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(source, pattern) for pattern in patterns)
 
 
 def keeps(text: str, score: float, alpha: float) -> bool:
@@ -155,10 +162,14 @@ def grams(text: str) -> list[str]:
 
 
 def _features(texts: Sequence[str]) -> Any:
-    from sklearn.feature_extraction.text import HashingVectorizer
+    """Return the counts of hashed grams, each text's of length 1, as HashingVectorizer does; each
+    gram of a text is hashed once.
+    """
+    from sklearn.feature_extraction import FeatureHasher
+    from sklearn.preprocessing import normalize
 
-    options = {"n_features": FEATURES, "alternate_sign": False, "norm": "l2", "dtype": np.float32}
-    return HashingVectorizer(analyzer=grams, **options).transform(texts)
+    hasher = FeatureHasher(FEATURES, input_type="pair", dtype=np.float32, alternate_sign=False)
+    return normalize(hasher.transform(Counter(grams(text)).items() for text in texts), norm="l2", copy=False)
 
 
 def _folds(texts: Sequence[str]) -> NDArray[np.intp]:
