@@ -40,7 +40,7 @@ def asks(city: str, *more: Row) -> list[Row]:
     return [{"role": "user", "content": f"Is there snow in {city}?"}, *more]
 
 
-def says(text: str | None, **more: Any) -> Row:
+def says(text: Any, **more: Any) -> Row:
     return {"role": "assistant", "content": text, **more}
 
 
