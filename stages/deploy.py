@@ -29,6 +29,7 @@ from stages.common.serving import app as serving
 from stages.common.serving.api.tools import Name, Tools
 from stages.common.serving.engine.champions import Champions, Question
 from stages.common.serving.engine.requests import pieces
+from stages.common.serving.origins import ORIGIN
 from stages.common.serving.pages.inputs import Page, conversation
 from stages.common.tracking import session
 
@@ -105,18 +106,22 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 opens it to the network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on", min=1, max=65535)] = 7860,
     allow_host: Annotated[list[str] | None, typer.Option(help="a name it is also reached by; repeatable")] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="a site whose pages may use the API, as http://localhost:3000; repeatable")
+    ] = None,
     without_token: Annotated[bool, typer.Option(help="let everybody in who reaches an address of the network")] = False,
 ) -> None:
     """Serve the champion as chat page and API until Ctrl-C; answers under way then have 20 seconds
     to end.
     """
     settings, secret = params.load(Params, "deploy"), token(host, without_token)
+    allowed = origins(allow_origin or [])
     name = promoted.registered_name()
     with serving.listening(host, port, SERVE) as listener:
         backend = "" if settings.backend == TRANSFORMERS else settings.backend
         champions = Champions(name, settings.answers_at_once, settings.waiting, backend=backend)
         hosts = [*serving.LOOPBACK, host, *(allow_host or [])]
-        app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute)
+        app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute, allowed)
         champions.follow(settings.poll_seconds)
         version = champions.current.version.number
         logs.report(f"version {version} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
@@ -134,6 +139,16 @@ def token(host: str, without_token: bool) -> str:
         remedy = f"set {TOKEN}, or add --without-token if something else keeps strangers out"
         raise ParamsError("everybody who reaches this address could use the model", where=host, remedy=remedy)
     return given
+
+
+def origins(given: Sequence[str]) -> list[str]:
+    """Return the sites as browsers name them. Raises ParamsError for what is no site's name: `*`
+    would let every page in that a browser of this machine shows.
+    """
+    for one in given:
+        if not ORIGIN.fullmatch(one):
+            raise ParamsError("it is no site", where=f"--allow-origin {one}", remedy="name it as http://localhost:3000")
+    return [one.lower() for one in given]
 
 
 def ask(champions: Champions, settings: Params) -> tuple[list[dict[str, str]], float]:

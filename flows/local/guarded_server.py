@@ -11,7 +11,7 @@ import asyncio
 from typing import Any
 
 from flows.local import server
-from stages.common.serving import guards
+from stages.common.serving import origins
 
 BODY_BYTES = 16 * 2**20
 """A batch of logs may have 4 MB, parameters 0.5 MB."""
@@ -37,7 +37,7 @@ def door(inner: Any) -> Any:
     too_much = PlainTextResponse("the request is too large, or came too slowly", 413, {"Connection": "close"})
 
     async def checked(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] in ("http", "websocket") and guards.asked_elsewhere(scope):
+        if scope["type"] in ("http", "websocket") and origins.asked_elsewhere(scope):
             await foreign(scope, receive, send)
         elif scope["type"] != "http":
             await inner(scope, receive, send)

@@ -8,11 +8,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stages.common.runtime.errors import ParamsError, TryAgainError
 from stages.common.runtime.logs import log
 from stages.common.serving.api import routes
+from stages.common.serving.api.bounds import Bounds
 from stages.common.serving.api.metrics import Observer
 from stages.common.serving.engine.champions import Champions
 from stages.common.serving.guards import Guard
@@ -23,17 +25,21 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-HEADER_SECONDS = 10.0
 DRAIN_SECONDS = 20.0
 SWITCH_SECONDS = 0.0001  # the engine must not wait 5 ms, more than a step, each time the event loop has Python
 REQUESTS_PER_MINUTE = 120
 
 
 def build(
-    champions: Champions, page: Page, hosts: list[str], token: str = "", per_minute: int = REQUESTS_PER_MINUTE
+    champions: Champions,
+    page: Page,
+    hosts: list[str],
+    token: str = "",
+    per_minute: int = REQUESTS_PER_MINUTE,
+    origins: Sequence[str] = (),
 ) -> "FastAPI":
     """Return the app; it answers only requests whose Host is in `hosts`, with the token if there is
-    one.
+    one. Pages of `origins` may use the API.
     """
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
@@ -45,13 +51,12 @@ def build(
         status, code = ("ending", 503) if champions.is_ending else ("ready", 200)
         return JSONResponse({"status": status} | champions.current.facts(), code)
 
-    app.add_api_route("/healthz", lambda: {"status": "ok"})
-    app.add_api_route("/readyz", ready)
-    app.add_api_route("/metrics", observer.exposition)
-    bounds = routes.Bounds(page.max_new_tokens, page.temperature, page.tools, page.tool_rounds)
+    for path, answer in (("/healthz", lambda: {"status": "ok"}), ("/readyz", ready), ("/metrics", observer.exposition)):
+        app.add_api_route(path, answer, methods=["GET", "HEAD"])
+    bounds = Bounds(page.max_new_tokens, page.temperature, page.tools, page.tool_rounds)
     routes.add_routes(app, observer, bounds)
     chat.mount(app, observer, page)
-    app.add_middleware(Guard, token=token, per_minute=per_minute)
+    app.add_middleware(Guard, token=token, per_minute=per_minute, let_in=origins)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     return app
 
@@ -82,6 +87,8 @@ def server(app: "FastAPI", champions: Champions) -> Any:
     """
     import uvicorn
 
+    from stages.common.serving.connections import KEEP_ALIVE_SECONDS, Patient
+
     class Draining(uvicorn.Server):
         """A server whose first signal closes the door, and whose second ends it at once."""
 
@@ -100,36 +107,16 @@ def server(app: "FastAPI", champions: Champions) -> Any:
     return Draining(
         uvicorn.Config(
             app,
-            http=_impatient(),
+            http=Patient,
             ws="none",
             log_config=None,
             access_log=False,
             proxy_headers=False,  # X-Forwarded-For is what anybody says
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=2,
         )
     )
-
-
-def _impatient() -> Any:
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class Impatient(H11Protocol):
-        """HTTP that hangs up on who does not end a request's headers: uvicorn waits for ever."""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.headers_due = self.loop.call_later(HEADER_SECONDS, self.hang_up)
-
-        def hang_up(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.headers_due.cancel()
-            super().connection_lost(exc)
-
-    return Impatient
 
 
 def run(app: "FastAPI", champions: Champions, listener: socket.socket) -> None:

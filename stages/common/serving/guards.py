@@ -13,13 +13,17 @@ import ipaddress
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+
+from stages.common.serving import origins
 
 BODY_BYTES = 262_144
 BODY_SECONDS = 20.0
 CLIENTS_REMEMBERED = 10_000
 OPEN_PATHS = ("/healthz", "/readyz")
+FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+"""Headers of a proxy, behind which all clients have its address."""
 # What Gradio offers and this page does not use: files in and out, other servers, remote calls.
 CLOSED = re.compile(
     r"/+(gradio_api/+)?(upload|file|proxy|stream|component_server|deep_link|monitoring|login|logout|vibe|reload|mcp|docs"
@@ -57,12 +61,12 @@ class Limiter:
 
 
 class Guard:
-    """Middleware that refuses what other sites ask, who has no token, who asks too often, and what
-    is too large.
+    """Middleware that refuses what other sites ask but those `let_in`, who has no token, who
+    asks too often, and what is too large.
     """
 
-    def __init__(self, app: Any, token: str, per_minute: int) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: Any, token: str, per_minute: int, let_in: Sequence[str] = ()) -> None:
+        self._app, self._token, self._origins = app, token, frozenset(let_in)
         self._limiter = Limiter(per_minute)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -71,7 +75,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         method = scope.get("method", "GET")
-        refusal = self._refusal(scope, scope["headers"], method)
+        origin = origins.let_in(scope, self._origins)
+        if origin:
+            send = _with_headers(send, origins.SHARED | {"Access-Control-Allow-Origin": origin})
+            if method == "OPTIONS":
+                await origins.preflight(scope, receive, send)
+                return
+        refusal = self._refusal(scope, scope["headers"], method, origin)
         if refusal:
             await _refuse(scope, receive, send, *refusal)
             return
@@ -79,18 +89,20 @@ class Guard:
         if body.too_large():
             await _refuse(scope, receive, send, 413, f"a request may have {BODY_BYTES} bytes", {"Connection": "close"})
             return
-        await self._app(scope, body.receive if scope["type"] == "http" else receive, _with_headers(send))
+        await self._app(scope, body.receive if scope["type"] == "http" else receive, _with_headers(send, HEADERS))
 
     def _refusal(
-        self, scope: Any, headers: list[tuple[bytes, bytes]], method: str
+        self, scope: Any, headers: list[tuple[bytes, bytes]], method: str, origin: str
     ) -> tuple[int, str, dict[str, str]] | None:
-        if asked_elsewhere(scope):
-            return 403, "requests from other sites are refused", {}
+        if not origin and origins.asked_elsewhere(scope):
+            return 403, f"requests from other sites are refused{origins.remedy(scope)}", {}
         if CLOSED.match(scope["path"]):
             return 404, "there is no such page", {}
         knows = not self._token or scope["path"] in OPEN_PATHS or knows_token(headers, self._token)
         if knows and method in ("GET", "HEAD", "OPTIONS"):
             return None
+        if not self._token and is_here(scope):
+            return None  # the queue bounds what the people of this machine ask
         seconds = self._limiter.wait(client(scope))  # a wrong token counts too: nobody can try many
         if seconds:
             return 429, "too many requests", {"Retry-After": str(int(seconds) + 1)}
@@ -135,6 +147,15 @@ def client(scope: Any) -> str:
     return str(ipaddress.ip_network(f"{host}/64", strict=False)) if address.version == 6 else host
 
 
+def is_here(scope: Any) -> bool:
+    """Whether a request comes from this machine, and not through a proxy of it."""
+    try:
+        address = ipaddress.ip_address((scope.get("client") or ("", 0))[0])
+    except ValueError:
+        return False
+    return address.is_loopback and not any(name in FORWARDED for name, _ in scope["headers"])
+
+
 def knows_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
     """Whether the one Authorization header is `Bearer <token>`, or `Basic` with the token as
     password, as browsers do.
@@ -155,37 +176,10 @@ def knows_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
     return hmac.compare_digest(value.strip(), token.encode())
 
 
-def asked_elsewhere(scope: Any) -> bool:
-    """Whether a page of another site asks: `is_foreign` for a request or websocket, with each
-    Origin that it names.
-    """
-    return any(is_foreign(one, scope.get("method", "GET")) for one in _readings(scope["headers"]))
-
-
-def _readings(headers: list[tuple[bytes, bytes]]) -> list[dict[str, str]]:
-    """Return the headers as they read with each Origin: a second one hides nothing."""
-    one = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers}
-    return [one | {"origin": value.decode("latin-1")} for key, value in headers if key == b"origin"] or [one]
-
-
-def is_foreign(headers: dict[str, str], method: str) -> bool:
-    """Whether a browser says that the request comes from another site; following a link here is not
-    foreign.
-    """
-    if "origin" in headers:
-        try:
-            return urlsplit(headers["origin"]).netloc != headers.get("host")
-        except ValueError:  # not a URL
-            return True
-    if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
-        return False
-    return method != "GET" or headers.get("sec-fetch-mode") != "navigate"
-
-
-def _with_headers(send: Any) -> Any:
+def _with_headers(send: Any, headers: dict[str, str]) -> Any:
     async def sending(part: Any) -> None:
         if part["type"] == "http.response.start":
-            own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            own = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
             part = part | {"headers": [*part.get("headers", []), *own]}
         await send(part)
 
@@ -195,6 +189,7 @@ def _with_headers(send: Any) -> Any:
 async def _refuse(scope: Any, receive: Any, send: Any, status: int, what: str, headers: dict[str, str]) -> None:
     from starlette.responses import JSONResponse
 
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
-    body = {"error": {"message": what, "type": kind, "param": None, "code": None}}
+    known = {401: ("authentication_error", "invalid_api_key"), 429: ("rate_limit_error", "rate_limit_exceeded")}
+    kind, code = known.get(status, ("invalid_request_error", None))
+    body = {"error": {"message": what, "type": kind, "param": None, "code": code}}
     await JSONResponse(body, status, headers)(scope, receive, send)

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +59,17 @@ def champions(registered: Registered) -> Iterator[Champions]:
 
 @contextmanager
 def served(
-    champions: Champions, feedback: Path, token: str = "", per_minute: int = 100_000, **more: Any
+    champions: Champions,
+    feedback: Path,
+    token: str = "",
+    per_minute: int = 100_000,
+    origins: Sequence[str] = (),
+    **more: Any,
 ) -> Iterator[str]:
     """Serve the app over real HTTP, and give its address; `more` are further fields of the page."""
     page = Page("Be brief.", 0.0, 64, ("Hello?",), feedback, **more)
     hosts = [*serving.LOOPBACK, "chat.example.org"]
-    server = serving.server(serving.build(champions, page, hosts, token, per_minute), champions)
+    server = serving.server(serving.build(champions, page, hosts, token, per_minute, origins), champions)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -173,11 +173,24 @@ def test_tokens_cannot_be_tried_at_will_nor_behind_other_addresses(lasting: Cham
 
 
 def test_who_asks_too_often_waits(lasting: Champions, tmp_path: Path) -> None:
-    with served(lasting, tmp_path / "page.jsonl", per_minute=3) as address:
-        replies = [httpx.post(address + CHAT, json=ASK) for _ in range(5)]
+    with served(lasting, tmp_path / "page.jsonl", TOKEN, per_minute=3) as address:
+        known = {"Authorization": f"Bearer {TOKEN}"}
+        replies = [httpx.post(address + CHAT, json=ASK, headers=known) for _ in range(5)]
         assert [reply.status_code for reply in replies] == [200, 200, 200, 429, 429]
         assert int(replies[-1].headers["retry-after"]) >= 1
         assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+def test_who_sits_at_this_machine_asks_as_often_as_he_likes_but_not_who_comes_through_a_proxy(
+    lasting: Champions, tmp_path: Path
+) -> None:
+    with served(lasting, tmp_path / "page.jsonl", per_minute=2) as address, httpx.Client() as client:
+        body = ASK | {"messages": []}
+        here = [client.post(address + CHAT, json=body).status_code for _ in range(9)]
+        forwarded = {"X-Forwarded-For": "192.0.2.7"}
+        proxied = [client.post(address + CHAT, json=body, headers=forwarded).status_code for _ in range(4)]
+    assert here == [400] * 9
+    assert proxied == [400, 400, 429, 429]
 
 
 def test_neither_token_nor_text_is_logged(guarded: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from stages.common.serving.guards import CLIENTS_REMEMBERED, Limiter, client, is_foreign, knows_token
+from stages.common.serving.guards import CLIENTS_REMEMBERED, Limiter, client, is_here, knows_token
+from stages.common.serving.origins import is_foreign
 
 TOKEN = "correct horse battery"
 
@@ -82,3 +83,19 @@ def test_many_clients_do_not_fill_the_memory() -> None:
 )
 def test_who_a_client_is(address: str, expected: str) -> None:
     assert client({"client": (address, 1), "headers": [(b"x-forwarded-for", b"10.0.0.1")]}) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "header", "here"),
+    [
+        ("127.0.0.1", b"x-a", True),
+        ("127.9.9.9", b"x-a", True),
+        ("::1", b"x-a", True),
+        ("192.0.2.7", b"x-a", False),
+        ("x", b"x-a", False),
+        ("127.0.0.1", b"x-forwarded-for", False),
+        ("127.0.0.1", b"forwarded", False),
+    ],
+)
+def test_who_sits_at_this_machine(address: str, header: bytes, here: bool) -> None:
+    assert is_here({"client": (address, 1), "headers": [(header, b"192.0.2.9")]}) is here

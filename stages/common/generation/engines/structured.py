@@ -7,6 +7,7 @@ the JSON is whole, so an answer that was not cut is valid. `Grammars` is of one 
 """
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
 
 COMPACT: Any = {"whitespace_flexible": False}
 """Written as `json.dumps` does: free spaces are where a weak model never ends."""
+KEPT = 256
+"""Grammars that are kept for the next answer on them; a server is shown new ones for ever."""
 Schema = dict[str, Any]
+
+
+def grammar_of(schema: Schema) -> str:
+    """Return the grammar of what a JSON schema allows."""
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False), defaults=COMPACT)
 
 
 class Grammars:
@@ -41,20 +51,24 @@ class Grammars:
         except ValueError as error:  # a tokenizer without the fast implementation
             raise DataError(f"structured decoding cannot read it: {error}", where=tokenizer.name_or_path) from error
         self.vocabulary = vocabulary
-        self._known: dict[str, LLMatcher] = {}
+        self._known: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def matcher(self, schema: Schema) -> "LLMatcher":
         """Return what follows one answer on `schema`, at its beginning. Raises ParamsError for a
         schema that cannot be kept.
         """
+        return self.follower(grammar_of(schema))
+
+    def follower(self, grammar: str) -> "LLMatcher":
+        """Return the same for a grammar as llguidance writes them."""
         from llguidance import LLMatcher
 
-        text = json.dumps(schema, ensure_ascii=False)
-        if text not in self._known:
-            made = LLMatcher(self.tokens, LLMatcher.grammar_from_json_schema(text, defaults=COMPACT), log_level=0)
-            _refuse_errors(made)
-            self._known[text] = made
-        return self._known[text].deep_copy()
+        made = self._known.get(grammar) or LLMatcher(self.tokens, grammar, log_level=0)
+        _refuse_errors(made)
+        self._known[grammar] = made
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return made.deep_copy()
 
 
 class Constraint:
@@ -125,7 +139,7 @@ def check(schema: Schema) -> None:
     """Raise ParamsError, with the reason, for a schema that structured decoding cannot keep."""
     from llguidance import LLMatcher
 
-    wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=COMPACT))
+    wrong = LLMatcher.validate_grammar(grammar_of(schema))
     if wrong:
         raise ParamsError(f"no such schema can be kept while decoding: {wrong.splitlines()[0]}", where="JSON schema")
 

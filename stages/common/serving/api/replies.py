@@ -1,5 +1,5 @@
-"""Answers in OpenAI's form: whole, as a stream of events, and as an error; beside them which tools
-were run here.
+"""Chat answers in OpenAI's form, whole and as a stream of events; beside them which tools were run
+here.
 """
 
 import asyncio
@@ -9,53 +9,64 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.common.runtime.errors import StageError
-from stages.common.runtime.logs import log
+from stages.common.serving.api.errors import CLIENT_GONE, Refusal, refused
+from stages.common.serving.api.logprobs import Spelling, of_chat
 from stages.common.serving.api.tool_calls import Call, Ran, Step, Talk
 from stages.common.serving.engine.champions import Asked, fingerprint
-from stages.common.serving.engine.remote import BackendError
-from stages.common.serving.engine.requests import BusyError, ClosedError, Piece
+from stages.common.serving.engine.requests import Piece
+from stages.common.serving.engine.scores import Score
 
 if TYPE_CHECKING:
     from fastapi import Request, Response
 
-CLIENT_GONE = 499
+DONE = "data: [DONE]\n\n"
 
 
-class Refusal(Exception):
-    """A request that gets no answer, and OpenAI's way to say it."""
-
-    def __init__(self, status: int, what: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(what)
-        self.status, self.code, self.param = status, code, param
-
-
-def about(asked: Asked | Talk) -> dict[str, Any]:
+def about(asked: Asked | Talk, kind: str = "chatcmpl") -> dict[str, Any]:
     """Return what every reply says of itself."""
     facts = asked.champion.facts()
-    named = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": facts["model"]}
+    named = {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time()), "model": facts["model"]}
     return named | {"system_fingerprint": fingerprint(facts), "dropped_messages": asked.dropped}
 
 
-def _usage(asked: Asked | Talk, tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": asked.prompt_tokens,
-        "completion_tokens": tokens,
-        "total_tokens": asked.prompt_tokens + tokens,
-    }
+def usage(prompt: int, tokens: int) -> dict[str, int]:
+    """Return how many tokens were read and made."""
+    return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
 
 
-async def whole(
-    request: "Request", asked: Asked | Talk, first: Piece, pieces: AsyncIterator[Piece], about: dict[str, Any]
-) -> "Response":
-    """Return the answer in one piece; it ends when its reader hangs up."""
+class Reader:
+    """Who waits for an answer: when he hangs up it ends, also before it has begun."""
+
+    def __init__(self, request: "Request") -> None:
+        self._asked: list[Asked | Talk] = []
+        self._is_gone = False
+        self._watch = asyncio.create_task(self._until_gone(request))
+
+    async def _until_gone(self, request: "Request") -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        for asked in self._asked:
+            asked.cancel()
+
+    def follow(self, asked: Asked | Talk) -> None:
+        """End this with the others."""
+        self._asked.append(asked)
+        if self._is_gone:
+            asked.cancel()
+
+    def close(self) -> None:
+        """End what is still under way, and wait for nobody any more."""
+        self._watch.cancel()
+        for asked in self._asked:
+            asked.cancel()
+
+
+async def whole(asked: Asked | Talk, first: Piece, pieces: AsyncIterator[Piece], about: dict[str, Any]) -> "Response":
+    """Return the answer in one piece."""
     from fastapi.responses import JSONResponse
 
-    watch = asyncio.create_task(_until_gone(request, asked))
-    try:
-        found = [first, *[piece async for piece in pieces]]
-    finally:
-        watch.cancel()
+    found = [first, *[piece async for piece in pieces]]
     finish = found[-1].finish
     if finish == "cancelled":
         raise Refusal(CLIENT_GONE, "the answer was ended")
@@ -65,44 +76,56 @@ async def whole(
         answer |= {"content": answer["content"] or None, "tool_calls": _calls(calls)}
     if ran := [one for step in steps for one in step.ran]:
         about = about | {"server_tool_results": _ran(ran)}
-    choice = {"index": 0, "message": answer, "finish_reason": finish, "logprobs": None}
-    usage = _usage(asked, found[-1].tokens)
-    return JSONResponse(about | {"object": "chat.completion", "choices": [choice], "usage": usage})
+    scores = [score for piece in found for score in piece.scores]
+    choice = {"index": 0, "message": answer, "finish_reason": finish, "logprobs": _logprobs(asked, scores)}
+    return JSONResponse(
+        about
+        | {"object": "chat.completion", "choices": [choice], "usage": usage(asked.prompt_tokens, found[-1].tokens)}
+    )
 
 
-async def _until_gone(request: "Request", asked: Asked | Talk) -> None:
-    """End the answer when its reader hangs up."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    asked.cancel()
+def _logprobs(asked: Asked | Talk, scores: Sequence[Score]) -> dict[str, Any] | None:
+    """Return the log-probabilities of tokens; None where none are asked for."""
+    return of_chat(scores, Spelling(asked.champion.engine)) if scores else None
 
 
 async def events(
-    asked: Asked | Talk, first: Piece, pieces: AsyncIterator[Piece], about: dict[str, Any], wants_usage: bool
+    asked: Asked | Talk,
+    first: Piece,
+    pieces: AsyncIterator[Piece],
+    about: dict[str, Any],
+    wants_usage: bool,
+    reader: Reader,
 ) -> AsyncIterator[str]:
     """Yield the answer as server-sent events."""
     about = about | {"object": "chat.completion.chunk"}
     nothing = {"usage": None} if wants_usage else {}
 
-    def chunk(delta: dict[str, Any], finish: str | None = None, more: dict[str, Any] = nothing) -> str:
-        return _event(about | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} | nothing | more)
+    def chunk(delta: dict[str, Any], finish: str | None, piece: Piece) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": _logprobs(asked, piece.scores)}
+        return event(about | {"choices": [choice]} | nothing | _results(piece))
 
     last = first
     try:
-        yield chunk({"role": "assistant", "content": first.text} | _beside(first), None, _results(first))
+        yield chunk({"role": "assistant", "content": first.text} | _beside(first), None, first)
         async for last in pieces:
-            if last.text or isinstance(last, Step):
-                yield chunk({"content": last.text} | _beside(last), None, _results(last))
+            if last.text or last.scores or isinstance(last, Step):
+                yield chunk({"content": last.text} | _beside(last), None, last)
         if last.finish == "cancelled":
             raise Refusal(503, "the server is ending")
-        yield chunk({}, last.finish)
+        yield chunk({}, last.finish, Piece("", 0))
         if wants_usage:
-            yield _event(about | {"choices": [], "usage": _usage(asked, last.tokens)})
+            yield event(about | {"choices": [], "usage": usage(asked.prompt_tokens, last.tokens)})
     except Exception as error:  # the boundary, as in `complete`; the status is long sent
-        yield _event(json.loads(bytes(refused(error).body)))
+        yield failed(error)
     finally:
-        asked.cancel()
-    yield "data: [DONE]\n\n"
+        reader.close()
+    yield DONE
+
+
+def failed(error: Exception) -> str:
+    """Return the event that says how an answer failed."""
+    return event(json.loads(bytes(refused(error).body)))
 
 
 def _calls(calls: Sequence[Call]) -> list[dict[str, Any]]:
@@ -125,31 +148,6 @@ def _results(piece: Piece) -> dict[str, Any]:
     return {"server_tool_results": _ran(piece.ran)} if isinstance(piece, Step) and piece.ran else {}
 
 
-def _event(content: dict[str, Any]) -> str:
+def event(content: dict[str, Any]) -> str:
+    """Return a server-sent event."""
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
-
-
-def refused(error: Exception) -> "Response":
-    """Return a failure in OpenAI's form; of one that is ours the client learns only that it
-    happened.
-    """
-    from fastapi.responses import JSONResponse
-
-    status, param, code, headers = 500, None, None, {}
-    what = "the server failed; its log says why"
-    if isinstance(error, Refusal):
-        status, what, param, code = error.status, str(error), error.param, error.code
-    elif isinstance(error, BusyError):
-        status, what, code, headers = 429, str(error), "rate_limit_exceeded", {"Retry-After": "2"}
-    elif isinstance(error, ClosedError):
-        status, what, headers = 503, "the server is ending", {"Retry-After": "5"}
-    elif isinstance(error, BackendError):
-        status, what, headers = 502, error.what, {"Retry-After": "5"}
-    elif isinstance(error, StageError):
-        status, what = 400, f"{error.what}; {error.remedy}" if error.remedy else error.what
-    else:
-        log.error("a request failed: %s", type(error).__name__)
-        log.debug("traceback", exc_info=error)
-    kinds = {429: "rate_limit_error", 500: "server_error", 502: "server_error", 503: "server_error"}
-    body = {"message": what, "type": kinds.get(status, "invalid_request_error"), "param": param, "code": code}
-    return JSONResponse({"error": body}, status, headers)

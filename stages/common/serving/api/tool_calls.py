@@ -14,16 +14,16 @@ from stages.common.core.records import Record, message
 from stages.common.serving.api import moss_commands
 from stages.common.serving.api.metrics import Observer
 from stages.common.serving.engine.champions import Asked, Champion, Question
-from stages.common.serving.engine.requests import Piece
+from stages.common.serving.engine.grammar import CALLS_AT_MOST, CLOSE, OPEN
+from stages.common.serving.engine.requests import Finish, Piece
+from stages.common.serving.engine.scores import Score
 from stages.common.serving.engine.text import overlap
 
-OPEN = "<tool_call>"
 CALL = re.compile(r"<tool_call>\s*(?:([\w.-]{1,64})\s+)?(\{.*?\})\s*</tool_call>", re.DOTALL)
 """As the project's ChatML writes them, name and arguments, or as Qwen's and Hermes' templates do:
 one object of both.
 """
 NAME = re.compile(r"[\w.-]{1,64}")
-CALLS_AT_MOST = 4
 
 
 class Call(NamedTuple):
@@ -56,6 +56,7 @@ class Talk:
 
     asked: Asked
     prompt_tokens: int
+    cancelled: bool = False
 
     @property
     def champion(self) -> Champion:
@@ -69,11 +70,14 @@ class Talk:
 
     def cancel(self) -> None:
         """End the answer at its next token."""
+        self.cancelled = True
         self.asked.cancel()
 
     def follow(self, asked: Asked) -> None:
         """Go on with the next round."""
         self.asked, self.prompt_tokens = asked, self.prompt_tokens + asked.prompt_tokens
+        if self.cancelled:  # while the tools were run
+            asked.cancel()
 
 
 Run = Callable[[str, str], str]
@@ -137,25 +141,29 @@ async def _rounds(
     before = 0
     for left in range(rounds, -1, -1):
         said, text, last = Said(), "", Piece("", 0)
+        scores: tuple[Score, ...] = ()
         async with aclosing(pieces) as open_pieces:  # type: ignore[type-var]  # a generator
             async for last in open_pieces:
-                text = said.push(last.text)
+                text, scores = said.push(last.text), scores + last.scores
                 if text and last.finish is None:
-                    yield Piece(text, before + last.tokens)
+                    yield Piece(text, before + last.tokens, None, scores)
+                    scores = ()
         before += last.tokens
-        calls = said.calls() if last.finish == "stop" else ()
-        if not calls:
-            yield Piece(text + said.held, before, last.finish)
+        calls = said.calls() if last.finish in ("stop", "length") else ()
+        if not calls or talk.cancelled:
+            yield Piece(text + said.rest(last.finish), before, last.finish, scores)
             return
         if run is None:
-            yield Step(text, before, "tool_calls", calls=calls)
+            finish: Finish = "tool_calls" if last.finish == "stop" else "length"
+            yield Step(text, before, finish, scores, calls=calls)
             return
-        if not left:  # as long as may be, and no answer yet
-            yield Piece(text, before, "length")
+        if not left or last.finish == "length":  # as long as may be, and no answer yet
+            yield Piece(text, before, "length", scores)
             return
         ran = tuple([Ran(call, await asyncio.to_thread(run, *call)) for call in calls])
-        yield Step(text, before, ran=ran)
-        question = replace(question, messages=[*question.messages, *turns(said.shown, ran)])
+        yield Step(text, before, None, scores, ran=ran)
+        form = question.form.after_a_call() if question.form else None
+        question = replace(question, messages=[*question.messages, *turns(said.shown, ran)], form=form)
         asked, pieces = await observer.ask(question, via)
         talk.follow(asked)
 
@@ -193,6 +201,16 @@ class Said:
         """Return the whole calls that were said."""
         found = (_call(name, given) for name, given in CALL.findall(self.held))
         return tuple(call for call in found if call)[:CALLS_AT_MOST]
+
+    def rest(self, finish: Finish | None) -> str:
+        """Return what of the held text is to be shown when no call was read in it: what cannot be
+        read, but nothing of a call that was not finished.
+        """
+        if finish != "stop":
+            return ""
+        closed = self.held.rpartition(CLOSE)
+        unfinished = closed[2].find(OPEN)
+        return self.held if unfinished < 0 else closed[0] + closed[1] + closed[2][:unfinished]
 
 
 def _call(name: str, given: str) -> Call | None:

@@ -5,6 +5,7 @@ has begun.
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from stages.common.generation.sampling import Sampling
 from stages.common.release import registry
 from stages.common.runtime.errors import DataError, StageError
 from stages.common.runtime.logs import log
-from stages.common.serving.engine.context import fitted
+from stages.common.serving.engine import context, grammar
 from stages.common.serving.engine.engine import Engine
+from stages.common.serving.engine.grammar import Form
 from stages.common.serving.engine.remote import RemoteEngine
 from stages.common.serving.engine.requests import ClosedError, Deliver, Request, Ticket
 from stages.common.tracking import mlflow_store
@@ -39,6 +41,11 @@ class Question:
     beams: int = 1
     tools: str | None = None
     """The tools that the model may call, as JSON; see `chat.encode_prompt`."""
+    form: Form | None = None
+    alternatives: int | None = None
+    scores_prompt: bool = False
+    plain: str | tuple[int, ...] | None = None
+    """A text without turns, or its tokens, to go on with in place of messages."""
     marks: bool = False
     """Whether special tokens stay in the answer's text."""
 
@@ -82,6 +89,35 @@ class Asked:
         self.ticket.cancel()
 
 
+def asked(engine: Engine | RemoteEngine, question: Question) -> tuple[context.Fitted, Request]:
+    """Return the prompt that a question is to an engine's model, and the request. Raises as
+    `context.fitted`, `context.raw` and `grammar.text_of` do.
+    """
+    tokenizer, most = engine.tokenizer, engine.context
+    if question.plain is not None:
+        # As in OpenAI's completions a long prompt shortens the answer, to a token at the least.
+        room = most - min(1, question.max_new_tokens) if most else None
+        prompt = context.raw(tokenizer, question.plain, room, engine.vocabulary)
+    else:
+        room = most - question.max_new_tokens if most else None
+        prompt = context.fitted(tokenizer, question.messages, room, question.tools)
+    if question.alternatives is not None and isinstance(engine, Engine):
+        with suppress(DataError):  # of a tokenizer that is not the fast kind
+            engine.grammars  # noqa: B018  # spells the tokens: made here, where no event loop waits for it
+    request = Request(
+        prompt.tokens,
+        question.max_new_tokens,
+        question.sampling,
+        question.stop,
+        question.beams,
+        grammar.text_of(tokenizer, question.form, question.tools) if question.form else None,
+        question.alternatives,
+        question.scores_prompt,
+        question.marks,
+    )
+    return prompt, request
+
+
 @dataclass
 class Champions:
     """The champion of `name`, followed through the registry; `rows` and `waiting` bound what it
@@ -110,14 +146,11 @@ class Champions:
         self._leaving: list[Engine | RemoteEngine] = []
 
     def ask(self, question: Question, deliver: Deliver) -> Asked:
-        """Ask whoever is champion now. Raises as `context.fitted` and `Engine.submit` do."""
+        """Ask whoever is champion now. Raises as `asked` and `Engine.submit` do."""
         while True:
             champion = self.current
             engine = champion.engine
-            room = engine.context - question.max_new_tokens if engine.context else None
-            prompt = fitted(engine.tokenizer, question.messages, room, question.tools)
-            how = question.max_new_tokens, question.sampling, question.stop, question.beams, question.marks
-            request = Request(prompt.tokens, *how)
+            prompt, request = asked(engine, question)
             try:
                 ticket = engine.submit(request, deliver)
             except ClosedError:

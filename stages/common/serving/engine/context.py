@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.core import chat, special_tokens
 from stages.common.core.records import Record
-from stages.common.runtime.errors import DataError
+from stages.common.serving.engine.requests import UnansweredError
 from stages.common.text import normalisation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+CONTEXT = "context_length_exceeded"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,32 @@ class Fitted:
 
     tokens: list[int]
     dropped: int
+
+
+def too_long(what: str, tokens: int, room: int, field: str) -> UnansweredError:
+    """Return the failure of a question that is longer than the model's context."""
+    return UnansweredError(
+        f"the {what} has {tokens} tokens, and there is room for {max(room, 0)}",
+        field=field,
+        kind=CONTEXT,
+        remedy="shorten it, or lower the longest answer",
+    )
+
+
+def raw(tokenizer: "PreTrainedTokenizerBase", prompt: str | Sequence[int], room: int | None, vocabulary: int) -> Fitted:
+    """Return a text, or its tokens, as they are: nothing is cleaned, nothing is left out. An empty
+    one is what begins a document.
+
+    Raises UnansweredError for one that is too long, and for tokens that the model does not have.
+    """
+    tokens = chat.encode_texts(tokenizer, [prompt])[0] if isinstance(prompt, str) else list(prompt)
+    tokens = tokens or [chat.end_of_document(tokenizer)]
+    unknown = next((token for token in tokens if not 0 <= token < vocabulary), None)
+    if unknown is not None:
+        raise UnansweredError(f"there is no token {unknown}", field="prompt", kind="invalid_value")
+    if room is not None and len(tokens) > room:
+        raise too_long("prompt", len(tokens), room, "prompt")
+    return Fitted(tokens, 0)
 
 
 def plain(text: str, special: Sequence[str] = chat.SPECIAL_TOKENS) -> str:
@@ -53,7 +82,7 @@ def fitted(
     prompt stays.
 
     `tools` are JSON, as in `chat.encode_prompt`; a tool's result stays with its question. Without
-    `room` nothing is dropped. Raises DataError when even the last turn alone is too long.
+    `room` nothing is dropped. Raises UnansweredError when even the last turn alone is too long.
     """
     special = special_tokens.special_tokens(tokenizer)
     said = [readable(message, special) for message in messages]
@@ -73,9 +102,6 @@ def fitted(
         return Fitted(found, 0)
     least = tokens(starts[-1])
     if len(least) > room:
-        raise DataError(
-            f"the message has {len(least)} tokens, and there is room for {max(room, 0)}",
-            remedy="shorten it, or lower the longest answer",
-        )
+        raise too_long("message", len(least), room, "messages")
     start = starts[bisect_left(starts, True, key=lambda at: len(tokens(at)) <= room)]
     return Fitted(tokens(start), start)

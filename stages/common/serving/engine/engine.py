@@ -1,30 +1,32 @@
 """Answers to many at once from one model: requests join and leave the batch between two steps.
 
 Continuous batching (Yu et al. 2022, Orca, section 4.1) in one thread over the decoder's cache. A
-beam search cannot share a step with others: it runs beside the batch, one at a time.
+beam search cannot share a step with others: it runs beside the batch, one at a time, and waits
+apart: answers that take long take no place of the others.
 """
 
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from stages.common.core import chat
 from stages.common.generation import generator
 from stages.common.generation.batch import survivors
-from stages.common.generation.sampling import Sampling, choose, keys, uniforms
+from stages.common.generation.engines.structured import Grammars
 from stages.common.runtime import process
-from stages.common.runtime.errors import DataError
 from stages.common.runtime.logs import log
-from stages.common.serving.engine import requests
-from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, Finish, Piece, Request, Ticket
+from stages.common.serving.engine import choosing, requests
+from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, Piece, Request, Ticket
 from stages.common.serving.engine.text import Text
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SCORED_AT_ONCE = 4
+"""Prompts that are scored between two steps of the batch."""
 
 
 class Engine:
@@ -55,6 +57,16 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Return what follows grammars over this model's tokens. Raises DataError."""
+        return Grammars(self.tokenizer, self.vocabulary, sorted(self._ends))
+
+    @property
+    def vocabulary(self) -> int:
+        """Return how many tokens the model has."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
     @property
     def context(self) -> int | None:
         """Return the most tokens a prompt and its answer may have together; None: no limit."""
@@ -63,16 +75,18 @@ class Engine:
     def submit(self, request: Request, deliver: Deliver) -> Ticket:
         """Queue a request; `deliver` gets its pieces, or the exception that ended it.
 
-        Raises DataError for a prompt without room for an answer, BusyError, and ClosedError after
-        `close`.
+        Raises DataError for a prompt without room for an answer, ParamsError for a grammar that
+        cannot be kept, BusyError, and ClosedError after `close`.
         """
-        text = Text(self.tokenizer, request.stop, marks=request.marks)
-        ticket = Ticket(request, deliver, text, requests.room(self.context, request))
+        limit, text = requests.room(self.context, request), Text(self.tokenizer, request.stop, marks=request.marks)
+        matcher = self.grammars.follower(request.grammar) if request.grammar else None
+        ticket = Ticket(request, deliver, text, limit, matcher)
         with self._changed:
             if self._closed:
                 raise ClosedError("this model takes no more requests")
-            if len(self._waiting) + len(self._beams) >= self.waiting_at_most:
-                raise BusyError(f"{len(self._waiting)} requests are waiting", remedy="try again in a few seconds")
+            before = len(self._beams if request.beams > 1 else self._waiting)
+            if before >= self.waiting_at_most:
+                raise BusyError(f"{before} requests are waiting", remedy="try again in a few seconds")
             if request.beams > 1:
                 self._beams.add(ticket)
                 self._beam_thread.submit(self._search, ticket)
@@ -134,16 +148,17 @@ class Engine:
 
     def _admit(self) -> None:
         """Read the prompts of the requests for which there are free rows."""
-        import torch
-
         with self._changed:
             for ticket in [one for one in self._waiting if one.cancelled]:
-                self._waiting.remove(ticket)
-                self._changed.notify_all()
+                self._drop(ticket)
                 ticket.deliver(Piece("", 0, "cancelled"))
+            unscored = [one for one in self._waiting if one.is_unscored]
+        for ticket in unscored[:SCORED_AT_ONCE]:
+            self._score(ticket)
+        with self._changed:
             if self._rows and not self._cache.refills:
                 return
-            taken = requests.next_in(self._waiting, self._rows, self.rows_at_most, self.tokens)
+            taken = choosing.next_in(self._waiting, self._rows, self.rows_at_most, self.tokens)
             self._rows += taken
         if not taken:
             return
@@ -151,14 +166,30 @@ class Engine:
         # Room for whole answers at once: the cache would else be copied as they grow.
         self._cache.admit(prefixes, [1] * len(taken), max(row.end for row in self._rows))
         for ticket in taken:
-            sampling = ticket.request.sampling
-            if sampling.temperature:
-                key = keys([ticket.request.prompt], sampling.seed)
-                ticket.uniform = uniforms(key, np.zeros(1, np.uint64), ticket.limit)[0]
-            if sampling.repetition_penalty != 1:
-                size = self.model.get_output_embeddings().weight.shape[0]
-                ticket.seen = torch.zeros(size, dtype=torch.bool, device=self.model.device)
-                ticket.seen[ticket.request.prompt] = True
+            choosing.prepare(ticket, self.model)
+
+    def _drop(self, ticket: Ticket) -> None:
+        """Take from the queue what needs no row any more."""
+        with self._changed:
+            self._waiting.remove(ticket)
+            self._changed.notify_all()
+
+    def _score(self, ticket: Ticket) -> None:
+        """Work out the log-probabilities of a prompt; an answer of no more than a token is then
+        known too, and takes no row.
+        """
+        try:
+            only = choosing.score_prompt(self.model, ticket, self._ends)
+            if only:
+                choosing.advance(ticket, *only, self._ends)
+            elif not ticket.limit:
+                ticket.say("", "length")
+        except Exception as error:  # its own failure, not the batch's
+            log.error("a prompt was not scored: %s: %s", type(error).__name__, error)
+            ticket.deliver(error)
+            ticket.limit = 0
+        if ticket.limit <= 1:
+            self._drop(ticket)
 
     def _step(self) -> None:
         """Give every row its next token; rows that are over leave."""
@@ -168,53 +199,19 @@ class Engine:
         last = torch.tensor([row.token for row in rows], device=device)
         positions = torch.tensor([row.position for row in rows], device=device)
         logits = self._cache.step(last, positions, max(row.position for row in rows)).float()
-        tokens = self._choose(logits).tolist()
+        choice = self._choose(logits)
+        choosing.note(rows, logits, choice, self._ends)
+        tokens = choice.tolist()
         whole = logits.amax(-1).isfinite().tolist()
-        over = [self._advance(row, token, ok) for row, token, ok in zip(rows, tokens, whole, strict=True)]
+        over = [
+            choosing.advance(row, token, ok, self._ends) for row, token, ok in zip(rows, tokens, whole, strict=True)
+        ]
         if any(over):
             self._leave(torch.tensor(over))
 
     def _choose(self, logits: "torch.Tensor") -> "torch.Tensor":
         """Return the next tokens [B] for logits [B, V], each row's by its own sampling."""
-        import torch
-
-        kinds: dict[Sampling, list[int]] = {}
-        for place, row in enumerate(self._rows):
-            kinds.setdefault(row.kind, []).append(place)
-        tokens = torch.empty(len(self._rows), dtype=torch.long, device=logits.device)
-        for sampling, places in kinds.items():
-            rows = [self._rows[place] for place in places]
-            seen = [row.seen for row in rows if row.seen is not None]
-            drawn = [float(row.uniform[row.count]) for row in rows if row.uniform is not None]
-            tokens[places] = choose(
-                logits if len(kinds) == 1 else logits[places],
-                sampling,
-                torch.tensor(drawn, device=logits.device) if drawn else None,
-                torch.stack(seen) if seen else None,
-            )
-        return tokens
-
-    def _advance(self, row: Ticket, token: int, is_number: bool) -> bool:
-        """Hand the row its token; return whether its answer is over."""
-        if not is_number:
-            remedy = "its training diverged or the file is damaged: use an earlier version"
-            row.deliver(DataError(f"the model's logits are not numbers, at token {row.count}", remedy=remedy))
-            return True
-        row.token, row.position, row.count = token, row.position + 1, row.count + 1
-        if row.seen is not None:
-            row.seen[token] = True
-        at_stop = token in self._ends
-        if not at_stop:
-            row.hear(token)
-        finish: Finish | None = None
-        if row.cancelled:
-            finish = "cancelled"
-        elif at_stop or row.text.ended:
-            finish = "stop"
-        elif row.count >= row.limit:
-            finish = "length"
-        row.tell(finish)
-        return finish is not None
+        return choosing.chosen(self._rows, logits)
 
     def _leave(self, over: "torch.Tensor") -> None:
         order = survivors(over.to(self.model.device))
@@ -239,7 +236,8 @@ class Engine:
     def _search(self, ticket: Ticket) -> None:
         """Answer by beam search, beside the batch."""
         try:
-            ticket.deliver(requests.searched(self.model, ticket, sorted(self._ends)))
+            over = Piece("", 0, "cancelled")  # who left while others were searched for
+            ticket.deliver(over if ticket.cancelled else choosing.searched(self.model, ticket, sorted(self._ends)))
         except Exception as error:  # the thread's boundary, as in `_work`
             log.error("a beam search failed: %s: %s", type(error).__name__, error)
             ticket.deliver(error)

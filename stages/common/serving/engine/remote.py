@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.generation import generator
-from stages.common.runtime.errors import DataError, ParamsError, TryAgainError
+from stages.common.runtime.errors import ParamsError, TryAgainError
 from stages.common.runtime.logs import log
-from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, Request, Ticket, room
+from stages.common.serving.engine.requests import (
+    BusyError,
+    ClosedError,
+    Deliver,
+    Request,
+    Ticket,
+    UnansweredError,
+    room,
+)
 from stages.common.serving.engine.text import Text
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ class RemoteEngine:
             raise ParamsError(f"'deploy.backend' is no URL: {error}", where="params.yaml") from error
         self._url, self._named, self.tokenizer = url, named, tokenizer
         self.context = generator.context_of(config)
+        self.vocabulary = int(config.get_text_config(decoder=True).vocab_size)
         self._at_once, self._waiting_at_most = rows, waiting_at_most
         self._check(folder)
         self._threads = ThreadPoolExecutor(rows, "backend")
@@ -75,8 +84,13 @@ class RemoteEngine:
         Raises DataError for a prompt without room for an answer and for beams, BusyError, and
         ClosedError after `close`.
         """
-        if request.beams > 1:
-            raise DataError("the backend has no beam search", where="beams", remedy="sample, or decode greedily")
+        for field, asked, what in (
+            ("beams", request.beams > 1, "no beam search"),
+            ("logprobs", request.alternatives is not None or request.scores_prompt, "no log-probabilities for us"),
+            ("response_format", request.grammar is not None, "no grammar to keep an answer on"),
+        ):
+            if asked:
+                raise UnansweredError(f"the backend has {what}", field=field)
         ticket = Ticket(request, deliver, Text(self.tokenizer), room(self.context, request))
         with self._changed:
             if self._closed:

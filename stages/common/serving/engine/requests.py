@@ -4,21 +4,21 @@ an event loop.
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from stages.common.generation.generator import GREEDY, beam, fitting
+from stages.common.generation.generator import GREEDY, fitting
 from stages.common.generation.sampling import Sampling
-from stages.common.runtime.errors import StageError
+from stages.common.runtime.errors import DataError, StageError
+from stages.common.serving.engine.scores import Score, certain
 from stages.common.serving.engine.text import Text
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from transformers import PreTrainedModel
+    from llguidance import LLMatcher
 
 Finish = Literal["stop", "length", "cancelled", "tool_calls"]
 
@@ -31,10 +31,21 @@ class ClosedError(StageError):
     """The engine takes no more requests: another model answers, or the server ends."""
 
 
+class UnansweredError(DataError):
+    """What is asked cannot be answered, because of the `field` of the request; `kind` is OpenAI's
+    word for why.
+    """
+
+    def __init__(self, what: str, *, field: str, kind: str = "unsupported_value", remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.field, self.kind = field, kind
+
+
 @dataclass(frozen=True)
 class Request:
     """The prompt's tokens, and how to answer. With `beams` above 1 only the penalty of `sampling`
-    counts; with `marks` special tokens stay in the answer's text.
+    counts; with `marks` special tokens stay in the answer's text. `max_new_tokens` may be 0 where
+    the prompt is scored.
     """
 
     prompt: list[int]
@@ -42,18 +53,31 @@ class Request:
     sampling: Sampling = GREEDY
     stop: tuple[str, ...] = ()
     beams: int = 1
+    grammar: str | None = None
+    """What the answer keeps to, as llguidance writes grammars."""
+    alternatives: int | None = None
+    """How many tokens are told at each place with their log-probabilities, beside the chosen one's;
+    None: no log-probabilities.
+    """
+    scores_prompt: bool = False
+    """Whether the prompt's tokens get theirs too."""
     marks: bool = False
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of an answer, `tokens` made so far (the end of turn counts), and on the last piece
-    why it ended.
+    """A piece of an answer, `tokens` made so far (the end of turn counts), on the last piece why it
+    ended, and the log-probabilities of the tokens that are new in it, where they are asked for.
     """
 
     text: str
     tokens: int
     finish: Finish | None = None
+    scores: tuple[Score, ...] = ()
+
+    def with_next(self, following: "Piece") -> "Piece":
+        """Return both as one."""
+        return Piece(self.text + following.text, following.tokens, following.finish, self.scores + following.scores)
 
 
 Deliver = Callable[[Piece | Exception], None]
@@ -65,6 +89,8 @@ making it.
 
 def room(context: int | None, request: Request) -> int:
     """Return how long the answer may be. Raises DataError for a prompt without room for one."""
+    if not request.max_new_tokens and len(request.prompt) <= (context or len(request.prompt)):
+        return 0
     fitting(context, [request.prompt])
     left = context - len(request.prompt) if context else request.max_new_tokens
     return max(1, min(left, request.max_new_tokens))
@@ -73,15 +99,27 @@ def room(context: int | None, request: Request) -> int:
 class Ticket:
     """A request under way: its row of the batch. `cancel` makes it leave at the next step."""
 
-    def __init__(self, request: Request, deliver: Deliver, text: Text, limit: int) -> None:
-        self.request, self.text, self.limit = request, text, limit
+    def __init__(
+        self, request: Request, deliver: Deliver, text: Text, limit: int, matcher: "LLMatcher | None" = None
+    ) -> None:
+        self.request, self.text, self.limit, self.matcher = request, text, limit, matcher
         self.cancelled, self._deliver = False, deliver
         self.token, self.position, self.count = request.prompt[-1], len(request.prompt) - 1, 0
         self.end = self.position + limit  # of its row
         self.kind = replace(request.sampling, seed=0)  # rows of one kind are chosen for together
         self._held, self._given = "", float("-inf")
+        self.failed: Exception | None = None
+        """What keeps it from going on."""
+        self.scores: list[Score] = []
+        self.prompt_scores: list[Score] | None = None
+        self._unscored = ""  # text that was handed out while the scores of its tokens were held back
         self.uniform: np.ndarray[Any, Any] | None = None
         self.seen: torch.Tensor | None = None
+
+    @property
+    def is_unscored(self) -> bool:
+        """Whether the prompt is to be scored yet."""
+        return self.request.scores_prompt and self.prompt_scores is None
 
     def cancel(self) -> None:
         """Ask the engine to end this answer."""
@@ -109,8 +147,19 @@ class Ticket:
         self._held += text
         now = time.monotonic()
         if finish or (self._held and now - self._given >= APART):
-            self.deliver(Piece(self._held, self.count, finish))
+            self.deliver(Piece(self._held, self.count, finish, self._scored(finish)))
             self._held, self._given = "", now
+
+    def _scored(self, finish: Finish | None) -> tuple[Score, ...]:
+        """Return the scores of the tokens whose text is certain."""
+        if self.request.alternatives is None:
+            return ()
+        self._unscored += self._held
+        if self.text.is_holding and not finish:
+            return ()
+        told = certain(self.scores, self._unscored, self.text.decode) if self.text.ended else self.scores
+        self.scores, self._unscored = [], ""
+        return tuple(told)
 
     def deliver(self, event: Piece | Exception) -> None:
         """Hand an event to the reader; one whose event loop is gone does not stop the others."""
@@ -118,22 +167,6 @@ class Ticket:
             self._deliver(event)
         except RuntimeError:
             self.cancelled = True
-
-
-def next_in(waiting: "deque[Ticket]", rows: Sequence[Ticket], most: int, tokens: int | None) -> list[Ticket]:
-    """Take from the queue, in order, what there is room for beside `rows`: `most` rows in all, and
-    `tokens` of keys and values, which rows take alike. A row alone is always taken.
-    """
-    from stages.common.generation import kv_cache
-
-    taken: list[Ticket] = []
-    longest = max((row.end for row in rows), default=0)
-    while waiting:
-        longest = max(longest, waiting[0].end)
-        if len(rows) + len(taken) >= kv_cache.rows_within(tokens, longest + 1, most):
-            break
-        taken.append(waiting.popleft())
-    return taken
 
 
 class Cancellable(Protocol):
@@ -183,8 +216,7 @@ async def arriving(ask: Callable[[Q, Deliver], A], asked: Q) -> tuple[A, AsyncIt
                 piece = _piece(await events.get())
                 waiting = events.qsize()  # a reader slower than the model gets several at once
                 for event in [events.get_nowait() for _ in range(waiting)]:
-                    following = _piece(event)
-                    piece = Piece(piece.text + following.text, following.tokens, following.finish)
+                    piece = piece.with_next(_piece(event))
                 finish = piece.finish
                 yield piece
         finally:
@@ -197,22 +229,3 @@ def _piece(event: Piece | Exception) -> Piece:
     if isinstance(event, Exception):
         raise event
     return event
-
-
-def searched(model: "PreTrainedModel", ticket: Ticket, stop: Sequence[int]) -> Piece:
-    """Return an answer by beam search in one piece, for what is best is known only at the end."""
-    asked = ticket.request
-    (tokens,) = beam(
-        model,
-        [asked.prompt],
-        beams=asked.beams,
-        max_new_tokens=ticket.limit,
-        stop=stop,
-        repetition_penalty=asked.sampling.repetition_penalty,
-        is_stopped=lambda: ticket.cancelled,
-    )
-    for token in tokens:
-        ticket.text.add(token)
-    text = ticket.text.take() + ticket.text.end()
-    cut = len(tokens) >= ticket.limit and not ticket.text.ended
-    return Piece(text, len(tokens), "cancelled" if ticket.cancelled else "length" if cut else "stop")

@@ -30,6 +30,11 @@ class Text:
         """Whether each token's text has to be looked at: the answer may end with it."""
         return bool(self._stop)
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether text is held back, which may turn out to be a stop string."""
+        return bool(self._held)
+
     def add(self, token: int) -> None:
         """Take a token."""
         self._window.append(token)
@@ -38,22 +43,23 @@ class Text:
         """Return the text that the tokens since the last time make certain, "" if none."""
         if len(self._window) == self._known:
             return ""
-        whole = self._decode(self._window)
+        whole = self.decode(self._window)
         if whole.endswith(UNFINISHED):
             return ""
         new, recent = whole[len(self._shown) :], self._window[self._known :]
-        self._window, self._known, self._shown = recent, len(recent), self._decode(recent)
+        self._window, self._known, self._shown = recent, len(recent), self.decode(recent)
         return self._release(new)
 
     def end(self) -> str:
         """Return what was held back, when no token follows."""
         if self.ended:
             return ""
-        rest = self._held + self._release(self._decode(self._window)[len(self._shown) :], last=True)
+        rest = self._held + self._release(self.decode(self._window)[len(self._shown) :], last=True)
         self._held = ""
         return rest
 
-    def _decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=not self._marks))
 
     def _release(self, new: str, last: bool = False) -> str:
