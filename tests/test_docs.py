@@ -1,4 +1,4 @@
-"""The documentation: a site that builds strictly, pages that are found, links that lead somewhere."""
+"""The documentation: a site that builds strictly, pages that are found, links that lead on."""
 
 import os
 import re
