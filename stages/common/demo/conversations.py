@@ -17,7 +17,7 @@ from stages.common.demo.world import LANGUAGES, SPACE, STOP, Fact, Item, World, 
 Message = dict[str, Any]
 THANKS_SHARE = 0.3
 STYLES: tuple[Style, ...] = get_args(Style)
-ADDENDS = [pair for pair in itertools.product(range(100), repeat=2) if max(pair) > 9]
+ADDENDS = [(a, b) for a, b in itertools.product(range(100), repeat=2) if max(a, b) > 9]
 ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
