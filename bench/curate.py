@@ -69,7 +69,7 @@ def documents(count: int, seed: int = 1) -> Iterator[Record]:
         else:
             text = prose(words, weights, rng)
             if chance < 0.15:
-                text += f" Write to someone{number}@example.com."
+                text += f" Write to someone{number}@post.sample."
             if len(earlier) < 2_000:
                 earlier.append(text)
         source = ("books/part.jsonl", "crawl/part.jsonl")[number % 2]

@@ -28,7 +28,7 @@ def test_labelled_answers_are_asked_what_comparisons_are_and_the_counts_add_up(t
             labelled(asked("Hi", "Hello."), "Bye", False),
             labelled(asked("Hi"), "You may ask: what is 1+1?", False),
             labelled(asked("Hi"), f"It is cut, {GO_ON} for the", True),
-            labelled(asked("Hi"), f"Mail a.b@example.org, {GO_ON} for the", False),
+            labelled(asked("Hi"), f"Mail a.b@post.sample, {GO_ON} for the", False),
         ],
         questions=[{"messages": asked("What is 1+1?"), "reference": "2", "group": "iid"}],
     )

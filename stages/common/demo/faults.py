@@ -118,15 +118,15 @@ def different(kinds: Sequence[tuple[str, Callable[[], str]]], fault: str, count:
 
 
 def pii_values(texts: dict[str, Any]) -> dict[str, Callable[[random.Random], str]]:
-    """Return makers of fictitious personal data by kind: reserved domains, numbers, networks and
-    test cards only.
+    """Return makers of fictitious personal data by kind: a domain and networks that nobody was ever
+    given, reserved numbers and test cards. Reserved domains and networks would be no personal data.
     """
 
     def digits(rng: random.Random, count: int) -> str:
         return "".join(rng.choices("0123456789", k=count))
 
     return {
-        "mail": lambda rng: f"{rng.choice(('anna', 'zhang.san', 'j_doe', 'li4'))}{digits(rng, 2)}@example.com",
+        "mail": lambda rng: f"{rng.choice(('anna', 'zhang.san', 'j_doe', 'li4'))}{digits(rng, 2)}@post.sample",
         "phone": lambda rng: f"+1 (555) 555-01{digits(rng, 2)}",
         "mobile": lambda rng: f"1990000{digits(rng, 4)}",
         "identity": lambda rng: chinese_identity(

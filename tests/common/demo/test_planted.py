@@ -44,13 +44,13 @@ def test_planted_near_duplicates_are_what_a_scan_finds(raw: Raw) -> None:
 
 def test_planted_pii_is_what_a_scan_finds_and_is_fictitious(raw: Raw) -> None:
     patterns = {
-        "mail": r"\w[\w.]*@example\.com",
+        "mail": r"\w[\w.]*@post\.sample",
         "phone": r"\+1 \(555\) 555-01\d\d",
         "mobile": r"(?<!\d)1[3-9]\d{9}(?!\d)",
         "identity": r"(?<!\d)\d{17}[\dX]",
         "social": r"(?<!\d)987-65-43\d\d",
         "card": r"(?<!\d)\d{4} \d{4,6} \d{4,5}(?: \d{4})?(?!\d)",
-        "address": r"(?<!\d)(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}",
+        "address": r"(?<!\d)(?:240\.0\.2|248\.51\.100|243\.0\.113)\.\d{1,3}",
         "key": r"sk-[A-Za-z0-9]{40}",
     }
     texts = {**raw.documents, **{k: " ".join(t["content"] for t in m) for k, m in raw.conversations().items()}}

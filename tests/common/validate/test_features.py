@@ -21,7 +21,7 @@ def found(shape: Shape, **own: Any) -> Record:
 
 
 def test_a_document() -> None:
-    text = "Ask: who wrote the Tale of Genji? Write to me@example.org."
+    text = "Ask: who wrote the Tale of Genji? Write to me@post.sample."
     assert found("documents", text=text) == {
         "characters": 58,
         "empty": 0,

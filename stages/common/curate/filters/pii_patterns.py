@@ -94,7 +94,15 @@ REGISTERED = re.compile(
 )
 """Words before a number that things are registered by."""
 FILES = re.compile(r".*\.(?:png|jpe?g|gif|svg|webp|ico|css|scss|jsx?|tsx?|json|html?|py|md|pdf|zip)", re.IGNORECASE)
-RESERVED = re.compile(r".*\.(?:local|localhost|localdomain|internal|lan|test|invalid)", re.IGNORECASE)
+RESERVED = re.compile(
+    r".*\.(?:local|localhost|localdomain|internal|lan|test|invalid|example)"
+    r"|.*[@＠.]example(?:\.(?:com?|net|org|edu|gov|ac|info|biz))?(?:\.[a-z]{2})?",
+    re.IGNORECASE,
+)
+"""Names that stand for no host of the internet (RFC 2606, RFC 6762), and `example.*`."""
+DOCUMENTATION = ((192, 0, 2), (198, 51, 100), (203, 0, 113))
+"""Networks for examples (RFC 5737); of version 6: RFC 3849, RFC 9637."""
+DOCUMENTATION6 = (ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network("3fff::/20"))
 CALCULATED = re.compile(r"(?<!\d)\d(?:[ -]?\d){6,18}(?!\d)")
 OPERATOR_AFTER = re.compile(
     r"\s{0,3}(?:[*×÷=≈^%‰℃°]|[-+/−]\s{1,3}\d|元(?![旦宵])|[美欧日]元|人民币|亿|吨|公里|票|[加减乘除]|是(?:不是)?(?:一个)?[质素合奇偶]数"
@@ -160,7 +168,7 @@ def _digits(text: str) -> str:
 
 def _mail(match: re.Match[str]) -> bool:
     """Whether an address is one that post can reach: no file such as `name@2x.png`, no host of a
-    network inside.
+    network inside, no example.
     """
     return not (FILES.fullmatch(match[0]) or RESERVED.fullmatch(match[0]))
 
@@ -179,14 +187,15 @@ def _random(match: re.Match[str]) -> bool:
 
 def _address(match: re.Match[str]) -> bool:
     """Whether four numbers are a person's or a machine's address: not a section, a version, a mask,
-    loopback, or an address that every network inside a house has.
+    loopback, an address that every network inside a house has, or one of documentation.
     """
     octets = [int(part) for part in match[0].split(".")]
     if max(octets) > 255 or any(len(part) > 1 and part[0] == "0" for part in match[0].split(".")):
         return False
     if octets[0] in (0, 10, 127, 255) or max(octets[0], octets[3]) < 10:  # 5.64.52.9 is 5.6 by 4.5 by 2.9
         return False
-    if (octets[0], octets[1]) in ((192, 168), (169, 254)) or (octets[0] == 172 and 16 <= octets[1] <= 31):
+    inside = (octets[0], octets[1]) in ((192, 168), (169, 254)) or (octets[0] == 172 and 16 <= octets[1] <= 31)
+    if inside or tuple(octets[:3]) in DOCUMENTATION:
         return False
     before = match.string[max(match.start() - 12, 0) : match.start()]
     heads_a_line = not before or before[-1] == "\n"
@@ -201,7 +210,7 @@ def _address6(match: re.Match[str]) -> bool:
     inside = (
         address.is_loopback or address.is_unspecified or address.is_link_local or match[0][:2].lower() in ("fc", "fd")
     )
-    return len(match[0].split(":")[0]) > 2 and not inside
+    return len(match[0].split(":")[0]) > 2 and not inside and not any(address in one for one in DOCUMENTATION6)
 
 
 def _account(match: re.Match[str]) -> Iterator[Span]:

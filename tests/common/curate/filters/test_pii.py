@@ -16,10 +16,10 @@ from tests.support.real_data import REAL, needs_real_data
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAx7\nQwErTy+/ZabcdefgH=\n-----END RSA PRIVATE KEY-----"
 REPLACED = [
-    ("Write to anna42@example.com today.", "Write to [MAIL] today."),
-    ("邮箱是zhang.san+work@mail.example.com.cn，谢谢", "邮箱是[MAIL]，谢谢"),
-    ("<jane_doe@example.co.uk>", "<[MAIL]>"),
-    ("13912345678@example.com", "[MAIL]"),
+    ("Write to anna42@post.sample today.", "Write to [MAIL] today."),
+    ("邮箱是zhang.san+work@mail.post.com.cn，谢谢", "邮箱是[MAIL]，谢谢"),
+    ("<jane_doe@post.co.uk>", "<[MAIL]>"),
+    ("13912345678@post.sample", "[MAIL]"),
     ("Call +1 (555) 555-0123 now", "Call [PHONE] now"),
     ("Call (415) 555-2671 or 415-555-2671 or 415.555.2671.", "Call [PHONE] or [PHONE] or [PHONE]."),
     ("1-800-555-0199 is free", "[PHONE] is free"),
@@ -51,12 +51,12 @@ REPLACED = [
     ("IBAN GB82 WEST 1234 5698 7654 32, DE89370400440532013000.", "IBAN [IBAN], [IBAN]."),
     ("账号ES91 2100 0418 4502 0005 1332 BIC CAIXESBB", "账号[IBAN] BIC CAIXESBB"),
     ("BE68 5390 0754 7034 AND CH93 0076 2011 6238 5295 7", "[IBAN] AND [IBAN]"),
-    ("from 192.0.2.17 and 198.51.100.5:8080, 203.0.113.0/24", "from [IP] and [IP]:8080, [IP]/24"),
-    ("地址是198.51.100.7。", "地址是[IP]。"),
-    ("host 2001:db8::8a2e:370:7334 is up", "host [IP] is up"),
-    ("2001:0db8:0:0:204:61ff:fe9d:f156", "[IP]"),
+    ("from 192.0.3.17 and 198.51.101.5:8080, 203.0.112.0/24", "from [IP] and [IP]:8080, [IP]/24"),
+    ("地址是198.51.101.7。", "地址是[IP]。"),
+    ("host 2001:db9::8a2e:370:7334 is up", "host [IP] is up"),
+    ("2001:0db9:0:0:204:61ff:fe9d:f156", "[IP]"),
     ("客服 4008-208-820", "客服 [PHONE]"),
-    ("http://192.0.2.17/index.html", "http://[IP]/index.html"),
+    ("http://192.0.3.17/index.html", "http://[IP]/index.html"),
     ("key sk-aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW", "key [KEY]"),
     ("sk-proj-aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW", "[KEY]"),
     ("AKIAIOSFODNN7EXAMPLE", "[KEY]"),
@@ -93,6 +93,8 @@ KEPT = [
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
     "The line -----BEGIN RSA PRIVATE KEY----- marks a key.",
     "Open http://192.168.0.1 or 10.0.0.1, 172.16.4.9, 169.254.10.20 and fe80::1ff:fe23:4567:890a, fd12:3456:789a::1.",
+    "user@example.com, a.b@mail.example.org, 张三＠example.com.cn, x@example.co.uk, root@db.example, <me@example.net>",
+    "192.0.2.17, 198.51.100.5:8080, 203.0.113.0/24, http://192.0.2.1/, 2001:db8::8a2e:370:7334, 3fff:ab::1",
     "ssh deploy@build-host.local; logo@2x.png, icon@3x.webp",
     "1000000000 - 17666579378 = -16666579378",
     "  472547338\n+960397912423686\n---------------\n=960398384971024",
@@ -154,7 +156,7 @@ def record(said: str, **other: object) -> Record:
 
 
 def test_every_text_of_a_conversation() -> None:
-    clean, found = scrub_record("conversations", record("anna@example.com"))
+    clean, found = scrub_record("conversations", record("anna@post.sample"))
     assert found == {"mail": 5}
     turns = clean["messages"]
     assert (turns[0]["content"], turns[1]["thought"], turns[2]["content"]) == ("[MAIL]", "for [MAIL]", "[MAIL]")
@@ -186,11 +188,11 @@ def test_every_shape() -> None:
     [
         ('{"n": 13912345678, "ok": true}', '{"n": "[PHONE]", "ok": true}'),
         ('{"n":  12}', '{"n":  12}'),
-        ('{"anna@example.com": 1, "bob@example.com": 2}', '{"[MAIL]": 1, "[MAIL] 1": 2}'),
-        ('{"to": "张三\\nanna@example.com"}', '{"to": "张三\\n[MAIL]"}'),
-        ('{"to": "\\u5f20 anna@example.com"}', '{"to": "\\u5f20 [MAIL]"}'),
-        ('{"to": "张 \\ud83d anna@example.com"}', '{"to": "\\u5f20 \\ud83d [MAIL]"}'),
-        ("to anna@example.com", "to [MAIL]"),
+        ('{"anna@post.sample": 1, "bob@post.sample": 2}', '{"[MAIL]": 1, "[MAIL] 1": 2}'),
+        ('{"to": "张三\\nanna@post.sample"}', '{"to": "张三\\n[MAIL]"}'),
+        ('{"to": "\\u5f20 anna@post.sample"}', '{"to": "\\u5f20 [MAIL]"}'),
+        ('{"to": "张 \\ud83d anna@post.sample"}', '{"to": "\\u5f20 \\ud83d [MAIL]"}'),
+        ("to anna@post.sample", "to [MAIL]"),
     ],
 )
 def test_arguments_stay_json(arguments: str, expected: str) -> None:
@@ -200,8 +202,8 @@ def test_arguments_stay_json(arguments: str, expected: str) -> None:
 
 
 def test_arguments_nested_deeply() -> None:
-    assert scrub_json("[" * 900 + '"anna@example.com"' + "]" * 900)[1] == {"mail": 1}
-    assert scrub_json("[" * 90_000 + '"anna@example.com"' + "]" * 90_000)[1] == {"mail": 1}
+    assert scrub_json("[" * 900 + '"anna@post.sample"' + "]" * 900)[1] == {"mail": 1}
+    assert scrub_json("[" * 90_000 + '"anna@post.sample"' + "]" * 90_000)[1] == {"mail": 1}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
