@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.curate.dedup import shingles
+from stages.common.curate.dedup import asked_words, shingles
 from stages.common.curate.dedup.hashing import Hashes
 from stages.common.curate.dedup.shingles import Sets
 from stages.common.runtime import whole_files
@@ -33,6 +33,7 @@ FACT = np.dtype(
         ("trusted", "?"),
         ("characters", "<u4"),
         ("sketch_end", "<u8"),
+        ("word_end", "<u8"),
         ("id_end", "<u8"),
     ]
 )
@@ -74,7 +75,7 @@ class Keys:
         self.partial = whole_files.own_name(self.folder)
         self.sets, self.bands, self.rows, self.fewest = sets, bands, rows, fewest
         self.waiting: list[Row] = []
-        self.characters = self.written = self.sketch_end = self.id_end = 0
+        self.characters = self.written = self.sketch_end = self.word_end = self.id_end = 0
         self.keys: list[Hashes] = [np.zeros(0, np.uint64)]
         self.key_rows: list[npt.NDArray[np.uint32]] = [np.zeros(0, np.uint32)]
         self.facts: list[Facts] = [np.zeros(0, FACT)]
@@ -83,13 +84,14 @@ class Keys:
         whole_files.remove(self.partial)
         self.partial.mkdir(parents=True)
         self.sketches: IO[bytes] = (self.partial / "sketches.bin").open("wb")
+        self.words: IO[bytes] = (self.partial / "words.bin").open("wb")
         self.ids: IO[bytes] = (self.partial / "ids.bin").open("wb")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self.sketches, self.ids:
+        with self.sketches, self.words, self.ids:
             if kind is None:
                 self._flush()
         if kind is None:
@@ -121,7 +123,7 @@ class Keys:
         self.ids.write(b"".join(ids))
         place = np.arange(self.written, self.written + number)
         self._keep(facts["identity"][:, 0], place)
-        facts["sketch_end"] = self.sketch_end
+        facts["sketch_end"], facts["word_end"] = self.sketch_end, self.word_end
         if self.sets is not None:
             found = self._shingles(self.sets)
             enough = found.sizes() >= self.fewest
@@ -130,8 +132,13 @@ class Keys:
             sketches = shingles.sketches(found, SKETCH_SIZE)
             facts["sketch_end"] += sketches.ends.astype(np.uint64)
             self.sketches.write(sketches.values.tobytes())
+            words = asked_words.of([row.sides[0] for row in rows if row.sides is not None])
+            facts["word_end"] += words.ends.astype(np.uint64) if len(words.ends) else np.uint64(0)
+            self.words.write(words.values.tobytes())
         self.facts.append(facts)
-        self.id_end, self.sketch_end = int(facts["id_end"][-1]), int(facts["sketch_end"][-1])
+        self.id_end, self.sketch_end, self.word_end = (
+            int(facts[name][-1]) for name in ("id_end", "sketch_end", "word_end")
+        )
         self.written += number
         self.waiting, self.characters = [], 0
 
@@ -183,10 +190,17 @@ class Store:
 
     def sketches(self, references: References) -> Sets:
         """Return the sketches of records, references sorted."""
+        return self._sets(references, "sketches.bin", "sketch_end")
+
+    def words(self, references: References) -> Sets:
+        """Return the words of what records ask, references sorted."""
+        return self._sets(references, "words.bin", "word_end")
+
+    def _sets(self, references: References, name: str, end: str) -> Sets:
         values, sizes = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
         for task, rows in self._by_task(references):
-            starts, ends = self._spans(task, rows, "sketch_end")
-            file = self.folder / f"{task:05d}/sketches.bin"
+            starts, ends = self._spans(task, rows, end)
+            file = self.folder / f"{task:05d}" / name
             everything = np.memmap(file, "<u4", "r") if ends[-1] else np.zeros(0, np.uint32)
             values.append(np.concatenate([everything[start:end] for start, end in zip(starts, ends, strict=True)]))
             sizes.append(ends - starts)

@@ -5,8 +5,8 @@ of a pair goes.
    that is long enough, one for each band of its MinHash signature.
 2. `pairs`: each part of the key space is sorted; records that share a key are candidates, and those
    whose similarity, taken from their sketches, reaches the threshold are a pair; of conversations
-   (`sided`), what is asked and what is answered each have to reach it. The number of parts grows
-   with the data, so memory does not.
+   (`sided`), what is asked and what is answered each have to be alike (`asked_words.py`). The
+   number of parts grows with the data, so memory does not.
 3. `removals`: a record goes when it is paired with a better one that stays. "Better" is: from a
    trusted source, then a higher quality score, then longer, then earlier in the data. So whatever
    goes has a near duplicate that stays: of a chain A ~ B ~ C with A unlike C, in that order, B
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pydantic import Field, PositiveInt
 
 from stages.common.core.params import StageParams
-from stages.common.curate.dedup import shingles
+from stages.common.curate.dedup import asked_words, shingles
 from stages.common.curate.dedup.dedup_keys import SKETCH_SIZE, Facts, Keys, References, Store
 from stages.common.curate.dedup.hashing import Hashes
 from stages.common.runtime.errors import DataError
@@ -145,13 +145,16 @@ def alike(
     couples, back = np.unique(some * len(references) + others, return_inverse=True)
     similar = np.zeros(len(couples), dtype=bool)
     for start in range(0, len(similar), PAIRS_AT_ONCE):
-        part = np.divmod(couples[start : start + PAIRS_AT_ONCE], len(references))
-        needed, place = np.unique(part, return_inverse=True)
+        both = np.divmod(couples[start : start + PAIRS_AT_ONCE], len(references))
+        needed, place = np.unique(both, return_inverse=True)
         first, second = place.reshape(2, -1)
         sketches = store.sketches(references[needed])
-        measure = shingles.sided_similarities if sided else shingles.similarities
-        similarity = measure(sketches.take(first), sketches.take(second), SKETCH_SIZE)
-        similar[start : start + PAIRS_AT_ONCE] = similarity >= threshold
+        pair, part = (sketches.take(first), sketches.take(second)), slice(start, start + PAIRS_AT_ONCE)
+        if sided:
+            found = shingles.sided_similarities(*pair, SKETCH_SIZE)
+            similar[part] = asked_words.alike(found, threshold, store.words(references[needed]), first, second)
+        else:
+            similar[part] = shingles.similarities(*pair, SKETCH_SIZE) >= threshold
     return similar[back]
 
 
@@ -176,9 +179,7 @@ def removals(found: Pairs) -> tuple[References, References, npt.NDArray[np.bool_
 
 
 def _gone(better: References, worse: References) -> tuple[References, References]:
-    """Return who goes, sorted, and what stays instead; round by round, those whom no undecided one
-    can replace stay.
-    """
+    """Return who goes, sorted, and what stays instead; whom no undecided one can replace stays."""
     gone, kept = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     while len(better):
         stays = np.flatnonzero(~np.isin(better, worse))
@@ -202,9 +203,7 @@ def save(found: Pairs, folder: Path, partition: int) -> None:
 
 def cluster(keys: Path, pairs_folder: Path, out: Path) -> int:
     """Decide over all pairs and write a file a task of who goes, why and what stays instead; return
-    how many go.
-
-    Memory holds 50 bytes a pair.
+    how many go. Memory holds 50 bytes a pair.
     """
     found = np.zeros(0, PAIR)
     for file in sorted(pairs_folder.glob("*.npy")):

@@ -127,11 +127,11 @@ def similarities(some: Sets, others: Sets, size: int) -> npt.NDArray[np.float64]
 
 
 def sided_similarities(some: Sets, others: Sets, size: int) -> npt.NDArray[np.float64]:
-    """Return the lower of two Jaccard similarities, of what is asked and of what is answered
-    (`sided`), for each of some texts with the other at its place.
+    """Return three Jaccard similarities, [texts, 3]: of what is asked, of what is answered
+    (`sided`), and of both together, for each of some texts with the other at its place.
 
     From sketches of `size`: of a pair counts what lies below the end of either sketch that is full.
-    A side that is empty in both is the same.
+    What is empty in both is the same.
     """
     pairs = len(some.ends)
     most = np.minimum(*(_last(found, size) for found in (some, others)))
@@ -141,9 +141,9 @@ def sided_similarities(some: Sets, others: Sets, size: int) -> npt.NDArray[np.fl
     places = np.flatnonzero(np.append(True, owned[1:] != owned[:-1])[: len(owned)])
     cell = 2 * (owned[places] >> np.uint64(32)).astype(np.int64) + (owned[places] & np.uint64(1)).astype(np.int64)
     shared = np.diff(places, append=len(owned)) == 2
-    union, common = np.bincount(cell, minlength=2 * pairs), np.bincount(cell[shared], minlength=2 * pairs)
-    by_side = np.where(union, common / np.maximum(union, 1), 1.0).reshape(-1, 2)
-    return np.asarray(by_side.min(axis=1))
+    counts = [np.bincount(cells, minlength=2 * pairs).reshape(-1, 2) for cells in (cell[shared], cell)]
+    common, union = (np.column_stack([count, count.sum(axis=1)]) for count in counts)
+    return np.where(union, common / np.maximum(union, 1), 1.0)
 
 
 def _last(shingles: Sets, size: int) -> npt.NDArray[np.uint64]:

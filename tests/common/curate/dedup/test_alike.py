@@ -1,9 +1,10 @@
-"""Conversations that say the same in other words go; those that only share a system prompt, a
-passage, a template or the shape of MOSS's requests stay. Precision and recall are printed.
+"""Conversations that say the same in other words go; those that ask for another thing in the same
+words, or only share a system prompt, a passage, a template or the shape of MOSS's requests, stay.
+Precision and recall are printed.
 """
 
+import itertools
 import random
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,37 @@ def swapped(text: str) -> str:
     return text.replace(" the ", " a ", 1).replace("一", "1", 1)
 
 
-EDITS = [spaced, dropped_word, marks, swapped]
+def doubled(text: str) -> str:
+    words = text.split(" ")
+    return " ".join([*words[:3], *words[2:]]) if text.isascii() else text[:9] + text[8:]
+
+
+def asked_nicely(text: str) -> str:
+    return f"Well, {text} Thank you very much." if text.isascii() else f"您好，请问{text}非常感谢。"
+
+
+EDITS = [spaced, dropped_word, marks, swapped, doubled, asked_nicely]
 """Ways to say the same again."""
+OTHER_THINGS = [
+    ("tomato", "pepper", "chili"), ("kettle", "teapot", "urn"), ("evening", "morning", "winter"),
+    ("nurse", "pilot", "cook"), ("Python", "Ruby", "Scala"), ("猫", "狗", "鸟"), ("肉", "鱼", "虾"),
+    ("car", "boat", "van"), ("ten", "six", "two"), ("bread", "pizza", "cake"),
+]  # fmt: skip
+"""What each of TALKS is about, and two other things that are asked about in the same words."""
+
+
+def of_others() -> list[Record]:
+    """Each of TALKS about another thing, a third with a number, for the opposite, and long ago."""
+    found = []
+    for (question, answer), (thing, another, third) in zip(TALKS, OTHER_THINGS, strict=True):
+        more = " I have {} of them." if question.isascii() else "我有{}个。"
+        no = " Or is it not?" if question.isascii() else "还是不会？"
+        should_not = " Which of these should I not do?" if question.isascii() else "哪些做法不可以？"
+        found += [talk(question + should_not, answer), talk(f"{question} (1950)", answer)]
+        found.append(talk(question.replace(thing, another), answer.replace(thing, another)))
+        found.append(talk(question.replace(thing, third) + more.format(12), answer.replace(thing, third)))
+        found.append(talk(question.replace(thing, third) + more.format(73), answer.replace(thing, third) + no))
+    return found
 
 
 def talk(question: str, answer: str, system: str = "") -> Record:
@@ -127,11 +157,17 @@ def apart() -> dict[str, list[Record]]:
     """Conversations of which none says what another says, by what they share."""
     draw = "I would like a picture. Could you please draw {} for me, in warm colours and with soft light?"
     drawn = "Here is your picture: it shows {}, painted with soft light. Tell me if I should change anything about it."
+    picture = "A picture of {}, in {} with a soft light from the left, please: it is for the wall of my own kitchen."
+    manners = itertools.product(THINGS, ["oil", "chalk", "pencil", "ink"])
     return {
         "passage": [talk(f"{PASSAGE}\n\n{question}", answer) for question, answer in ABOUT],
         "system prompt": [talk(*pair, system=f"You work at a harbour and know this: {PASSAGE}") for pair in ABOUT],
         "template": [talk(TEMPLATE.format(one), other) for one, other in zip(THINGS, FRENCH, strict=True)],
+        "words of another question": of_others(),
         "MOSS's requests": [talk(draw.format(one), drawn.format(one), MOSS) for one in THINGS],
+        "a picture in other manners": [
+            talk(picture.format(one, style), f"{drawn.format(one)} It is in {style}.") for one, style in manners
+        ],
     }
 
 
@@ -148,8 +184,8 @@ def test_precision_and_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     random.Random(2).shuffle(rows)
     run(tmp_path, conversations=rows)
     gone = {int(name.split(":")[1]) - 1 for name in dropped(tmp_path).get("near_duplicate", [])}
-    found = Counter((index in gone, rows[index] in alone) for index in range(len(rows)))
-    recall, precision = found[True, False] / len(again), found[True, False] / max(len(gone), 1)
+    wrong = [rows[index]["messages"][-2]["content"] for index in gone if rows[index] in alone]
+    recall, precision = (len(gone) - len(wrong)) / len(again), 1 - len(wrong) / max(len(gone), 1)
     with capsys.disabled():
         print(f"\n{len(rows)} conversations: recall {recall:.3f}, precision {precision:.3f}", end=" ")
-    assert len(rows) == 90 and recall >= 0.5 and precision == 1.0  # short questions lose most
+    assert len(rows) >= 200 and recall >= 0.85 and precision == 1.0, wrong

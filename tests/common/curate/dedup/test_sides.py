@@ -58,7 +58,7 @@ def measured(pairs: list[tuple[tuple[str, str], tuple[str, str]]], size: int) ->
         parts = [shingles.sets([pair[side][at] for pair in pairs], 3, 5) for at in (0, 1)]
         return shingles.sketches(shingles.sided(*parts), size)
 
-    return shingles.sided_similarities(sketch(0), sketch(1), size).tolist()
+    return shingles.sided_similarities(sketch(0), sketch(1), size).min(axis=1).tolist()
 
 
 def changed(text: str, share: float, chance: random.Random) -> str:
