@@ -66,6 +66,7 @@ def inputs(raw: Path, settings: Params) -> list[Input]:
     setting.
     """
     hub.check(settings.datasets)
+    raw_files.check_all_here(raw)
     found = []
     for path in raw_files.find(raw):
         source = path.relative_to(raw).as_posix()

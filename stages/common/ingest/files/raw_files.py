@@ -17,6 +17,8 @@ from stages.common.ingest.files.unpack import DAMAGE, Stream, unpacked, without_
 from stages.common.ingest.layout_table import COLUMNS
 from stages.common.runtime.errors import DataError, ParamsError
 
+TEMPORARY = (".dvc", "tmp", "exps")
+"""Below it DVC makes its temporary workspaces."""
 SAMPLE_BYTES = MEBIBYTE // 4
 TEXT_SUFFIXES, ROW_SUFFIXES = (".txt", ".md"), (".jsonl", ".ndjson", ".json")
 ARRAY_START = re.compile(rb"\[\s*(\{|\]\s*$)")
@@ -74,6 +76,23 @@ def none_found(folder: Path) -> DataError:
     """Return the error that there is nothing to read."""
     what = "no raw files here" if folder.is_dir() else "no such folder"
     return DataError(what, where=folder, remedy="put files in data/raw or set demo.enabled: true in params.yaml")
+
+
+def check_all_here(folder: Path) -> None:
+    """Raise DataError in a temporary workspace of DVC (`dvc exp run --queue` or `--temp`) for raw
+    files of the checkout that did not come along: those that are not under DVC.
+    """
+    place = folder.resolve()
+    here = next((one for one in place.parents if (one / ".dvc").is_dir()), place)
+    at = next((at for at in range(len(here.parts)) if here.parts[at : at + 3] == TEMPORARY), None)
+    if at is None:
+        return
+    checkout = Path(*here.parts[:at]) / place.relative_to(here)
+    names = [path.relative_to(checkout) for path in find(checkout)]
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        what = f"{len(missing)} raw files are not under DVC, so they are not in this temporary workspace: {missing[0]}"
+        raise DataError(what, where=checkout, remedy="`dvc add` and commit them, or run in the checkout")
 
 
 def stated_encoding(source: str, stated: Mapping[str, str]) -> str:

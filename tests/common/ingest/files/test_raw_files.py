@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from stages.common.ingest.files import raw_files
 from stages.common.ingest.files import rows as raw_rows
 from stages.common.ingest.files.raw_files import find, none_found, open_raw, sniff, stated_encoding
 from stages.common.ingest.files.rows import Row
-from stages.common.runtime.errors import ParamsError
+from stages.common.runtime.errors import DataError, ParamsError
 
 OBJECT = b'{"text": "a"}'
 
@@ -98,6 +101,31 @@ def test_dot_files_pointers_and_readmes_are_not_data(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     assert [path.relative_to(tmp_path).as_posix() for path in find(tmp_path)] == ["a/c.txt", "b.txt"]
+
+
+def test_git_keeps_pointers_in_any_folder_of_raw_data_and_no_raw_data(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    shutil.copy(Path(__file__).parents[4] / ".gitignore", tmp_path)
+    pointers = ["data/raw/a.txt.dvc", "data/raw/mine/a.txt.dvc", "data/raw/mine/deep/b.dvc"]
+    raw = ["data/raw/a.txt", "data/raw/mine/a.txt", "data/raw/mine/deep/b/c.jsonl", "data/raw/demo/d.csv"]
+    for name in (*pointers, *raw):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    seen = subprocess.run(["git", "ls-files", "-o", "--exclude-standard"], cwd=tmp_path, capture_output=True, text=True)
+    assert seen.stdout.split() == [".gitignore", *sorted(pointers)]
+
+
+def test_a_temporary_workspace_of_dvc_lacks_no_raw_file_in_silence(tmp_path: Path) -> None:
+    there = tmp_path / ".dvc/tmp/exps/standalone/tmpa1b2/data/raw"
+    (there.parents[1] / ".dvc").mkdir(parents=True)
+    for folder in (tmp_path / "data/raw", there):
+        (folder / "demo").mkdir(parents=True)
+        (folder / "demo/a.jsonl").touch()
+    raw_files.check_all_here(there)
+    (tmp_path / "data/raw/own.txt").touch()
+    raw_files.check_all_here(tmp_path / "data/raw")
+    with pytest.raises(DataError, match=r"1 raw files are not under DVC.*: own\.txt"):
+        raw_files.check_all_here(there)
 
 
 def test_no_raw_files_is_an_error_with_its_remedy(tmp_path: Path) -> None:
