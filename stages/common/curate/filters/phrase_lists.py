@@ -31,14 +31,20 @@ class Reading(NamedTuple):
         return self.found[sign].total()
 
 
-def read(text: str) -> Reading:
-    """Find the known phrases of every sign in `text`, each as often as it stands there."""
+def read(text: str, words: list[str] | None = None) -> Reading:
+    """Find the known phrases of every sign in `text`, each as often as it stands there. `words` are
+    those of a text of ASCII (`units.ascii_units`), where they are at hand.
+    """
     lower = text.casefold()
-    words = ascii_units(lower) if lower.isascii() else WORDS.findall(lower)
+    if words is None:
+        words = ascii_units(lower) if lower.isascii() else WORDS.findall(lower)
     english, chinese = _index()
     found: dict[str, Counter[str]] = {sign: Counter() for sign in SIGNS}
     for place in [place for place, word in enumerate(words) if word in english]:
-        for phrase, parts, sign in english[words[place]]:
+        singles, longer = english[words[place]]
+        for phrase, sign in singles:
+            found[sign][phrase] += 1
+        for phrase, parts, sign in longer.get(words[place + 1], ()) if longer and place + 1 < len(words) else ():
             if words[place : place + len(parts)] == parts:
                 found[sign][phrase] += 1
     if HAN.search(lower):
@@ -49,19 +55,28 @@ def read(text: str) -> Reading:
     return Reading(text, lower, words, found)
 
 
+Known = list[tuple[str, str]]
+Longer = dict[str, list[tuple[str, list[str], str]]]
+
+
 @cache
-def _index() -> tuple[dict[str, list[tuple[str, list[str], str]]], dict[str, list[tuple[str, str]]]]:
-    """Return the phrases by their first word or Chinese character: a text is looked up once,
-    whatever their number.
+def _index() -> tuple[dict[str, tuple[Known, Longer]], dict[str, Known]]:
+    """Return the phrases by their first word, those of more than one by the second too, and Chinese
+    ones by their first character: a text is looked up once, whatever their number.
     """
-    english: dict[str, list[tuple[str, list[str], str]]] = {}
-    chinese: dict[str, list[tuple[str, str]]] = {}
+    english: dict[str, tuple[Known, Longer]] = {}
+    chinese: dict[str, Known] = {}
     for sign, phrases in SIGNS.items():
         for phrase in sorted(set(phrases)):
-            if phrase.isascii():
-                english.setdefault(phrase.split()[0], []).append((phrase, phrase.split(), sign))
-            else:
+            parts = phrase.split()
+            if not phrase.isascii():
                 chinese.setdefault(phrase[0], []).append((phrase, sign))
+                continue
+            singles, longer = english.setdefault(parts[0], ([], {}))
+            if len(parts) == 1:
+                singles.append((phrase, sign))
+            else:
+                longer.setdefault(parts[1], []).append((phrase, parts, sign))
     return english, chinese
 
 

@@ -24,7 +24,8 @@ KEY = re.compile(
     r"|gh[opsur]_[A-Za-z0-9]{30,255}|github_pat_[A-Za-z0-9_]{22,255}|glpat-[A-Za-z0-9_-]{20,64}|hf_[A-Za-z0-9]{30,64}"
     r"|xox[abprs]-[A-Za-z0-9-]{10,120}|AIza[0-9A-Za-z_-]{35})(?![A-Za-z0-9_-])"
 )
-KEY_MARKS = ("sk-", "k_live_", "AKIA", "ASIA", "gh", "github_pat_", "glpat-", "hf_", "xox", "AIza")
+GH_MARKS = ("ghp_", "gho_", "ghs_", "ghu_", "ghr_")
+KEY_MARKS = ("sk-", "k_live_", "AKIA", "ASIA", *GH_MARKS, "github_pat_", "glpat-", "hf_", "xox", "AIza")
 TOKEN = re.compile(NO_WORD_BEFORE + r"eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+")
 _PEM, _LINE_END = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", r"(?:\s|\\[rn])"
 # No possessive group before the end mark: Python 3.11.2, Debian 12's, then misses the mark (CPython

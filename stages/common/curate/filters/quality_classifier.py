@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,12 @@ class Model:
 
 def trusted(source: str, settings: Quality) -> bool:
     """Whether the source's documents are examples of good text, and never filtered."""
-    return any(fnmatchcase(source, pattern) for pattern in settings.trusted)
+    return _matches(source, tuple(settings.trusted))
+
+
+@lru_cache
+def _matches(source: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(source, pattern) for pattern in patterns)
 
 
 def keeps(text: str, score: float, alpha: float) -> bool:
