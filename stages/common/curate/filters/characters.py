@@ -62,7 +62,7 @@ class Characters:
 
     def count(self, kind: str) -> int:
         """Return how many characters are of a kind."""
-        return int(np.count_nonzero(self.kinds & BITS[kind]))
+        return int(np.count_nonzero(self.kinds & BITS[kind])) if self.any(kind) else 0
 
     def any(self, kind: str) -> bool:
         """Whether a character is of a kind."""

@@ -46,6 +46,7 @@ MIXED = re.compile(r"(?<![^\W_])(?:[A-Za-z]+\d|\d+[A-Za-z])[A-Za-z0-9]*(?![^\W_]
 MOJIBAKE = re.compile("[\u00c2-\u00ef][\u0080-\u00bf\u0152-\u0178\u2013-\u2122]|\ufffd|锟斤拷|烫烫|屯屯")
 A, Z = ord("a"), ord("z")
 TO_LOWER = 0x20
+ASCII_SPACES = [ord(space) for space in re.findall(characters.KINDS["space"], "".join(map(chr, range(128))))]
 
 
 def symbol_share(text: str) -> float:
@@ -60,18 +61,18 @@ def entropy(text: str) -> float:
     """Return the entropy of the characters, spaces aside, in bits; infinite for a text too short to
     tell.
     """
-    found = characters.of(text) if text.isascii() else characters.Characters(text.casefold())
-    written = found.codes[~found.are("space")]
-    total = len(written)
-    if total < FEWEST_CHARACTERS:
-        return math.inf
     if text.isascii():
-        counts = np.bincount(written, minlength=Z + 1)
+        counts = np.bincount(np.frombuffer(text.encode(), np.uint8), minlength=Z + 1)
+        counts[ASCII_SPACES] = 0
         counts[A : Z + 1] += counts[A - TO_LOWER : Z + 1 - TO_LOWER]
         counts[A - TO_LOWER : Z + 1 - TO_LOWER] = 0
         counts = counts[counts > 0]
     else:
-        counts = np.unique(written, return_counts=True)[1]
+        found = characters.Characters(text.casefold())
+        counts = np.unique(found.codes[~found.are("space")], return_counts=True)[1]
+    total = counts.sum()
+    if total < FEWEST_CHARACTERS:
+        return math.inf
     shares = counts / total
     return float(max(-(shares * np.log2(shares)).sum(), 0.0))
 
@@ -109,6 +110,8 @@ def odd_pair_share(text: str) -> float:
 def mixed_share(text: str) -> float:
     """Return the share of tokens that mix letters and digits, as keys and dumps do."""
     found = characters.of(text)
+    if not found.any("digit"):
+        return 0.0
     latin, digits = found.are("latin"), found.are("digit")
     if not (latin[1:] & digits[:-1] | latin[:-1] & digits[1:]).any():
         return 0.0

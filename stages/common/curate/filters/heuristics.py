@@ -196,5 +196,8 @@ def _again(parts: Sequence[str]) -> float:
     from datatrove.pipeline.filters.gopher_repetition_filter import find_duplicates
 
     lines = [part.strip() for part in parts]
-    _, characters = find_duplicates([line for line in lines if len(line) >= SHORTEST_LINE])
+    long = [line for line in lines if len(line) >= SHORTEST_LINE]
+    if len(set(long)) == len(long):
+        return 0.0
+    _, characters = find_duplicates(long)
     return characters / max(sum(map(len, lines)), 1)

