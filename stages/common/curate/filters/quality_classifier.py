@@ -14,7 +14,6 @@ has it.
 
 import heapq
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -162,14 +161,10 @@ def grams(text: str) -> list[str]:
 
 
 def _features(texts: Sequence[str]) -> Any:
-    """Return the counts of hashed grams, each text's of length 1, as HashingVectorizer does; each
-    gram of a text is hashed once.
-    """
-    from sklearn.feature_extraction import FeatureHasher
-    from sklearn.preprocessing import normalize
+    from sklearn.feature_extraction.text import HashingVectorizer
 
-    hasher = FeatureHasher(FEATURES, input_type="pair", dtype=np.float32, alternate_sign=False)
-    return normalize(hasher.transform(Counter(grams(text)).items() for text in texts), norm="l2", copy=False)
+    options = {"n_features": FEATURES, "alternate_sign": False, "norm": "l2", "dtype": np.float32}
+    return HashingVectorizer(analyzer=grams, **options).transform(texts)
 
 
 def _folds(texts: Sequence[str]) -> NDArray[np.intp]:
