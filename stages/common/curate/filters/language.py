@@ -15,7 +15,8 @@ from stages.common.curate.filters.characters import LATIN, SCRIPTS
 
 UNDECIDED = "und"
 SYLLABIC = ("Han", "Kana", "Hangul")
-SYLLABLES = re.compile("|".join(SCRIPTS[name].pattern for name in SYLLABIC))
+SYLLABLES = re.compile("|".join([*(SCRIPTS[name].pattern for name in SYLLABIC), "[\u3000-\u303f\uff00-\uff65]"]))
+"""With their punctuation, by which the model takes code beside Chinese for Cantonese."""
 LETTERS_PER_SYLLABLE = 3
 KANA_SHARE = 0.05
 """Japanese that mixes Kana with Han has far more; a Chinese text that quotes a Japanese name has

@@ -110,9 +110,10 @@ class Writer:
         """
         answer, scores, begins = self.answers[number], piece.scores, offset is None
         prompt = self._text(answer.prompt) if self.wanted.echo and begins else ""
-        if self.wanted.echo and begins:
-            scores = (*(answer.asked.ticket.prompt_scores or ()), *scores)
-        known = of_completion(scores, self.spelling, offset or 0) if self.wanted.logprobs is not None else None
+        echoed = tuple(answer.asked.ticket.prompt_scores or ()) if self.wanted.echo and begins else ()
+        known = None
+        if self.wanted.logprobs is not None:
+            known = of_completion((*echoed, *scores), self.spelling, offset or 0, len(echoed))
         text = prompt + piece.text
         return {"index": number, "text": text, "logprobs": known, "finish_reason": piece.finish}
 

@@ -21,6 +21,11 @@ class Spelling:
     def __init__(self, engine: Engine | RemoteEngine) -> None:
         self._engine = engine
         self._known: dict[int, bytes] = {}
+        self._special = frozenset(at for at, token in engine.tokenizer.added_tokens_decoder.items() if token.special)
+
+    def shown(self, token: int) -> bytes:
+        """Return what an answer's text has of a token: of a special one nothing."""
+        return b"" if token in self._special else self.bytes_of(token)
 
     def bytes_of(self, token: int) -> bytes:
         """Return what a token stands for; parts of characters too."""
@@ -60,14 +65,16 @@ def of_chat(scores: Sequence[Score], spelling: Spelling) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def of_completion(scores: Sequence[Score], spelling: Spelling, offset: int = 0) -> dict[str, Any]:
+def of_completion(scores: Sequence[Score], spelling: Spelling, offset: int = 0, prompt: int = 0) -> dict[str, Any]:
     """Return `choices[].logprobs` of a completion whose tokens begin `offset` characters behind the
-    beginning of its text; the token that ended it is the last.
+    beginning of its text, the first `prompt` of them an echoed prompt's; the token that ended it is
+    the last.
     """
     reader, offsets = codecs.getincrementaldecoder("utf-8")("replace"), []
-    for score in scores:
+    for place, score in enumerate(scores):
         offsets.append(offset)
-        offset += 0 if score.ends else len(reader.decode(spelling.bytes_of(score.token)))
+        spelt = spelling.bytes_of(score.token) if place < prompt else spelling.shown(score.token)
+        offset += 0 if score.ends else len(reader.decode(spelt))
     return {
         "tokens": [spelling.text_of(score.token) for score in scores],
         "token_logprobs": [None if score.logprob is None else max(score.logprob, LEAST) for score in scores],
