@@ -11,8 +11,9 @@ from stages.common.core import chat, models, records
 from stages.common.evaluation import question_prompts
 from stages.common.evaluation.grading import Grading
 from stages.common.evaluation.metrics import digits
-from stages.common.generation import shares
+from stages.common.generation import generator, shares
 from stages.common.reward import scoring
+from stages.common.runtime.logs import log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,11 +75,17 @@ def ask_with_shots(
 
 def use_tools(candidate: Candidate, conversations: Iterable[records.Record]) -> dict[str, list[bool]]:
     """Return of each held-out turn of a chat that calls a tool (`call`), or that follows a tool's
-    result (`answer`), whether the candidate says it to the letter, given all before it.
+    result (`answer`), whether the candidate says it to the letter, given all before it. Turns that
+    the model's context has no room for are left out.
     """
-    asked: list[tuple[str, list[int], list[int]]] = []
+    turns: list[tuple[str, list[int], list[int]]] = []
     for row in conversations if candidate.prompt == "chat" else ():
-        asked += _tool_turns(candidate.tokenizer, row) if row["tools"] else []
+        turns += _tool_turns(candidate.tokenizer, row) if row["tools"] else []
+    limit = generator.context(candidate.policy)
+    asked = [turn for turn in turns if limit is None or len(turn[1]) + len(turn[2]) <= limit]
+    if len(asked) < len(turns):
+        what = "%s of %s held-out turns with tools are left out: they are longer than the model's context of %s tokens"
+        log.warning(what, len(turns) - len(asked), len(turns), limit)
     found: dict[str, list[bool]] = {}
     if asked:
         said = shares.generate(

@@ -102,3 +102,16 @@ def test_a_call_and_what_is_said_of_its_result_are_right_to_the_letter(monkeypat
     assert len(seen) == 4 and all("calculator" in TOKENIZER.decode(prompt) for prompt in seen)
     assert generate_answers.use_tools(candidate("chat"), [plain]) == {}
     assert generate_answers.use_tools(candidate("plain"), [first]) == {}
+
+
+def test_turns_longer_than_the_context_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    one = candidate("chat")
+    long = with_tool("55")
+    room = int(one.policy.config.max_position_embeddings)
+    long["messages"][0]["content"] = "What is 47 + 8? " * room
+    assert generate_answers.use_tools(one, [long]) == {}
+    found = generate_answers.use_tools(one, [long, with_tool("55")])
+    assert {kind: len(right) for kind, right in found.items()} == {"call": 1, "answer": 1}
+    assert f"2 of 4 held-out turns with tools are left out: they are longer than the model's context of {room}" in (
+        caplog.text
+    )

@@ -18,12 +18,17 @@ SYLLABIC = ("Han", "Kana", "Hangul")
 SYLLABLES = re.compile("|".join([*(SCRIPTS[name].pattern for name in SYLLABIC), "[\u3000-\u303f\uff00-\uff65]"]))
 """With their punctuation, by which the model takes code beside Chinese for Cantonese."""
 LETTERS_PER_SYLLABLE = 3
+MIXED = 1 / 4
+"""From this share of syllables on, other letters may be names or code in a text of that script, as
+a Chinese answer that lists English companies, and do not settle the language.
+"""
 KANA_SHARE = 0.05
 """Japanese that mixes Kana with Han has far more; a Chinese text that quotes a Japanese name has
 less.
 """
 LINKS, ADDRESSES = r"https?://\S{1,500}|", r"[\w.+-]{1,64}@[\w.-]{1,99}|"
 MARKUP = rf"<[^<>\s]{{1,20}}>|{characters.KINDS['markup']}+"
+CALLS = re.compile(r"<tool_call>.{0,2000}?</tool_call>", re.DOTALL)
 NOT_LANGUAGE, WITHOUT_ADDRESSES = re.compile(LINKS + ADDRESSES + MARKUP), re.compile(LINKS + MARKUP)
 SAMPLE = 300
 UPPER, LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
@@ -37,7 +42,7 @@ def detect(text: str) -> str:
     """Return the text's language as an ISO 639-1 code (639-3 where there is none), or `und` when it
     cannot be told.
     """
-    part = sample(text)
+    part = sample(CALLS.sub(" ", text) if "<tool_call>" in text else text)
     weights = script_weights(part)
     script = _main(weights)
     if script in ("Han", "Kana"):
@@ -45,7 +50,8 @@ def detect(text: str) -> str:
         return "ja" if weights["Kana"] > KANA_SHARE * written else "zh" if written > LETTERS_PER_SYLLABLE else UNDECIDED
     if script == "Hangul":
         return "ko"
-    if sum(weights.values()) < FEWEST_LETTERS:
+    syllables = sum(weights[name] for name in SYLLABIC)
+    if sum(weights.values()) < FEWEST_LETTERS or syllables >= MIXED * sum(weights.values()):
         return UNDECIDED
     words = _words(part)
     found = _model().detect(_lower_if_shouted(words), k=1)

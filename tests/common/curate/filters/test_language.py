@@ -28,6 +28,8 @@ from tests.support.real_data import REAL, needs_real_data
         ("日本の首都は東京です。", "ja"),
         ("한국의 수도는 서울입니다.", "ko"),
         ("在Python里，用 print('hello world') 打印一行文字，程序从 main 函数开始执行。", "zh"),
+        ("在售的型号：1. ThinkPad Carbon Extreme 2. MacBook Professional Studio 3. Surface Laptop，都有现货。", "und"),
+        ('算一下。\n<tool_call>weather {"city of the question": "Amsterdam Noord"}</tool_call>\n晴。', "zh"),
         ("12 + 7 = 19", "und"),
         ("", "und"),
         ("OK", "und"),
