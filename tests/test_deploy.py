@@ -231,7 +231,8 @@ def test_a_port_in_use_ends_serving_before_the_model_is_loaded(project: Path, tm
     assert server.returncode == 75
     (line,) = errors.splitlines()
     assert f"127.0.0.1:{port}: the port is in use" in line
-    assert f"then continue with: {deploy.SERVE}" in line
+    assert f"end what uses it, or: {deploy.SERVE} serve --port {port + 1}; then continue with" in line
+    assert f"then continue with: {deploy.SERVE} serve --port {port}  (log" in line
     assert not (tmp_path / "mlflow.db").exists()
 
 

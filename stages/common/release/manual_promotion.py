@@ -42,6 +42,36 @@ def notice(client: "MlflowClient", name: str) -> Version | None:
     return held
 
 
+def note(client: "MlflowClient", name: str) -> Version | None:
+    """Record what a server that follows the alias sees: as `notice`, but nothing that a command on
+    another machine did, whose history is there.
+    """
+    known = recorded(name)
+    held = registry.with_alias(client, name, CHAMPION)
+    if held is None or known is None or held.number == known:
+        return None
+    with aliases.one_at_a_time(name):  # whoever has moved it may be about to write that down
+        held, known = registry.with_alias(client, name, CHAMPION), recorded(name)
+        if held is None or known is None or _by_command(client, held, known):
+            return None
+        found = notice(client, name)
+    if found:
+        log.info("alias champion was moved to version %s by hand: written down", found.number)
+    return found
+
+
+def _by_command(client: "MlflowClient", held: Version, known: str) -> bool:
+    """Whether the registry says that a command made `held` champion, and our history does not: that
+    was elsewhere.
+    """
+    told = [line for line in promotion_history.read() if line.get("name") == held.name]
+    if held.tags.get("decision") == "promoted" and all(line.get("to") != held.number for line in told):
+        return True
+    before = {one.number: one for one in registry.versions(client, held.name)}.get(known)
+    back = before is not None and before.tags.get("rolled_back_to") == held.number
+    return back and all(line.get("version") != known or line.get("action") != "rolled back" for line in told)
+
+
 def recorded(name: str) -> str | None:
     """Return the number of the champion as the history has it, "" for none; None when it never
     heard of `name`.
