@@ -20,6 +20,7 @@ COUNT ?= 1
 WORKERS ?= 2
 FULL ?=
 VERSION ?=
+ANYWAY ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -104,9 +105,9 @@ feedback: env ## what people said on the pages, as raw data under DVC for the ne
 review: env ## ask in Prefect's page whether the version that waits becomes champion
 	@$(BIN)/lathe review
 
-approve: env ## a version that waits becomes champion (VERSION=3 REASON="reads well")
+approve: env ## a version that waits becomes champion (VERSION=3 REASON="reads well"  ANYWAY=1: one that was rejected)
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make approve VERSION=3 REASON="reads well"' >&2; exit 1; }
-	@$(BIN)/lathe approve "$(VERSION)" --reason "$${REASON:-by make approve}"
+	@$(BIN)/lathe approve "$(VERSION)" --reason "$${REASON:-by make approve}" $(if $(ANYWAY),--anyway)
 
 reject: env ## a version that waits is not wanted (VERSION=3 REASON="too short")
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make reject VERSION=3 REASON="too short"' >&2; exit 1; }

@@ -30,6 +30,7 @@ from stages.common.tracking import mlflow_store
 POLL_SECONDS = 5.0
 WEEK_SECONDS = 7 * 24 * 3600
 Why = Annotated[str, typer.Option(help="why, for the record")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="though a person decided against it before")]
 Number = Annotated[str, typer.Argument(help="number of the version")]
 
 
@@ -127,9 +128,15 @@ def registered_name() -> str:
     return str(name)
 
 
-def approve(version: Number, reason: Why = "approved by command") -> None:
-    """Make a version that passed the gate champion."""
-    logs.report(aliases.approve(mlflow_store.client(), registered_name(), version, reason))
+def approve(version: Number, reason: Why = "approved by command", anyway: Anyway = False) -> None:
+    """Make a version that passed the gate champion; one that was rejected or rolled back asks
+    first.
+    """
+
+    def ask(what: str) -> bool:
+        return anyway or (sys.stdin.isatty() and typer.confirm(f"{what}\nMake it champion all the same?"))
+
+    logs.report(aliases.approve(mlflow_store.client(), registered_name(), version, reason, ask=ask))
 
 
 def reject(version: Number, reason: Why = "rejected by command") -> None:
@@ -150,4 +157,4 @@ def review() -> None:
 
 if __name__ == "__main__":
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "release")
-    process.run(command, approve, reject, rollback, review, again=f"make {command}")
+    process.run(command, approve, reject, rollback, review, again="python -m flows.release")

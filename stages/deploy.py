@@ -9,6 +9,7 @@ that token.
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from stages.common.serving.origins import ORIGIN
 from stages.common.serving.pages.inputs import Page, conversation
 from stages.common.tracking import session
 
-SERVE = "python -m stages.deploy serve"
+SERVE = "python -m stages.deploy"
 TOKEN = "LATHE_SERVE_TOKEN"
 TOKEN_CHARACTERS = 16
 TRANSFORMERS = "transformers"
@@ -117,7 +118,7 @@ def serve(
     settings, secret = params.load(Params, "deploy"), token(host, without_token)
     allowed = origins(allow_origin or [])
     name = promoted.registered_name()
-    with serving.listening(host, port, SERVE) as listener:
+    with serving.listening(host, port, elsewhere(port + 1)) as listener:
         backend = "" if settings.backend == TRANSFORMERS else settings.backend
         champions = Champions(name, settings.answers_at_once, settings.waiting, backend=backend)
         hosts = [*serving.LOOPBACK, host, *(allow_host or [])]
@@ -126,6 +127,12 @@ def serve(
         version = champions.current.version.number
         logs.report(f"version {version} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
         serving.run(app, champions, listener)
+
+
+def elsewhere(port: int) -> str:
+    """Return the command that was given, with another port."""
+    said = process.continuation[0] if process.continuation else f"{SERVE} serve"
+    return f"{re.sub(r' --port[ =][0-9]+', '', said)} --port {port}"
 
 
 def token(host: str, without_token: bool) -> str:

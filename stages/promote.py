@@ -2,8 +2,8 @@
 present champion; before there is one, whoever `promote.against` names.
 
 Reads reports/evaluate/*, models/ and the registry; measures the champion anew when it knows another
-test. Writes reports/promote.json, reports/model_card.md, the registry and, append-only,
-.lathe/promotions.jsonl. Run: dvc repro promote
+test. Writes reports/promote.json, reports/model_card.md, reports/report.html (the candidates' page
+below the decision), the registry and, append-only, .lathe/promotions.jsonl. Run: dvc repro promote
 """
 
 import json
@@ -26,10 +26,12 @@ from stages.common.release import (
     model_card,
     provenance,
     registry,
+    verdict,
 )
 from stages.common.release.gate import Choice, Decision, Incumbent
 from stages.common.release.model_card import Card
 from stages.common.release.registry import Version
+from stages.common.release.verdict import Verdict
 from stages.common.runtime import kill_points, logs, process
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import mlflow_store, session
@@ -57,7 +59,8 @@ def main(
     models: Annotated[Path, typer.Option(help="folder that holds the candidates' models")],
     report: Annotated[Path, typer.Option(help="report to write")],
     card: Annotated[Path | None, typer.Option(help="model card to write")] = None,
-    page: Annotated[Path | None, typer.Option(help="page that compares the candidates, kept with the run")] = None,
+    page: Annotated[Path | None, typer.Option(help="page that compares the candidates")] = None,
+    out: Annotated[Path | None, typer.Option(help="the same below the decision, to write")] = None,
     questions: Annotated[Path | None, typer.Option(help="validated questions, to measure a champion anew")] = None,
     documents: Annotated[Path | None, typer.Option(help="validated documents, likewise")] = None,
     conversations: Annotated[Path | None, typer.Option(help="validated conversations, likewise")] = None,
@@ -82,11 +85,14 @@ def main(
             chosen = choose(client, settings, candidates, held, standing)
             best, decision = chosen.best, chosen.decision
             check_weights(best, models)
-            outcome, version, text = publish_version(client, settings, candidates, chosen, held, curation, validation)
+            outcome = aliases.verdict(decision, settings.approval, is_champion(client, settings, best, held))
+            told = verdict.of(candidates, chosen, outcome, settings.metric, settings.against)
+            version, text = publish_version(client, settings, candidates, chosen, told, held, curation, validation)
             champion_evaluation.keep(evaluations / best.candidate, best.weights_sha256, test)
         write(report, settings, chosen, outcome, held)
-        write_card(card, text)
-        publish(run, version, best, settings.metric, [page, card])
+        write_text(card, text)
+        write_text(out, verdict.on_page(page.read_text(encoding="utf-8"), told) if page else "")
+        publish(run, version, best, settings.metric, [out, card])
     logs.report(f"{outcome} {best.candidate}: {decision.reason}")
 
 
@@ -141,17 +147,23 @@ def incumbent(
     return Incumbent(settings.against, found) if found else None
 
 
+def is_champion(client: "MlflowClient", settings: Params, best: Evaluated, held: Version | None) -> bool:
+    """Whether the weights put forward are the champion's already."""
+    known = registry.with_weights(client, settings.name, best.weights_sha256)
+    return held is not None and known is not None and held.number == known.number
+
+
 def publish_version(
     client: "MlflowClient",
     settings: Params,
     candidates: list[Evaluated],
     chosen: Choice,
+    told: Verdict,
     held: Version | None,
     curation: Path | None,
     validation: Path | None,
-) -> tuple[str, Version, str]:
-    """Register the candidate, move the aliases as decided; return the outcome, the version and its
-    card.
+) -> tuple[Version, str]:
+    """Register the candidate, move the aliases as decided; return the version and its card.
 
     Done twice, it changes nothing: weights that are there keep the record they were registered
     with.
@@ -164,11 +176,11 @@ def publish_version(
     crowned = held is not None and held.number == version.number
     if not crowned:
         registry.tag(client, version, about)  # weights that were registered before are measured anew
-    outcome = aliases.verdict(decision, settings.approval, crowned)
     compared = predecessor(client, version) if crowned else held
     before = provenance.of(client, compared)
-    text = model_card.write(Card(candidates, chosen, outcome, settings.metric, record, before))
-    return aliases.release(client, version, decision, settings.approval, text, held), version, text
+    text = model_card.write(Card(candidates, chosen, told, record, before))
+    aliases.release(client, version, decision, settings.approval, text, held)
+    return version, text
 
 
 def predecessor(client: "MlflowClient", version: Version) -> Version | None:
@@ -195,6 +207,7 @@ def write(path: Path, settings: Params, chosen: Choice, outcome: str, champion: 
         "decision": outcome,
         "reason": decision.reason,
         "passed_over": dict(chosen.passed_over),
+        "judged": verdict.as_json(chosen.judged),
         "champion_sha256": best.weights_sha256 if outcome == "promoted" else held,
         "comparisons": [one.model_dump() for one in decision.comparisons],
     }
@@ -203,8 +216,8 @@ def write(path: Path, settings: Params, chosen: Choice, outcome: str, champion: 
     kill_points.point("promote:report")
 
 
-def write_card(path: Path | None, text: str) -> None:
-    """Write the model card where it was asked for."""
+def write_text(path: Path | None, text: str) -> None:
+    """Write the model card, or the page, where it was asked for."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -1,8 +1,9 @@
 """Compare the candidates and write one page that a reviewer can judge them by.
 
-Reads reports/evaluate/* and the trainers' curves. Writes reports/report.html (self-contained) and
-reports/report.json: win rates against one candidate, and what each stage gained and forgot, with 95
-% intervals. Run: dvc repro report
+Reads reports/evaluate/* and the trainers' curves. Writes reports/candidates.html (self-contained),
+which `promote` puts below its decision as reports/report.html, and reports/report.json: win rates
+against one candidate, and what each stage gained and forgot, with 95 % intervals. Run: dvc repro
+report
 """
 
 import json

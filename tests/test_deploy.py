@@ -25,6 +25,7 @@ from stages.common.release import aliases, registry
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError, ParamsError
 from stages.common.serving.engine.champions import facts, fingerprint
+from stages.common.serving.pages import inputs
 from stages.common.tracking import mlflow_store
 from tests.support import backend
 from tests.support.champion import write_project
@@ -205,8 +206,9 @@ def serves(project: Path, expected: dict[str, Any]) -> None:
         assert (ready["status"], ready["weights_sha256"]) == ("ready", expected["weights_sha256"])
         client = Client(url, verbose=False)
         for row in expected["answers"]:
-            said, counts = client.predict(row["prompt"], "", "greedy", 1.0, 1.0, 2, 1.0, 16, api_name="/chat")
-            assert said == row["answer"]
+            asked = [{"role": "user", "content": [{"type": "text", "text": row["prompt"]}]}]
+            turns, counts, _ = client.predict(asked, "", "greedy", 1.0, 1.0, 2, 1.0, 16, api_name="/chat")
+            assert inputs.last(turns) == row["answer"]
             assert re.fullmatch(r"\d+ tokens read, \d+ written, version 1", counts)
         with process.locked("deploy"):
             pass  # serving does not hold the stage's lock
@@ -229,7 +231,8 @@ def test_a_port_in_use_ends_serving_before_the_model_is_loaded(project: Path, tm
     assert server.returncode == 75
     (line,) = errors.splitlines()
     assert f"127.0.0.1:{port}: the port is in use" in line
-    assert f"then continue with: {deploy.SERVE}" in line
+    assert f"end what uses it, or: {deploy.SERVE} serve --port {port + 1}; then continue with" in line
+    assert f"then continue with: {deploy.SERVE} serve --port {port}  (log" in line
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -49,6 +49,7 @@ Profile = Annotated[
 ]
 ProfileName = Annotated[str, typer.Argument(help="a file of infra/profiles", autocompletion=known_profiles)]
 Reason = Annotated[str | None, typer.Option(help="why, for the record")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="though a person decided against it before")]
 Version = Annotated[str, typer.Argument(help="number of the version")]
 PASSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 """For tasks with options of their own, which their module explains."""
@@ -143,9 +144,10 @@ def review() -> None:
 
 
 @app.command(epilog='Example:  lathe approve 3 --reason "reads well"')
-def approve(version: Version, reason: Reason = None) -> None:
+def approve(version: Version, reason: Reason = None, anyway: Anyway = False) -> None:
     """Make a version that waits the champion."""
-    start("flows.release", "approve", version, *told(reason or "by lathe approve"))
+    meant = ["--anyway"] if anyway else []
+    start("flows.release", "approve", version, *told(reason or "by lathe approve"), *meant)
 
 
 @app.command(epilog='Example:  lathe reject 3 --reason "too short"')

@@ -108,4 +108,4 @@ def differences(tree: Path, record: Record) -> list[str]:
 
 
 if __name__ == "__main__":
-    process.run("reproduce", main, again="make reproduce VERSION=…")
+    process.run("reproduce", main, again="python -m flows.cli.reproduce")

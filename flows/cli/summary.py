@@ -12,7 +12,7 @@ from stages.common.runtime import logs
 
 HEAD = ("stage", "time", "peak memory", "key figure")
 WHERE = """\
-  candidates compared  reports/report.html
+  decision and why     reports/report.html
   chat                 make serve    http://127.0.0.1:7860
   runs and models      make up       http://127.0.0.1:5000   (with it: Prefect on 4200, the chat on 7860)
   curves, accuracy     make plots

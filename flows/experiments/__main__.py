@@ -48,4 +48,4 @@ def known(name: str) -> Tried:
 
 
 if __name__ == "__main__":
-    process.run("experiments", main, again="make experiments")
+    process.run("experiments", main, again="python -m flows.experiments")

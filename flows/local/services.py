@@ -82,6 +82,13 @@ def healths(prefect_url: str) -> dict[str, str]:
     }
 
 
+def runs_page() -> str:
+    """Return where in MLflow's page this project's runs are, with the columns that matter."""
+    from stages.common.tracking import lineage, mlflow_store
+
+    return mlflow_store.experiment_page(mlflow_store.client(), lineage.project())
+
+
 def answers(address: str) -> bool:
     """Whether anything speaks HTTP at `address`."""
     import httpx
@@ -109,6 +116,7 @@ def wait(process: "subprocess.Popen[bytes]", name: str, address: str) -> None:
         print(".", end="", flush=True)
         time.sleep(1)
     page = address.removesuffix("/health").removesuffix("/readyz").removesuffix("/api")
+    page += f"/{runs_page()}" if name == "mlflow" else ""
     print(f" {page}  ({time.monotonic() - started:.0f} s)", flush=True)
 
 

@@ -14,7 +14,7 @@ from tests.support.champion import add_candidate
 from tests.support.promotion import CARD, history, run, setting, state
 
 GAIN = (
-    "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
+    "accuracy/iid 90.0% beats the base's 20.0%: +70.0 points [+60.4, +78.1] on 100, 70 better and 0 worse; "
     "there was no champion"
 )
 
@@ -36,10 +36,9 @@ def test_a_version_carries_its_card_and_tags(project: Path) -> None:
     version = mlflow_store.client().get_model_version("lathe", "1")
     assert version.description == CARD.read_text(encoding="utf-8")
     for said in (
-        "# sft: accuracy/iid 0.9 (95 % interval 0.8256 to 0.9448)",
-        f"**promoted**: {GAIN}.",
-        "| beats accuracy/iid | base | 0.2 | 0.9 | 0.7 [0.6042, 0.7811] | 0 | 100 | holds |",
-        "| accuracy/iid | 0.2 [0.1334, 0.2888] | 0.9 [0.8256, 0.9448] |",
+        f"# sft: promoted\n\n**accuracy/iid 90.0% [82.6%, 94.5%]**: {GAIN}.",
+        "| beats accuracy/iid | base | 20.0% | 90.0% | +70.0 points [+60.4, +78.1] | +0.0 points | 100 | holds |",
+        "| accuracy/iid | 20.0% [13.3%, 28.9%] | 90.0% [82.6%, 94.5%] |",
         "There was no champion to compare with.",
         f"- Weights SHA-256 `{report['weights_sha256']}` in `models/sft`",
     ):
@@ -59,6 +58,18 @@ def test_a_version_carries_its_card_and_tags(project: Path) -> None:
     client = mlflow_store.client()
     found = client.search_model_versions("tags.gate = 'passed' and tags.review = 'auto'")
     assert [str(one.version) for one in found] == ["1"]
+
+
+def test_the_review_page_opens_with_the_decision(project: Path) -> None:
+    page, out = Path("reports/candidates.html"), Path("reports/report.html")
+    page.write_text("<body><h1>Lathe: review</h1>\n<!-- the decision -->\n<p>the rest</p></body>")
+    report = run(page=page, out=out)
+    text = out.read_text(encoding="utf-8")
+    assert text.index("<h2>sft: promoted</h2>") < text.index(GAIN.replace("'", "&#39;")) < text.index("the rest")
+    assert report["judged"] == {"sft": {"passed": True, "reason": GAIN}}
+    client = mlflow_store.client()
+    (made,) = client.search_runs([mlflow_store.experiment_id(client, "world")], "attributes.run_name = 'promote'")
+    assert {one.path for one in client.list_artifacts(made.info.run_id)} >= {"report.html", "model_card.md"}
 
 
 def test_the_card_says_which_parameters_differ_from_the_champions(project: Path) -> None:
@@ -90,17 +101,18 @@ def test_a_better_one_succeeds_and_one_that_is_not_surely_better_is_refused(proj
     first = run()
     add_candidate(project, "sft", 1.0, seed=2)
     second = run()
-    gain = "accuracy/iid 1 beats the champion's 0.9: +0.1 [+0.05523, +0.1744] on 100, 10 better and 0 worse"
+    gain = "accuracy/iid 100.0% beats the champion's 90.0%: +10.0 points [+5.5, +17.4] on 100, 10 better and 0 worse"
     assert (
         second["reason"]
-        == f"accuracy/iid 1 beats the base's 0.2: +0.8 [+0.7112, +0.8666] on 100, 80 better and 0 worse; {gain}"
+        == "accuracy/iid 100.0% beats the base's 20.0%: +80.0 points [+71.1, +86.7] on 100, 80 better and 0 worse; "
+        + gain
     )
     assert state() == {"champion": ("2", "sft"), "previous": ("1", "sft"), "challenger": ("2", "sft"), "versions": 2}
     add_candidate(project, "sft", 0.99, seed=3)
     third = run()
     assert (third["decision"], third["champion_sha256"]) == ("refused", second["weights_sha256"])
     assert third["reason"].startswith(
-        "accuracy/iid 0.99 does not surely beat the champion's 1: -0.01 [-0.05449, +0.02736]"
+        "accuracy/iid 99.0% does not surely beat the champion's 100.0%: -1.0 points [-5.4, +2.7]"
     )
     assert state() == {"champion": ("2", "sft"), "previous": ("1", "sft"), "challenger": ("3", "sft"), "versions": 3}
     run()
@@ -170,8 +182,8 @@ def test_the_first_champion_must_beat_who_stands_in(project: Path) -> None:
     report = run()
     assert (report["candidate"], report["decision"]) == ("sft", "promoted")
     why = report["passed_over"]["dpo"]
-    assert why.startswith("accuracy/iid 0.91 does not surely beat sft's 0.9: +0.01 [")
-    assert f"Judged first and not put forward:\n\n- dpo: {why}\n" in CARD.read_text(encoding="utf-8")
+    assert why.startswith("accuracy/iid 91.0% does not surely beat sft's 90.0%: +1.0 points [")
+    assert f"- dpo refused: {why}\n" in CARD.read_text(encoding="utf-8")
     again = run()
     assert (again["candidate"], again["decision"]) == ("sft", "promoted")
     assert state() == {"champion": ("1", "sft"), "challenger": ("1", "sft"), "versions": 1}

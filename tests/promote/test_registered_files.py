@@ -1,6 +1,8 @@
 """What goes into the registry, and that nothing else comes out of it."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from stages.common.release import registry
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import mlflow_store
-from tests.support.promotion import run
+from tests.support.promotion import history, run
 
 
 def test_only_weights_settings_and_templates_go_into_the_registry(project: Path) -> None:
@@ -69,6 +71,42 @@ def test_files_that_changed_in_the_store_are_not_loaded(
     change(folder)
     with pytest.raises(DataError, match=message):
         registry.champion(mlflow_store.client(), "lathe")
+
+
+def test_a_moved_or_copied_checkout_works_and_leaves_the_other_one_alone(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    takes: tuple[Callable[..., Any], ...] = (shutil.copytree, shutil.move)
+    for number, take in enumerate(takes):
+        there = tmp_path_factory.mktemp("elsewhere") / f"a tree {number}"
+        take(str(project), str(there))
+        before = sorted(project.rglob("*")) if project.exists() else []
+        monkeypatch.chdir(there)
+        client = mlflow_store.client()
+        _, folder = registry.champion(client, "lathe")
+        assert folder.is_relative_to(there)
+        made = client.create_run(mlflow_store.experiment_id(client, "world"))
+        client.log_text(made.info.run_id, "said here", "said.txt")
+        assert list(there.rglob("said.txt")), "what is written goes into the tree that writes it"
+        assert run()["decision"] == "promoted"
+        assert (sorted(project.rglob("*")) if project.exists() else []) == before
+        monkeypatch.chdir(project.parent)
+
+
+@pytest.mark.parametrize(
+    "damage", [shutil.rmtree, change_weights, lambda folder: (folder / "manifest.json").unlink(), add_pickle]
+)
+def test_the_remedy_for_lost_or_damaged_files_works(project: Path, damage: Callable[[Path], Any]) -> None:
+    first = run()
+    _, folder = registry.champion(mlflow_store.client(), "lathe")
+    damage(folder)
+    with pytest.raises(DataError, match=re.escape("make the champion anew with `dvc repro -f promote`")):
+        registry.champion(mlflow_store.client(), "lathe")
+    assert run()["champion_sha256"] == first["champion_sha256"]
+    version, again = registry.champion(mlflow_store.client(), "lathe")
+    assert (version.number, again) == ("1", folder)
+    assert len(history()) == 1, "nobody became champion"
 
 
 @pytest.mark.parametrize("source", ["s3://strange/bucket", "file:///etc", "models:/lathe/1", "foreign experiment"])

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 CHROMIUM = os.environ.get("LATHE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 SCREENSHOTS = Path(os.environ.get("LATHE_SCREENSHOTS", "tests/artifacts")).absolute()
+WAIT = 120_000
+"""Milliseconds: a machine that others use too may be slow."""
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: install it, or name it in LATHE_CHROMIUM")
 
 
@@ -34,6 +36,8 @@ def opened(url: str, ready: str = "Settings") -> Iterator["Page"]:
             ],
         )
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(WAIT)
+        expect.set_options(timeout=WAIT)
         page.goto(url)
         expect(page.get_by_text(ready).first).to_be_visible(timeout=120_000)
         yield page

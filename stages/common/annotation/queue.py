@@ -64,6 +64,8 @@ def load(folder: Path, annotations_folder: Path, name: str, settings: Wanted) ->
 def person(name: str) -> str:
     """Return an annotator's name, made uniform. Raises DataError when it is none."""
     uniform = " ".join(normalisation.normalise(name).split())
+    if not uniform:
+        raise DataError("type your name first")
     if not NAME.fullmatch(uniform):
         raise DataError("a name has 1 to 40 letters, digits, spaces, and . ' - _", where="your name")
     return uniform

@@ -9,7 +9,7 @@ finishes what was begun.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,13 +126,21 @@ def enthrone(client: "MlflowClient", version: Version, held: Version | None) -> 
     registry.point(client, CHAMPION, version)
 
 
-def approve(client: "MlflowClient", name: str, number: str, reason: str, by: str = "") -> str:
-    """Make a version that passed the gate champion, as a person decided; return what was done.
-    Raises DataError.
+def approve(
+    client: "MlflowClient", name: str, number: str, reason: str, by: str = "", ask: Callable[[str], bool] | None = None
+) -> str:
+    """Make a version that passed the gate champion, as a person decided; return what was done: of
+    who is champion already, nothing. Raises DataError.
+
+    `ask` is asked whether to go on with one that a person rejected or rolled back before; without
+    it, no.
     """
     with one_at_a_time(name):
         version, held = _passed(client, name, number), registry.with_alias(client, name, CHAMPION)
         by, crowned = by or promotion_history.who(), held is not None and held.number == version.number
+        if crowned and version.tags.get("decision") == "promoted":
+            return f"nothing to do: version {version.number} of {name} is champion already"
+        _not_against(version, ask)
         before = version.tags.get("champion_before", "") if crowned else (held.number if held else "")
         tags = {"review": "approved", "review_by": by, "review_reason": reason, "champion_before": before}
         registry.tag(client, version, tags | {"rejected": "", "rolled_back": "", "rolled_back_to": ""})
@@ -176,8 +184,10 @@ def rollback(client: "MlflowClient", name: str, reason: str, by: str = "") -> st
         by = by or promotion_history.who()
         if previous.number != champion.number:
             if previous.tags.get("gate") != PASSED:
-                what = f"version {previous.number} never passed the gate"
-                raise DataError(what, where=name, remedy="approve a version: make approve VERSION=…")
+                passed = [one for one in registry.versions(client, name) if one.tags.get("gate") == PASSED]
+                others = [one.number for one in passed if one.number != champion.number]
+                remedy = f"approve another: make approve VERSION={others[-1]}" if others else "no other version passed"
+                raise DataError(f"version {previous.number} never passed the gate", where=name, remedy=remedy)
             tags = {"rolled_back": f"{reason} ({by})", "rolled_back_to": previous.number}
             registry.tag(client, champion, tags)
             registry.point(client, CHAMPION, previous)
@@ -189,6 +199,15 @@ def rollback(client: "MlflowClient", name: str, reason: str, by: str = "") -> st
             kill_points.point("promote:history")
         registry.point(client, PREVIOUS, gone)  # last: from now on a call finds nothing to do
     return f"version {back.number} of {name} is champion again, version {gone.number} is rolled back"
+
+
+def _not_against(version: Version, ask: Callable[[str], bool] | None) -> None:
+    """Raise DataError where a person decided against the version, and nobody says it is meant."""
+    for tag, said in (("rejected", "rejected"), ("rolled_back", "rolled back")):
+        against = version.tags.get(tag)
+        if against and not (ask and ask(f"version {version.number} was {said}: {against}")):
+            remedy = f"if you mean it: make approve VERSION={version.number} ANYWAY=1"
+            raise DataError(f"version {version.number} was {said}: {against}", where=version.name, remedy=remedy)
 
 
 def _gone(client: "MlflowClient", name: str, champion: Version) -> Version:

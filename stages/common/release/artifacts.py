@@ -7,6 +7,8 @@ Only weights, settings and templates go in.
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -68,27 +70,56 @@ def uploaded(client: "MlflowClient", name: str, folder: Path, weights_sha256: st
     known = client.search_logged_models([experiment], f"tags.`release` = '{release}' and status = 'READY'")
     if known:
         return known[0]
+    trained = client.search_logged_models([experiment], f"tags.`sha256` = '{weights_sha256}'", max_results=1)
+    with _packed(folder, record) as packed:
+        sha256 = models.file_sha256(packed[checkpoints.MANIFEST])
+        about = {"release": release, "weights_sha256": weights_sha256, "manifest_sha256": sha256}
+        source_run = trained[0].source_run_id if trained else None
+        model = client.create_logged_model(
+            experiment, name.translate(mlflow_store.NAME), source_run, about, model_type="release"
+        )
+        kill_points.point("promote:model")
+        _send(client, model.model_id, packed)
+    ready = client.finalize_logged_model(model.model_id, "READY")
+    kill_points.point("promote:ready")
+    return ready
+
+
+def sent_again(client: "MlflowClient", model_id: str, location: str, folder: Path, record: str) -> str:
+    """Send the files of `folder` to a logged model whose own are lost or damaged; return the hash
+    of their manifest.
+    """
+    place = local(location)
+    if place:
+        shutil.rmtree(place, ignore_errors=True)  # a file that is not in the manifest would be a fault too
+    shutil.rmtree(CACHE / model_id, ignore_errors=True)
+    with _packed(folder, record) as packed:
+        sha256 = models.file_sha256(packed[checkpoints.MANIFEST])
+        _send(client, model_id, packed)
+    client.set_logged_model_tags(model_id, {"manifest_sha256": sha256})
+    return sha256
+
+
+@contextmanager
+def _packed(folder: Path, record: str) -> Iterator[dict[str, Path]]:
+    """Give the files of a version by their places: those of `folder` that go in, the record, and
+    last the manifest.
+    """
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     for file in files:
         if file.suffix not in KINDS:
             log.warning("%s stays out of the registry: only %s go in", file, ", ".join(sorted(KINDS)))
     kept = {file.relative_to(folder).as_posix(): file for file in files if file.suffix in KINDS}
     kept.pop(checkpoints.MANIFEST, None)
-    trained = client.search_logged_models([experiment], f"tags.`sha256` = '{weights_sha256}'", max_results=1)
     with tempfile.TemporaryDirectory() as scratch:
         manifest, kept[LINEAGE] = Path(scratch) / checkpoints.MANIFEST, Path(scratch) / LINEAGE
         kept[LINEAGE].write_text(record, encoding="utf-8")
         hashes = {place: models.file_sha256(file) for place, file in kept.items()}
         manifest.write_text(json.dumps(hashes, indent=1, sort_keys=True), encoding="utf-8")
-        about = {"release": release, "weights_sha256": weights_sha256, "manifest_sha256": models.file_sha256(manifest)}
-        source_run = trained[0].source_run_id if trained else None
-        model = client.create_logged_model(
-            experiment, name.translate(mlflow_store.NAME), source_run, about, model_type="release"
-        )
-        kill_points.point("promote:model")
-        for place, file in (kept | {checkpoints.MANIFEST: manifest}).items():
-            client.log_model_artifact(model.model_id, str(file), str(Path(place).parent) if "/" in place else None)
-            kill_points.point(f"promote:file-{place}")
-    ready = client.finalize_logged_model(model.model_id, "READY")
-    kill_points.point("promote:ready")
-    return ready
+        yield kept | {checkpoints.MANIFEST: manifest}
+
+
+def _send(client: "MlflowClient", model_id: str, packed: dict[str, Path]) -> None:
+    for place, file in packed.items():
+        client.log_model_artifact(model_id, str(file), str(Path(place).parent) if "/" in place else None)
+        kill_points.point(f"promote:file-{place}")

@@ -18,6 +18,10 @@ from stages.common.evaluation.results import Evaluated
 BASE, CHAMPION = SIDES = ("base", "champion")
 WITH = " with "
 """Between who was asked, and how."""
+SHARES = ("accuracy/", "refusal/", "unsure/")
+"""Metrics that are shares of questions, and shown in percent."""
+POINTS = " points"
+"""Of a hundred: how shares differ."""
 NEAR = 0.01
 """To 1: so near, a ratio is shown with six digits, or it would be said to be 1."""
 ROUNDING = 1e-9
@@ -69,9 +73,9 @@ def beats(
         reason += f"; it is better there ({_shown(change, metric, lower)})" if too_few else ""
     else:
         passed = _surely_better(change, margin, side, edge, lower)
-        said = f"{metric} {change.after:.4g} {'beats' if passed else 'does not surely beat'}"
-        reason = f"{said} {_whose(against, change.before)}: {_shown(change, metric, lower)}"
-        reason += "" if passed else f", needs {'less' if lower else 'more'} than {_moved(edge, metric)} for sure"
+        said = f"{metric} {value(change.after, metric)} {'beats' if passed else 'does not surely beat'}"
+        reason = f"{said} {_whose(against, value(change.before, metric))}: {_shown(change, metric, lower)}"
+        reason += "" if passed else f", needs {'less' if lower else 'more'} than {moved(edge, metric)} for sure"
         reason += "" if passed else _sees(change, side)
     return Comparison(
         metric=metric,
@@ -103,8 +107,9 @@ def guard(metric: str, tolerance: float, against: str, after: Evaluated, before:
         too_few = not passed and worse <= tolerance + ROUNDING
         edge = 1 + tolerance if ratio else sign * tolerance
         verb = "holds" if passed else "may get worse" if too_few else "gets worse"
-        reason = f"{metric} {verb}: {change.after:.4g} after {_whose(against, change.before)}, "
-        reason += f"{_shown(change, metric, lower)}, allowed is {_moved(edge, metric)}"
+        than = _whose(against, value(change.before, metric))
+        reason = f"{metric} {verb}: {value(change.after, metric)} after {than}, "
+        reason += f"{_shown(change, metric, lower)}, allowed is {moved(edge, metric)}"
         reason += f"; {_needed(change, tolerance, most - worse)}" if too_few else ""
     return Comparison(
         metric=metric,
@@ -116,6 +121,20 @@ def guard(metric: str, tolerance: float, against: str, after: Evaluated, before:
         reason=reason,
         too_few=too_few,
     )
+
+
+def value(found: float, metric: str) -> str:
+    """Return a metric's value as people read it: shares in percent."""
+    return f"{found:.1%}" if metric.startswith(SHARES) else f"{found:.4g}"
+
+
+def moved(found: float, metric: str) -> str:
+    """Return a metric's change as people read it: of shares in points."""
+    if metric.startswith(SHARES):
+        return f"{100 * found:+.1f}{POINTS}"
+    if not paired_bootstrap.is_ratio(metric):
+        return f"{found:+.4g}"
+    return f"x{found:.{6 if abs(found - 1) < NEAR else 4}g}"
 
 
 def _surely_better(change: Change, margin: float, side: float, edge: float, lower: bool) -> bool:
@@ -153,14 +172,13 @@ def _sees(change: Change, side: float) -> str:
         return ""
     differing = max(1, change.gained + change.lost) / change.count
     least = paired_proportions.seen(change.count, differing, side, POWER)
-    return f" ({change.count} questions see {least:.2g} in {POWER:.0%})"
+    return f" ({change.count} questions see {100 * least:.2g} points in {POWER:.0%})"
 
 
-def _whose(against: str, value: float | None = None) -> str:
-    """Return whose value it is: `the base's 0.5 with 1 example`, `sft_best's 0.7`."""
+def _whose(against: str, shown: str = "") -> str:
+    """Return whose value it is: `the base's 50.0% with 1 example`, `sft_best's 70.0%`."""
     name, *how = against.partition(WITH)
-    shown = "" if value is None else f" {value:.4g}"
-    return f"{'the ' if name in SIDES else ''}{name}'s{shown}{''.join(how)}"
+    return f"{'the ' if name in SIDES else ''}{name}'s{' ' if shown else ''}{shown}{''.join(how)}"
 
 
 def _incomparable(metric: str, against: str) -> str:
@@ -169,16 +187,10 @@ def _incomparable(metric: str, against: str) -> str:
 
 
 def _shown(change: Change, metric: str, lower: bool) -> str:
-    """Return a change with its interval and sample: +0.2 [+0.1, +0.3] on 100, p 1e-06."""
-    low, high = _moved(change.low, metric), _moved(change.high, metric)
-    said = f"{_moved(change.change, metric)} [{low}, {high}] on {change.count}"
+    """Return a change with its interval and sample: +20.0 points [+10.0, +30.0] on 100."""
+    low, high = (moved(end, metric).removesuffix(POINTS) for end in (change.low, change.high))
+    said = f"{moved(change.change, metric)} [{low}, {high}] on {change.count}"
     if change.gained is None or change.lost is None:
         return said
     gained, lost = (change.lost, change.gained) if lower else (change.gained, change.lost)
     return f"{said}, {gained} better and {lost} worse"
-
-
-def _moved(value: float, metric: str) -> str:
-    if not paired_bootstrap.is_ratio(metric):
-        return f"{value:+.4g}"
-    return f"x{value:.{6 if abs(value - 1) < NEAR else 4}g}"

@@ -4,7 +4,7 @@ evaluations.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
@@ -81,6 +81,8 @@ class Choice:
     decision: Decision
     passed_over: Mapping[str, str]
     """Reason by candidate; empty where the best of them is put forward."""
+    judged: Mapping[str, Decision] = field(default_factory=dict)
+    """The decision on every candidate but the base."""
 
 
 def choose(
@@ -120,9 +122,12 @@ def choose(
     decisions = {one.candidate: judged(one) for one in others if one is not holder}
     best = max((one for one in others if one is not holder), key=worth, default=None)
     if best and (holder is None or decisions[best.candidate].passed):
-        return Choice(best, decisions[best.candidate], {})
+        held = {holder.candidate: judged(holder)} if holder else {}
+        return Choice(best, decisions[best.candidate], {}, decisions | held)
     assert holder is not None
-    return Choice(holder, judged(holder), {name: decision.reason for name, decision in decisions.items()})
+    held = {holder.candidate: judged(holder)}
+    reasons = {name: decision.reason for name, decision in decisions.items()}
+    return Choice(holder, held[holder.candidate], reasons, decisions | held)
 
 
 def check_metric(found: Sequence[Evaluated], metric: str) -> None:

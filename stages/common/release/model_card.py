@@ -7,9 +7,10 @@ from pathlib import Path
 from stages.common.core import records
 from stages.common.evaluation import paired_bootstrap
 from stages.common.evaluation.results import Evaluated
-from stages.common.release import provenance
+from stages.common.release import comparisons, provenance, verdict
 from stages.common.release.gate import Choice
 from stages.common.release.provenance import Record
+from stages.common.release.verdict import Verdict
 
 PARAMS_SHOWN = 40
 
@@ -22,8 +23,7 @@ class Card:
 
     candidates: Sequence[Evaluated]
     chosen: Choice
-    outcome: str
-    metric: str
+    verdict: Verdict
     record: Record
     before: Record
 
@@ -40,15 +40,14 @@ def write(card: Card) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "measured": _measured}
+    environment.filters |= {"cell": _cell, "measured": verdict.measured}
+    environment.filters |= {"value": comparisons.value, "moved": comparisons.moved}
     environment.tests["ratio"] = paired_bootstrap.is_ratio
-    best = card.chosen.best
-    value = best.metrics[card.metric]
+    best, metric = card.chosen.best, card.verdict.metric
     names = [name for name in best.metrics if name.count("/") <= 1 and not name.startswith("shots-")]
     return environment.get_template("model_card.md.jinja").render(
         vars(card) | vars(card.chosen),
-        head=(value, *best.intervals.get(card.metric, (value, value))),
-        names=sorted(names, key=lambda name: name != card.metric),
+        names=sorted(names, key=lambda name: name != metric),
         small=_small(best),
         shapes=records.SHAPES,
         changed=provenance.changed(card.before["params"], card.record["params"]) if card.before else [],
@@ -58,16 +57,6 @@ def write(card: Card) -> str:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _measured(one: Evaluated, name: str) -> str:
-    if name not in one.metrics:
-        return ""
-    value = f"{one.metrics[name]:.4g}"
-    if name not in one.intervals:
-        return value
-    low, high = one.intervals[name]
-    return f"{value} [{low:.4g}, {high:.4g}]"
 
 
 def _small(best: Evaluated) -> list[str]:

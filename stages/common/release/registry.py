@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.release import artifacts
 from stages.common.runtime import kill_points
 from stages.common.runtime.errors import DataError
+from stages.common.runtime.logs import log
 from stages.common.tracking import lineage, mlflow_store
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ def with_weights(client: "MlflowClient", name: str, weights_sha256: str) -> Vers
 
 def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, str], record: str) -> Version:
     """Return the version of `name` with the weights in `folder`, made unless there is one
-    (`tags.weights_sha256`).
+    (`tags.weights_sha256`); of one whose files are lost or damaged they are sent again.
 
     `record` says where they come from; it is kept among the version's files as lineage.json.
     """
     known = with_weights(client, name, tags["weights_sha256"])
     if known:
-        return known
+        return known if _is_whole(client, known) else _restored(client, known, folder, record)
     with mlflow_store.answers():
         model = artifacts.uploaded(client, name, folder, tags["weights_sha256"], record)
         if not client.search_registered_models(f"name = '{name}'"):
@@ -74,6 +75,30 @@ def register(client: "MlflowClient", name: str, folder: Path, tags: dict[str, st
         )
         kill_points.point("promote:version")
         return _version(made)
+
+
+def _is_whole(client: "MlflowClient", version: Version) -> bool:
+    """Whether a version's files are as they were registered; of a remote one, whether there are
+    any: it is not fetched. One that lies elsewhere is not ours to mend.
+    """
+    try:
+        location, _ = _place(client, version)
+    except DataError:
+        return True
+    folder = artifacts.local(location)
+    if folder:
+        return not artifacts.fault(folder, version.tags)
+    with mlflow_store.answers():
+        return artifacts.LINEAGE in mlflow_store.listed(location)
+
+
+def _restored(client: "MlflowClient", version: Version, folder: Path, record: str) -> Version:
+    location, model_id = _place(client, version)
+    log.warning("the files of %s version %s were lost or damaged: sent again", version.name, version.number)
+    with mlflow_store.answers():
+        sha256 = artifacts.sent_again(client, model_id, location, folder, record)
+    tag(client, version, {"manifest_sha256": sha256})
+    return numbered(client, version.name, version.number)
 
 
 def describe(client: "MlflowClient", version: Version, description: str) -> None:

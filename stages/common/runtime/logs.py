@@ -1,16 +1,24 @@
-"""What a stage leaves in logs/: its own log, and how its last execution went."""
+"""What a stage leaves in logs/: its own log, and how its last execution went; and the last reports
+of a stage whose parameters were wrong.
+"""
 
 import json
 import logging
 import resource
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from stages.common.runtime import errors
+
 LOGS = Path("logs")
+REPORTS, KEPT = Path("reports"), Path(".lathe/reports")
+OUTS = frozenset({"--report", "--out", "--metrics", "--curve", "--card", "--tables", "--docs"})
 log = logging.getLogger("lathe")
 key_figure: list[str] = []
 
@@ -94,3 +102,24 @@ def with_suppressed_io(write: Callable[[], Any]) -> None:
         write()
     except OSError as error:
         print(f"lathe: could not write: {error}", file=sys.stderr)
+
+
+def reports(arguments: Sequence[str], code: int) -> None:
+    """Keep a copy of the reports that a stage's arguments name, or after a wrong parameter put the
+    last ones back: DVC takes them away before it starts a stage, and nothing was done anew.
+    """
+    named = [Path(value) for option, value in pairwise(arguments) if option in OUTS]
+    for place in (one for one in named if one.parts[:1] == REPORTS.parts):
+        kept = KEPT / place.relative_to(REPORTS)
+        if code == errors.EXIT_DONE and place.exists():
+            _copy(place, kept)
+        elif code == errors.EXIT_PARAMS and kept.exists():
+            _copy(kept, place, only_missing=True)
+
+
+def _copy(source: Path, to: Path, only_missing: bool = False) -> None:
+    for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
+        there = to / file.relative_to(source)
+        if file.is_file() and not (only_missing and there.exists()):
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, there)

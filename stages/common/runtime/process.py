@@ -7,6 +7,7 @@ Every stage file ends with `process.run("name", main)`. Exit codes are in `error
 import atexit
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -16,8 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common.runtime import disk_space, errors, libraries, locks, logs
-from stages.common.runtime.parent_death import die_with_parent
+from stages.common.runtime import disk_space, errors, libraries, locks, logs, parent_death
 
 PARAMS_FILE = Path("params.yaml")
 GRACE_SECONDS = 25.0
@@ -40,23 +40,25 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
 
     Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item
     of a foreach) names lock and log; `stage` when run by hand. `again` is the command that
-    continues, for what is not in dvc.yaml.
+    continues, without its arguments, for what is not in dvc.yaml; nohup lets that outlive its
+    parent.
     """
     import typer
 
     name = os.environ.get("DVC_STAGE", stage)
     libraries.quiet()
-    die_with_parent()
+    parent_death.die_with_parent(unless_nohup=bool(again))
     install_signal_handlers()
     about = sys.modules[mains[0].__module__].__doc__
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=about)
     for main in mains:
         app.command(help=about if len(mains) == 1 else main.__doc__)(main)
-    continuation[:] = [again or f"dvc repro {name}"]
+    continuation[:] = [shlex.join([*again.split(), *sys.argv[1:]]) if again else f"dvc repro {name}"]
     started = process_start()
     code = _guarded(name, lambda: app(standalone_mode=False))
     if is_main_process() and code != errors.EXIT_RUNNING:
         logs.write_execution(name, started, code)
+        logs.with_suppressed_io(lambda: logs.reports(sys.argv[1:], code))
     leave(code)
 
 
@@ -99,7 +101,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> int:
                 logs.log.debug("traceback", exc_info=True)
                 raise
     except errors.StopRequested:
-        return _fail(name, "stopped on request, everything up to here is saved", errors.EXIT_STOPPED)
+        return _fail(name, f"stopped {parent_death.why()}, everything up to here is saved", errors.EXIT_STOPPED)
     except errors.StageError as error:
         return _fail(name, str(error), error.code)
     except TyperException as error:
@@ -189,11 +191,15 @@ def _arm() -> None:
 
 
 def install_signal_handlers() -> None:
-    """SIGTERM and SIGINT mean: save and leave within `run.grace_seconds`; a save starts it anew."""
+    """SIGTERM, SIGINT and a closed terminal mean: save and leave within `run.grace_seconds`; a save
+    starts it anew.
+    """
     global _owner
     _owner = os.getpid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # under nohup it is ignored, and stays so
+        signal.signal(signal.SIGHUP, parent_death.on_hangup)
 
 
 def _on_signal(number: int, frame: Any) -> None:
@@ -203,6 +209,7 @@ def _on_signal(number: int, frame: Any) -> None:
         return  # Ctrl-C reaches a trainer's workers too, and it needs them to end its step
     if _stop.is_set():
         return
+    parent_death.requested.append(number)
     _stop.set()
     _arm()
     if not _graceful:

@@ -61,9 +61,9 @@ def build(
     return app
 
 
-def listening(host: str, port: int, command: str) -> socket.socket:
+def listening(host: str, port: int, elsewhere: str) -> socket.socket:
     """Return a socket bound to the address. Raises TryAgainError when the port is in use, before a
-    model is loaded.
+    model is loaded; `elsewhere` is the command for another port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Only of a socket that says it is TCP does asyncio send small writes at once: else each waits
@@ -76,7 +76,7 @@ def listening(host: str, port: int, command: str) -> socket.socket:
         listener.close()
         if error.errno != errno.EADDRINUSE:
             raise ParamsError(f"cannot listen there: {error.strerror or error}", where=f"{host}:{port}") from error
-        remedy = f"end what uses it, or: {command} --port {port + 1}"
+        remedy = f"end what uses it, or: {elsewhere}"
         raise TryAgainError("the port is in use", where=f"{host}:{port}", remedy=remedy) from error
     return listener
 

@@ -120,4 +120,4 @@ def main(action: Annotated[Literal["replay"], typer.Argument(help="send what the
 
 
 if __name__ == "__main__":
-    process.run("tracking", main, again=REPLAY)
+    process.run("tracking", main, again=REPLAY.removesuffix(" replay"))

@@ -2,15 +2,19 @@
 MLFLOW_TRACKING_URI overrides.
 """
 
+import json
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from stages.common.runtime import locks
 from stages.common.runtime.errors import StageError, TryAgainError
@@ -30,6 +34,27 @@ ENVIRONMENT = {  # a server that is away must show at once (our thread tries aga
 NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow says where there is no such model, and where a model has no such alias."""
 NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
+
+VIEW = "lathe"
+"""The view of an experiment's runs that its address can name: which columns they are shown with."""
+COLUMNS = (
+    "accuracy/iid",
+    "refusal/false",
+    "unsure/false",
+    "reward",
+    "perplexity/documents",
+    "perplexity/conversations",
+    "eval_loss",
+    "tokens_per_second",
+)
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+"""Tables and columns in which MLflow keeps where files lie, with the whole path."""
 
 T = TypeVar("T")
 _environment = threading.Lock()
@@ -52,7 +77,31 @@ def client() -> "MlflowClient":
     with answers(), alone if address.startswith("sqlite") else nullcontext():
         connected = MlflowClient(address, registry_uri=address)
         connected.get_experiment_by_name("Default")
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            _follow_a_move()
     return connected
+
+
+def _follow_a_move() -> None:
+    """Where the working tree was moved or copied with its store, let the store's places begin with
+    where it lies now: MLflow would read from, and write to, where it lay before.
+    """
+    with closing(sqlite3.connect(DATABASE, timeout=60)) as database:
+        named = "SELECT artifact_location FROM experiments WHERE name = ?"
+        (location,) = database.execute(named, [lineage.project()]).fetchone() or ("",)
+        now, parts = ARTIFACTS.absolute(), urlsplit(location)
+        before = Path(url2pathname(parts.path) if parts.scheme else location)
+        if parts.scheme not in ("", "file") or before.name != now.name or before == now or not now.is_dir():
+            return
+        moves = [(before.parent.as_uri(), now.parent.as_uri()), (str(before.parent), str(now.parent))]
+        with database:
+            for table, column in PLACES:
+                for old, new in moves:
+                    database.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        [new, len(old) + 1, len(old) + 1, f"{old}/"],
+                    )
+    log.info("this tree lay in %s: the places in %s now begin with %s", before.parent, DATABASE, now.parent)
 
 
 def _make_global(address: str) -> None:
@@ -109,11 +158,30 @@ def or_none(ask: Callable[[], T]) -> T | None:
 
 def experiment_id(connected: "MlflowClient", name: str) -> str:
     """Return the id of experiment `name`, made on first use."""
+    found, tag = connected.get_experiment_by_name(name), f"mlflow.sharedViewState.{VIEW}"
+    known = str(found.experiment_id) if found else _made(connected, name)
+    if found is None or tag not in found.tags:
+        connected.set_experiment_tag(known, tag, json.dumps(view()))
+    return known
+
+
+def view() -> dict[str, object]:
+    """Return the state of MLflow's page that shows the columns that matter, newest run first."""
+    columns = ["attributes.`Duration`", *(f"metrics.`{name}`" for name in COLUMNS)]
+    return {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False}
+
+
+def experiment_page(connected: "MlflowClient", name: str) -> str:
+    """Return where in MLflow's page the runs of experiment `name` are, with the columns that
+    matter; "" without one.
+    """
+    found = connected.get_experiment_by_name(name)
+    return f"#/experiments/{found.experiment_id}/runs?viewStateShareKey={VIEW}" if found else ""
+
+
+def _made(connected: "MlflowClient", name: str) -> str:
     from mlflow import MlflowException
 
-    found = connected.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
     # a server chooses the place of its artifacts itself
     place = None if uri().startswith(("http:", "https:")) else ARTIFACTS.absolute().as_uri()
     try:

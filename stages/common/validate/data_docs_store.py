@@ -20,6 +20,7 @@ EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"20\d{6}T\d{6}\.\d{6}Z")
 LOCAL_EPOCH = re.compile(r"(1999-12-31|2000-01-01)[T ]\d\d:\d\d:\d\d(Z| [\w+-]+)")
+NEWSLETTER = re.compile(r"\s*<footer>(?:(?!</footer>).)*newsletter.*?</footer>", re.DOTALL)
 REMOTE_LOGO = re.compile(r'https://[^"]*/logo-long\.png\?d=[^"]*')
 
 
@@ -53,7 +54,7 @@ def config(docs: Path, work: Path) -> DataContextConfig:
 
 
 def write(context: Any, docs: Path) -> None:
-    """Write the Data Docs, with no time, random id or remote logo in them."""
+    """Write the Data Docs, with no time, random id, remote logo or newsletter in them."""
     for old in ("expectations", "validations", "static"):
         shutil.rmtree(docs / old, ignore_errors=True)
     context.build_data_docs(site_names=["docs"])
@@ -63,10 +64,11 @@ def write(context: Any, docs: Path) -> None:
 
 
 def settled(page: str, logo: str) -> str:
-    """Return a page of Data Docs with random ids numbered, times and time zone fixed and the logo
-    from beside it.
+    """Return a page of Data Docs with random ids numbered, times and time zone fixed, the logo from
+    beside it, and without the panel that asks to subscribe to a newsletter.
     """
     numbers: dict[str, str] = {}
+    page = NEWSLETTER.sub("", page)
     page = UUID.sub(lambda match: numbers.setdefault(match[0], f"id-{len(numbers)}"), page)
     page = TIME.sub(EPOCH.strftime("%Y%m%dT%H%M%S.%fZ"), REMOTE_LOGO.sub(logo, page))
     return LOCAL_EPOCH.sub("2000-01-01 00:00:00 UTC", page)

@@ -107,7 +107,8 @@ def test_a_call_and_what_is_said_of_its_result_are_right_to_the_letter(monkeypat
 def test_turns_longer_than_the_context_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     one = candidate("chat")
     long = with_tool("55")
-    room = int(one.policy.config.max_position_embeddings)
+    room = generator.context(one.policy)
+    assert room
     long["messages"][0]["content"] = "What is 47 + 8? " * room
     assert generate_answers.use_tools(one, [long]) == {}
     found = generate_answers.use_tools(one, [long, with_tool("55")])

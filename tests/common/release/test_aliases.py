@@ -175,3 +175,34 @@ def test_settled_is_what_the_tags_say(client: "MlflowClient") -> None:
     found = aliases.settled(by_hand, by_hand)
     assert found
     assert (found.passed, found.reason) == (True, "it was made champion by hand")
+
+
+def test_to_approve_who_is_champion_writes_nothing(client: "MlflowClient") -> None:
+    judged(client)
+    before, tags = promotion_history.HISTORY.read_bytes(), registry.numbered(client, "lathe", "1").tags
+    assert aliases.approve(client, "lathe", "1", "again") == "nothing to do: version 1 of lathe is champion already"
+    assert promotion_history.HISTORY.read_bytes() == before
+    assert registry.numbered(client, "lathe", "1").tags == tags
+
+
+def test_to_approve_what_a_person_decided_against_asks(client: "MlflowClient") -> None:
+    judged(client)
+    judged(client, approval="manual")
+    aliases.reject(client, "lathe", "2", "too short", by="ada")
+    asked: list[str] = []
+
+    def no(what: str) -> bool:
+        asked.append(what)
+        return False
+
+    for ask in (None, no):
+        with pytest.raises(
+            DataError, match=r"was rejected: too short \(ada\); if you mean it: make approve VERSION=2 A"
+        ):
+            aliases.approve(client, "lathe", "2", "after all", ask=ask)
+    assert asked == ["version 2 was rejected: too short (ada)"] and held_by(client)["champion"] == "1"
+    aliases.approve(client, "lathe", "2", "after all", ask=lambda _: True)
+    assert held_by(client)["champion"] == "2"
+    aliases.rollback(client, "lathe", "rude", by="ada")
+    with pytest.raises(DataError, match=r"version 2 was rolled back: rude \(ada\)"):
+        aliases.approve(client, "lathe", "2", "after all")

@@ -29,13 +29,13 @@ def test_before_there_is_a_champion_another_candidate_must_beat_who_stands_in() 
     stands_in = Incumbent("sft_best", sft)
     best = gate.choose([BASE, sft, equal, better], "pretrain", Rules(), stands_in)
     assert (best.best.candidate, best.decision.passed, best.passed_over) == ("dpo", True, {})
-    assert "accuracy/iid 0.9 beats sft_best's 0.7: +0.2 [" in best.decision.reason
+    assert "accuracy/iid 90.0% beats sft_best's 70.0%: +20.0 points [" in best.decision.reason
     assert best.decision.reason.endswith("there was no champion")
     alone = gate.choose([BASE, sft, equal], "pretrain", Rules(), stands_in)
     assert (alone.best.candidate, alone.decision.passed) == ("sft_best", True)
-    assert alone.decision.reason.startswith("accuracy/iid 0.7 beats the base's 0.2: +0.5 [")
+    assert alone.decision.reason.startswith("accuracy/iid 70.0% beats the base's 20.0%: +50.0 points [")
     assert list(alone.passed_over) == ["ppo"]
-    assert alone.passed_over["ppo"].startswith("accuracy/iid 0.71 does not surely beat sft_best's 0.7: +0.01 [")
+    assert alone.passed_over["ppo"].startswith("accuracy/iid 71.0% does not surely beat sft_best's 70.0%: +1.0 ")
 
 
 def test_of_equal_weights_the_one_that_stands_in_keeps_its_name() -> None:
@@ -82,7 +82,7 @@ def test_the_base_is_asked_as_it_answers_best() -> None:
     assert gate.decide(sft, BASE, None, Rules()).passed
     decision = gate.decide(sft, shown, None, Rules(guards=Guards(base={"accuracy/ood": 0.05})))
     assert not decision.passed
-    assert decision.reason.startswith("accuracy/iid 0.65 does not surely beat the base's 0.6 with 1 example: +0.05 [")
+    assert decision.reason.startswith("accuracy/iid 65.0% does not surely beat the base's 60.0% with 1 example: +5.0 ")
     assert [one.against for one in decision.comparisons] == ["base with 1 example", "base"]
     assert gate.at_its_best(shown, "perplexity/documents") == (shown, "base")
 

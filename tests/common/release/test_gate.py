@@ -33,27 +33,29 @@ def held(champion: Evaluated | None) -> Incumbent | None:
     [
         pytest.param(
             model("dpo", 90), model("sft", 70), True,
-            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
-            "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.1334, +0.2888] on 100, 20 better and 0 worse; "
+            "accuracy/iid 90.0% beats the base's 20.0%: +70.0 points [+60.4, +78.1] on 100, 70 better and 0 worse; "
+            "accuracy/iid 90.0% beats the champion's 70.0%: +20.0 points [+13.3, +28.9] on 100, 20 better and 0 worse; "
             "3 guards hold",
             id="better",
         ),
         pytest.param(
             model("dpo", 90), model("sft", 90), False,
-            "accuracy/iid 0.9 does not surely beat the champion's 0.9: +0 [-0.03699, +0.03699] on 100, 0 better and "
-            "0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
+            "accuracy/iid 90.0% does not surely beat the champion's 90.0%: +0.0 points [-3.7, +3.7] on 100, 0 "
+            "better and "
+            "0 worse, needs more than +0.0 points for sure (100 questions see 7.8 points in 80%)",
             id="equal",
         ),
         pytest.param(
             model("dpo", 91), model("sft", 90), False,
-            "accuracy/iid 0.91 does not surely beat the champion's 0.9: +0.01 [-0.02736, +0.05449] on 100, 1 better "
-            "and 0 worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
+            "accuracy/iid 91.0% does not surely beat the champion's 90.0%: +1.0 points [-2.7, +5.4] on 100, 1 better "
+            "and 0 worse, needs more than +0.0 points for sure (100 questions see 7.8 points in 80%)",
             id="better by chance",
         ),
         pytest.param(
             model("dpo", 60), model("sft", 90), False,
-            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and "
-            "30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%)",
+            "accuracy/iid 60.0% does not surely beat the champion's 90.0%: -30.0 points [-39.6, -21.9] on 100, 0 "
+            "better and "
+            "30 worse, needs more than +0.0 points for sure (100 questions see 15 points in 80%)",
             id="worse",
         ),
         pytest.param(
@@ -63,16 +65,16 @@ def held(champion: Evaluated | None) -> Incumbent | None:
         ),
         pytest.param(
             model("dpo", 90, ood=44), model("sft", 70), False,
-            "accuracy/ood gets worse: 0.44 after the champion's 0.5, -0.06 [-0.1118, -0.03134] on 100, 0 better and "
-            "6 worse, allowed is -0.05",
+            "accuracy/ood gets worse: 44.0% after the champion's 50.0%, -6.0 points [-11.2, -3.1] on 100, 0 better and "
+            "6 worse, allowed is -5.0 points",
             id="better but worse elsewhere",
         ),
         pytest.param(
             model("dpo", 90, ood=45, perplexity=5.5), model("sft", 70), True,
-            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
-            "accuracy/iid 0.9 beats the champion's 0.7: +0.2 [+0.1334, +0.2888] on 100, 20 better and 0 worse; "
-            "accuracy/ood may get worse: 0.45 after the champion's 0.5, -0.05 [-0.09916, -0.02234] on 100, 0 better "
-            "and 5 worse, allowed is -0.05; "
+            "accuracy/iid 90.0% beats the base's 20.0%: +70.0 points [+60.4, +78.1] on 100, 70 better and 0 worse; "
+            "accuracy/iid 90.0% beats the champion's 70.0%: +20.0 points [+13.3, +28.9] on 100, 20 better and 0 worse; "
+            "accuracy/ood may get worse: 45.0% after the champion's 50.0%, -5.0 points [-9.9, -2.2] on 100, 0 better "
+            "and 5 worse, allowed is -5.0 points; "
             "124 would tell; "
             "2 guards hold; "
             "a person decides",
@@ -81,9 +83,9 @@ def held(champion: Evaluated | None) -> Incumbent | None:
         pytest.param(
             model("dpo", 8, 8), model("sft", 0, 8), False,
             "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
-            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse); "
+            "it is better there (+100.0 points [+35.1, +100.0] on 8, 8 better and 0 worse); "
             "accuracy/iid was compared with the champion's on 8 only, fewer than 30 (promote.min_questions); "
-            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse)",
+            "it is better there (+100.0 points [+35.1, +100.0] on 8, 8 better and 0 worse)",
             id="tiny test set",
         ),
         pytest.param(
@@ -94,7 +96,7 @@ def held(champion: Evaluated | None) -> Incumbent | None:
         pytest.param(
             model("dpo", 8, 8), None, True,
             "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
-            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse); "
+            "it is better there (+100.0 points [+35.1, +100.0] on 8, 8 better and 0 worse); "
             "there was no champion; "
             "1 guard holds; "
             "a person decides",
@@ -103,13 +105,13 @@ def held(champion: Evaluated | None) -> Incumbent | None:
         pytest.param(
             model("dpo", 8, 8, perplexity=12.0), None, False,
             "accuracy/iid was compared with the base's on 8 only, fewer than 30 (promote.min_questions); "
-            "it is better there (+1 [+0.3512, +1] on 8, 8 better and 0 worse); "
+            "it is better there (+100.0 points [+35.1, +100.0] on 8, 8 better and 0 worse); "
             "perplexity/documents gets worse: 12 after the base's 2, x6 [x6, x6] on 40, allowed is x5",
             id="tiny test set, no champion, and forgets all",
         ),
         pytest.param(
             model("dpo", 90), None, True,
-            "accuracy/iid 0.9 beats the base's 0.2: +0.7 [+0.6042, +0.7811] on 100, 70 better and 0 worse; "
+            "accuracy/iid 90.0% beats the base's 20.0%: +70.0 points [+60.4, +78.1] on 100, 70 better and 0 worse; "
             "there was no champion; "
             "1 guard holds",
             id="no champion",
@@ -121,17 +123,19 @@ def held(champion: Evaluated | None) -> Incumbent | None:
         ),
         pytest.param(
             model("dpo", 20), None, False,
-            "accuracy/iid 0.2 does not surely beat the base's 0.2: +0 [-0.03699, +0.03699] on 100, 0 better and 0 "
-            "worse, needs more than +0 for sure (100 questions see 0.078 in 80%)",
+            "accuracy/iid 20.0% does not surely beat the base's 20.0%: +0.0 points [-3.7, +3.7] on 100, 0 better and 0 "
+            "worse, needs more than +0.0 points for sure (100 questions see 7.8 points in 80%)",
             id="as the base",
         ),
         pytest.param(
             model("dpo", 60, ood=10, perplexity=50.0), model("sft", 90), False,
-            "accuracy/iid 0.6 does not surely beat the champion's 0.9: -0.3 [-0.3958, -0.2189] on 100, 0 better and "
-            "30 worse, needs more than +0 for sure (100 questions see 0.15 in 80%); "
+            "accuracy/iid 60.0% does not surely beat the champion's 90.0%: -30.0 points [-39.6, -21.9] on 100, 0 "
+            "better and "
+            "30 worse, needs more than +0.0 points for sure (100 questions see 15 points in 80%); "
             "perplexity/documents gets worse: 50 after the base's 2, x25 [x25, x25] on 40, allowed is x5; "
-            "accuracy/ood gets worse: 0.1 after the champion's 0.5, -0.4 [-0.4822, -0.3231] on 100, 0 better and 40 "
-            "worse, allowed is -0.05; "
+            "accuracy/ood gets worse: 10.0% after the champion's 50.0%, -40.0 points [-48.2, -32.3] on 100, 0 "
+            "better and 40 "
+            "worse, allowed is -5.0 points; "
             "perplexity/documents gets worse: 50 after the champion's 5, x10 [x10, x10] on 40, allowed is x1.1",
             id="every broken rule is named",
         ),
@@ -181,7 +185,7 @@ def test_undue_refusals_and_undue_ignorance_are_guarded(refused: int, unsure: in
     decision = gate.decide(best, BASE, held(champion), Rules(guards=guards))
     assert decision.passed is not bool(broken)
     if broken:
-        assert decision.reason.startswith(f"{broken} gets worse: 0.1 after the champion's 0, +0.1 [")
+        assert decision.reason.startswith(f"{broken} gets worse: 10.0% after the champion's 0.0%, +10.0 points [")
 
 
 def test_missing_refusals_are_guarded() -> None:
@@ -193,8 +197,9 @@ def test_missing_refusals_are_guarded() -> None:
     best = evaluated("dpo", answers(90, 100) | rows)
     decision = gate.decide(best, BASE, held(champion), Rules(guards=Guards(champion={"refusal/due": 0.02})))
     assert decision.reason == (
-        "refusal/due gets worse: 0 after the champion's 1, -1 [-1, -0.8733] on 40, 0 better and 40 worse, "
-        "allowed is -0.02"
+        "refusal/due gets worse: 0.0% after the champion's 100.0%, -100.0 points [-100.0, -87.3] on 40, 0 "
+        "better and 40 worse, "
+        "allowed is -2.0 points"
     )
 
 

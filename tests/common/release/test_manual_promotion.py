@@ -83,3 +83,31 @@ def test_a_move_of_ours_that_died_is_not_taken_for_one_by_hand(client: "MlflowCl
     assert manual_promotion.notice(client, "lathe") is None
     aliases.rollback(client, "lathe", "rude")
     assert history()[2:] == [("2", "rolled back", "2", "1")]
+
+
+def test_a_server_writes_down_what_was_moved_by_hand_and_nothing_else(client: "MlflowClient") -> None:
+    judged(client)
+    judged(client)
+    assert manual_promotion.note(client, "lathe") is None
+    client.set_registered_model_alias("lathe", "champion", "1")
+    assert manual_promotion.note(client, "lathe")
+    client.set_registered_model_alias("lathe", "champion", "2")
+    assert manual_promotion.note(client, "lathe"), "back to one that a command once promoted"
+    assert history()[2:] == [("1", "moved by hand", "2", "1"), ("2", "moved by hand", "1", "2")]
+    here = promotion_history.HISTORY.read_bytes()
+    judged(client)
+    promotion_history.HISTORY.write_bytes(here)  # as where another machine has promoted it
+    assert manual_promotion.note(client, "lathe") is None
+    assert len(history()) == 4
+
+
+def test_a_rollback_on_another_machine_is_none_by_hand(client: "MlflowClient") -> None:
+    judged(client)
+    judged(client)
+    here = promotion_history.HISTORY.read_bytes()
+    aliases.rollback(client, "lathe", "it is rude")
+    promotion_history.HISTORY.write_bytes(here)
+    assert manual_promotion.note(client, "lathe") is None
+    promotion_history.HISTORY.unlink()
+    assert manual_promotion.note(client, "lathe") is None
+    assert not promotion_history.HISTORY.exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.common.release import gate, model_card, provenance
+from stages.common.release import gate, model_card, provenance, verdict
 from stages.common.release.gate import Choice, Incumbent, Rules
 from stages.common.release.model_card import Card
 from stages.common.tracking import lineage, mlflow_store
@@ -124,12 +124,13 @@ def test_the_card_says_all_that_a_reviewer_needs(project: Path) -> None:
         best, base, Incumbent("champion", champion), Rules(guards=gate.Guards(champion={"perplexity/documents": 0.1}))
     )
     before = {"params": {"run": {"name": "world"}, "sft": {"epochs": 1, "note": "a|b\nc"}}}
-    text = model_card.write(Card([base, best], Choice(best, decision, {}), "refused", "accuracy/iid", record(), before))
+    chosen = Choice(best, decision, {}, {best.candidate: decision})
+    told = verdict.of([base, best], chosen, "refused", "accuracy/iid", None)
+    text = model_card.write(Card([base, best], chosen, told, record(), before))
     for said in (
-        "# sft: accuracy/iid 0.9 (95 % interval 0.8256 to 0.9448)",
-        "**refused**: perplexity/documents cannot be compared with the champion's",
-        "| beats accuracy/iid | champion | 0.7 | 0.9 | 0.2 [0.1334, 0.2888] | 0 | 100 | holds |",
-        "| guard perplexity/documents | champion | | | not comparable | 0.1 | 0 | **broken** |",
+        "# sft: refused\n\n**accuracy/iid 90.0% [82.6%, 94.5%]**: perplexity/documents cannot be compared with",
+        "| beats accuracy/iid | champion | 70.0% | 90.0% | +20.0 points [+13.3, +28.9] | +0.0 points | 100 |",
+        "| guard perplexity/documents | champion | | | not comparable | x1.1 | 0 | **broken** |",
         "| perplexity/documents | 2 [2, 2] | 4 [4, 4] |",
         "- Few questions, so a wide interval: accuracy/ood (40).",
         "- Expectation not met (warning): sources: expect_b(share), 3 records.",

@@ -1,10 +1,17 @@
-"""The grace after SIGTERM, in a process of its own: a parameter, and started anew by a save."""
+"""The grace after SIGTERM, in a process of its own: a parameter, and started anew by a save; what
+ended it, and what it leaves.
+"""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stages.common.runtime import errors, process
@@ -105,3 +112,115 @@ def test_a_worker_that_is_asked_while_it_forks_ends_too(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "upper.py"], cwd=tmp_path, env=environment, check=False, timeout=60)
     assert done.returncode == errors.EXIT_STOPPED
+
+
+WAITS = """
+import time
+from stages.common.runtime import process
+
+def main(name: str = "") -> None:
+    open("began", "w").close()
+    time.sleep(60)
+
+process.run("upper", main, again="python upper.py")
+"""
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+
+
+def under_a_shell(folder: Path, before: str) -> "subprocess.Popen[str]":
+    """Return a shell that waits for its Enter, and below it a command in the background."""
+    (folder / "upper.py").write_text(WAITS)
+    script = f"{before} {sys.executable} upper.py --name 'of it' > out 2>&1 & echo $!; read line"
+    shell = subprocess.Popen(
+        ["/usr/bin/env", "--default-signal=HUP", "/bin/sh", "-c", script],  # whatever pytest was started with
+        cwd=folder,
+        env=ENVIRONMENT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: (folder / "began").exists())
+    return shell
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("before", ["", "setsid"])
+def test_who_ends_with_the_shell_that_started_it_says_so(tmp_path: Path, before: str) -> None:
+    shell = under_a_shell(tmp_path, before)
+    shell.communicate("\n", timeout=120)
+    until(lambda: (tmp_path / "out").read_text().endswith("\n"))
+    (said,) = (tmp_path / "out").read_text().splitlines()
+    assert f"because its parent ended (sh, process {shell.pid}); started with nohup it lives on" in said
+    assert "then continue with: python upper.py --name 'of it'  (log: logs/upper.log)" in said
+
+
+def test_nohup_lets_a_server_outlive_the_shell_that_started_it(tmp_path: Path) -> None:
+    shell = under_a_shell(tmp_path, "nohup")
+    number = int(shell.communicate("\n", timeout=120)[0])
+    found = psutil.Process(number)
+    for signum in (signal.SIGHUP, signal.SIGTERM):
+        assert found.is_running() and found.ppid() != shell.pid
+        os.kill(number, signum)
+    until(lambda: "stopped on request (SIGTERM)" in (tmp_path / "out").read_text())
+
+
+def test_a_closed_terminal_is_what_ended_it(tmp_path: Path) -> None:
+    shell = under_a_shell(tmp_path, "")
+    assert shell.stdout
+    os.kill(int(shell.stdout.readline()), signal.SIGHUP)
+    until(lambda: "because its terminal was closed (SIGHUP)" in (tmp_path / "out").read_text())
+    shell.communicate("\n", timeout=120)
+
+
+REPORTS = """
+import sys
+from pathlib import Path
+import typer
+from stages.common.runtime import errors, process
+
+Option = typer.Option(...)
+
+def main(report: Path = Option, out: Path = Option, read: Path = Option) -> None:
+    if Path("wrong").exists():
+        raise errors.ParamsError("no such key")
+    if Path("broken").exists():
+        raise errors.DataError("no such record")
+    report.parent.mkdir(exist_ok=True)
+    report.write_text("the last")
+    (out / "deep").mkdir(parents=True)
+    (out / "deep/one").write_text("one")
+
+sys.argv[1:] = "--report reports/upper.json --out reports/upper --read reports/read.json".split()
+process.run("upper", main)
+"""
+
+
+def test_a_wrong_parameter_leaves_the_last_report(tmp_path: Path) -> None:
+    """As DVC runs it: it takes a stage's outs away first."""
+    (tmp_path / "params.yaml").write_text("run: {name: test}\n")
+    (tmp_path / "upper.py").write_text(REPORTS)
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "read.json").write_text("of another stage")
+
+    def run(code: int) -> None:
+        shutil.rmtree(reports, ignore_errors=True)
+        assert subprocess.run([sys.executable, "upper.py"], cwd=tmp_path, env=ENVIRONMENT).returncode == code
+
+    run(errors.EXIT_DONE)
+    (tmp_path / "wrong").touch()
+    run(errors.EXIT_PARAMS)
+    assert (reports / "upper.json").read_text() == "the last"
+    assert (reports / "upper/deep/one").read_text() == "one"
+    assert not (reports / "read.json").exists()
+    (tmp_path / "wrong").unlink()
+    (tmp_path / "broken").touch()
+    run(errors.EXIT_DATA)
+    assert not reports.exists(), "what was begun and failed has no report"

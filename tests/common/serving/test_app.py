@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stages import deploy
 from stages.common.release import registry
 from stages.common.runtime.errors import ParamsError, TryAgainError
 from stages.common.serving import app as serving
@@ -101,7 +102,7 @@ def test_a_port_in_use_is_one_line_with_the_remedy() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(TryAgainError) as caught:
-            serving.listening("127.0.0.1", port, "python -m stages.deploy serve")
+            serving.listening("127.0.0.1", port, deploy.elsewhere(port + 1))
     assert caught.value.code == 75
     assert str(caught.value) == (
         f"127.0.0.1:{port}: the port is in use; end what uses it, or: python -m stages.deploy serve --port {port + 1}"

@@ -185,9 +185,12 @@ def test_every_page_forbids_what_an_answer_could_load(url: str) -> None:
 
 
 def test_gradio_s_own_calls_take_no_setting_beyond_its_bounds(url: str) -> None:
+    asked = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+    file = [{"role": "user", "content": [{"type": "file", "file": {"path": "/etc/passwd"}}]}]
     calls: list[list[Any]] = [
-        ["hello", "", "sampling", 1e9, -5, 1e9, 1e9, 1e9, []],
-        ["hello", "{{ 7*7 }}", "no such way", 0, 0, 0, 0, -1, ["__import__"]],
+        [asked, "", "sampling", 1e9, -5, 1e9, 1e9, 1e9, []],
+        [asked, "{{ 7*7 }}", "no such way", 0, 0, 0, 0, -1, ["__import__"]],
+        [file, "", "greedy", 1, 1, 2, 1, 8, []],
         [None, None, None, None, None, None, None, None, None],
         [{"path": "/etc/passwd"}, "", "greedy", 1, 1, 2, 1, 8, ["../../etc/passwd"]],
     ]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def test_the_link_is_to_this_flows_newest_run_of_the_stage() -> None:
     assert mlflow_store.run_page("sft", "one") == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{made[1]}"
     assert mlflow_store.run_page("evaluate@sft", "one").endswith(made[3])
     assert mlflow_store.run_page("promote", "one") == ""
+
+
+def test_an_experiment_has_a_view_with_the_columns_that_matter() -> None:
+    client, name = mlflow_store.client(), lineage.project()
+    assert mlflow_store.experiment_page(client, name) == ""
+    made = mlflow_store.experiment_id(client, name)
+    assert mlflow_store.experiment_page(client, name) == f"#/experiments/{made}/runs?viewStateShareKey=lathe"
+    state = json.loads(client.get_experiment(made).tags["mlflow.sharedViewState.lathe"])
+    assert "metrics.`accuracy/iid`" in state["selectedColumns"]
+    client.set_experiment_tag(made, "mlflow.sharedViewState.lathe", "{}")
+    assert mlflow_store.experiment_id(client, name) == made
+    assert client.get_experiment(made).tags["mlflow.sharedViewState.lathe"] == "{}", "a person's own stays"
 
 
 def test_without_a_store_there_is_no_link_and_none_is_made() -> None:

@@ -25,6 +25,7 @@ def test_a_frame_is_forgotten_once_it_is_checked_and_its_failures_are_not(tmp_pa
     assert (finding.evaluated, finding.unexpected, finding.rows) == (6, 3, {"a:0": "x", "a:1": "x", "a:2": "x"})
     door.write_docs()
     assert len(list((tmp_path / "docs/validations").rglob("*.html"))) == 3
+    assert all("newsletter" not in page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html"))
 
 
 def test_pages_keep_no_time_no_time_zone_and_no_random_id() -> None:
@@ -36,6 +37,10 @@ def test_pages_keep_no_time_no_time_zone_and_no_random_id() -> None:
     assert settled(f"{page} {one} {two} {one}", "logo.png") == (
         "x 20000101T000000.000000Z y 2000-01-01 00:00:00 UTC z 2000-01-01 00:00:00 UTC "
         '<img src="logo.png" id-0 id-1 id-0'
+    )
+    panel = "<p>a</p>\n<footer>\n  <p>with our newsletter <a href='https://a.b'>Subscribe</a></p>\n</footer>\n"
+    assert settled(f"<footer>ours</footer>{panel}<footer>b</footer>", "logo.png") == (
+        "<footer>ours</footer><p>a</p>\n<footer>b</footer>"
     )
 
 

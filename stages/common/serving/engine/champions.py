@@ -13,7 +13,7 @@ from stages.common.core import models
 from stages.common.core.records import Record
 from stages.common.generation.generator import GREEDY
 from stages.common.generation.sampling import Sampling
-from stages.common.release import registry
+from stages.common.release import manual_promotion, registry
 from stages.common.runtime.errors import DataError, StageError
 from stages.common.runtime.logs import log
 from stages.common.serving.engine import context, grammar
@@ -141,9 +141,12 @@ class Champions:
             )
         self.current = self._load(version)
         self.swaps = 0
+        self._warned = ""
         self._ended = threading.Event()
         self._tried, self._tries = "", 0
         self._leaving: list[Engine | RemoteEngine] = []
+        self._warn(version)
+        self._note()
 
     def ask(self, question: Question, deliver: Deliver) -> Asked:
         """Ask whoever is champion now. Raises as `asked` and `Engine.submit` do."""
@@ -165,6 +168,7 @@ class Champions:
         """
         try:
             version = registry.with_alias(self.client, self.name, registry.CHAMPION)
+            self._warn(version)
             if version is None or version.number == self.current.version.number or not self._may_try(version.number):
                 return False
             new = self._load(version)
@@ -179,7 +183,23 @@ class Champions:
         self._leaving.append(old.engine)
         old.engine.close()
         log.info("version %s answers now, version %s ends what it has begun", version.number, old.version.number)
+        self._note()
         return True
+
+    def _note(self) -> None:
+        """Write a move down that was made by hand; the model answers all the same if that fails."""
+        try:
+            manual_promotion.note(self.client, self.name)
+        except Exception as error:  # the thread's boundary, as in `look`
+            log.warning("the move of alias champion is not written down: %s", error)
+            log.debug("traceback", exc_info=True)
+
+    def _warn(self, version: registry.Version | None) -> None:
+        """Say once what is wrong with who has the alias."""
+        what = manual_promotion.oddity(self.client, self.name, version, self.current.version.number)
+        if what and what != self._warned:
+            log.warning(what)
+        self._warned = what
 
     def _may_try(self, number: str) -> bool:
         """Whether to load a version now; one that failed waits some looks."""

@@ -1,5 +1,5 @@
-"""/annotate: people rank the answers of a round, as `rank` with annotator `human` waits for, and
-write answers.
+"""The tabs of /annotate where people rank the answers of a round, as `rank` with annotator `human`
+waits for, and write answers.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,10 @@ from stages.common.annotation.queue import ANSWERS_AT_MOST, Round
 from stages.common.core.records import Record
 from stages.common.ranking.eligibility import Wanted
 from stages.common.runtime.errors import DataError
-from stages.common.serving.pages import AT_ONCE, failures, form
+from stages.common.serving.pages import AT_ONCE, Room, failures, form
 
 DEMONSTRATIONS = "demonstrations.jsonl"
+NO_ROUND = "No answers of a round wait for people; `dvc repro sample` makes some."
 NOTHING_LEFT = "Nothing is left for you here. Thank you."
 
 
@@ -110,9 +111,9 @@ class Desk:
         given, written = queue.given(of), queue.written(self.demonstrations, of)
         done = len({id for one in given.values() for id in one})
         lines = [
-            f"**{done:,} of {len(of.samples):,}** prompts ranked, the round waits for {of.needed:,}; by you "
-            f"{len(given.get(seat.who, {})):,}. Answers written: {sum(map(len, written.values())):,}, by you "
-            f"{len(written.get(seat.who, {})):,}."
+            f"{seat.who} at {of.name}: **{done:,} of {len(of.samples):,}** prompts ranked, the round waits for "
+            f"{of.needed:,}; by you {len(given.get(seat.who, {})):,}. Answers written: "
+            f"{sum(map(len, written.values())):,}, by you {len(written.get(seat.who, {})):,}."
         ]
         for other, cell in queue.agreement(given, of, seat.who).items():
             interval = f"[{cell['low']:.2f}, {cell['high']:.2f}]"
@@ -136,11 +137,8 @@ class Desk:
 
 
 class _Parts(NamedTuple):
-    """The page's components."""
+    """The tabs' components; what went wrong and how far it is stand above them."""
 
-    name: Any
-    who: Any
-    begin: Any
     problem: Any
     progress: Any
     seat: Any
@@ -160,76 +158,69 @@ class _Parts(NamedTuple):
         return [*head, *self.ranking.outputs, self.question, self.answer]
 
 
-def _parts() -> _Parts:
+def _parts(problem: Any, progress: Any) -> _Parts:
     import gradio
 
-    gradio.Markdown("# Annotate")
-    with gradio.Row():
-        name = gradio.Dropdown([], label="Round", interactive=True)
-        who = gradio.Textbox(label="Your name", max_length=40)
-        begin = gradio.Button("Begin", variant="primary")
-    problem, progress = gradio.Markdown("", elem_id="problem"), gradio.Markdown("", elem_id="progress")
     seat = gradio.State(None)
     with gradio.Tab("Rank answers"):
         asked = gradio.Textbox(label="Prompt", interactive=False, lines=2, max_lines=20)
         ranking = form.build(ANSWERS_AT_MOST, True, "Save and next")
         with gradio.Row():
-            back, later = gradio.Button("Back to the last one"), gradio.Button("Skip")
+            back, later = gradio.Button("Back to the last one", size="md"), gradio.Button("Skip", size="md")
     with gradio.Tab("Write answers"):
         question = gradio.Textbox(label="Prompt to answer", interactive=False, lines=2, max_lines=20)
         answer = gradio.Textbox(label="Your answer", lines=4, max_length=CHARACTERS_AT_MOST)
-        with gradio.Row():
-            keep, leave = gradio.Button("Save answer and next", variant="primary"), gradio.Button("Skip prompt")
-    return _Parts(name, who, begin, problem, progress, seat, asked, ranking, back, later, question, answer, keep, leave)
+        keep = gradio.Button("Save answer and next", variant="primary")
+        leave = gradio.Button("Skip prompt", size="md")
+    return _Parts(problem, progress, seat, asked, ranking, back, later, question, answer, keep, leave)
+
+
+def _shown(parts: _Parts, desk: Desk, before: Seat | None, sits: Seat) -> dict[Any, Any]:
+    """Return what the page shows at a seat; what the person was about to say elsewhere stays."""
+    shown: dict[Any, Any] = {parts.seat: sits, parts.problem: "", parts.progress: desk.progress(sits)}
+    if before is None or before.to_rank != sits.to_rank:
+        text, responses = desk.ranking(sits)
+        updates = form.showing(responses, ANSWERS_AT_MOST, True)
+        shown |= {parts.asked: text} | dict(zip(parts.ranking.outputs, updates, strict=True))
+    if before is None or before.to_write != sits.to_write:
+        shown |= {parts.question: desk.question(sits), parts.answer: ""}
+    return shown
 
 
 def _doing(parts: _Parts, desk: Desk, action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
     def handler(*given: Any) -> dict[Any, Any]:
-        """Do it, and show what is next; what the person was about to say elsewhere on the page
-        stays.
-        """
+        """Do it, and show what is next."""
         with failures.noted("annotating") as failed:
-            before, sits = given[0] if isinstance(given[0], Seat) else None, action(*given)
-            shown: dict[Any, Any] = {parts.seat: sits, parts.problem: "", parts.progress: desk.progress(sits)}
-            if before is None or before.to_rank != sits.to_rank:
-                text, responses = desk.ranking(sits)
-                updates = form.showing(responses, ANSWERS_AT_MOST, True)
-                shown |= {parts.asked: text} | dict(zip(parts.ranking.outputs, updates, strict=True))
-            if before is None or before.to_write != sits.to_write:
-                shown |= {parts.question: desk.question(sits), parts.answer: ""}
-            return shown
+            before = given[0] if isinstance(given[0], Seat) else None
+            return _shown(parts, desk, before, action(*given))
         return {parts.problem: f"**{failed.text}**"}
 
     return handler
 
 
-def add(blocks: Any, desk: Desk) -> None:
-    """Add the page to `blocks`, which are open."""
-    import gradio
-
-    parts = _parts()
+def add(desk: Desk, problem: Any, progress: Any) -> Room:
+    """Add the tabs to the page that is open."""
+    parts = _parts(problem, progress)
     outputs, ranking, seat = parts.outputs, parts.ranking, parts.seat
 
     def does(action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
         return _doing(parts, desk, action)
 
-    def rounds() -> Any:
-        found = queue.rounds(desk.samples)
-        return gradio.Dropdown(choices=found, value=found[-1] if found else None)
+    def enter(person: str, name: Any) -> dict[Any, Any] | None:
+        return _shown(parts, desk, None, desk.sit(name, person)) if queue.rounds(desk.samples) else None
 
     ranks = [seat, *ranking.ranks, *ranking.marks]
-    gradio.on([parts.begin.click, parts.who.submit], does(desk.sit), [parts.name, parts.who], outputs, **AT_ONCE)
     ranking.save.click(does(lambda sits, *given: desk.rank(sits, given)), ranks, outputs, **AT_ONCE)
     parts.back.click(does(desk.back), seat, outputs, **AT_ONCE)
     parts.later.click(does(desk.skip_to_rank), seat, outputs, **AT_ONCE)
     parts.keep.click(does(desk.write), [seat, parts.answer], outputs, **AT_ONCE)
     parts.leave.click(does(desk.skip_to_write), seat, outputs, **AT_ONCE)
-    blocks.load(rounds, None, parts.name, **AT_ONCE)
+    return Room(outputs, enter, {parts.asked: NO_ROUND, parts.question: NO_ROUND})
 
 
 def _seated(seat: Seat | None) -> Seat:
     if seat is None:
-        raise DataError("say who you are first", remedy="give your name, and begin")
+        raise DataError("type your name first", remedy="load the page again, and begin")
     return seat
 
 

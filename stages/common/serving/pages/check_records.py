@@ -17,10 +17,11 @@ from stages.common.extraction import extracted, schemas
 from stages.common.extraction.extracted import Extracted
 from stages.common.extraction.spans import Value
 from stages.common.runtime.errors import DataError
-from stages.common.serving.pages import AT_ONCE, failures
+from stages.common.serving.pages import AT_ONCE, Room, failures
 
 TAB = "Check records"
 NOTHING_LEFT = "Nothing is left for you here. Thank you."
+NO_RECORDS = "No extracted records wait for people; extract.review makes them."
 HELP = "Keys: a accepts, r rejects, s puts off; e saves the record as it was edited."
 
 
@@ -135,8 +136,6 @@ def marked(passage: str, values: Sequence[Value]) -> str:
 class _Parts(NamedTuple):
     """The tab's components."""
 
-    who: Any
-    start: Any
     problem: Any
     progress: Any
     seat: Any
@@ -154,9 +153,6 @@ def _parts() -> _Parts:
     import gradio
 
     with gradio.Tab(TAB), gradio.Column(elem_classes="reviewing"):
-        with gradio.Row():
-            who = gradio.Textbox(label="Name of who checks", max_length=40)
-            start = gradio.Button("Start", variant="primary")
         problem = gradio.Markdown("", elem_id="record-problem")
         progress = gradio.Markdown("", elem_id="record-progress")
         seat = gradio.State(None)
@@ -172,29 +168,31 @@ def _parts() -> _Parts:
         }
         with gradio.Row():
             buttons = {name: gradio.Button(text, elem_classes=name) for name, text in names.items()}
-    return _Parts(who, start, problem, progress, seat, passage, record, buttons)
+    return _Parts(problem, progress, seat, passage, record, buttons)
 
 
-def add(desk: Desk) -> None:
+def add(desk: Desk) -> Room:
     """Add the tab to the page that is open."""
-    import gradio
-
     parts = _parts()
+
+    def shown(sits: Seat) -> dict[Any, Any]:
+        one = desk.record(sits)
+        before = {parts.passage: marked(one.passage, one.values), parts.record: one.shown} if one else {}
+        nothing = {parts.passage: f"<p>{NOTHING_LEFT}</p>", parts.record: ""}
+        return {parts.seat: sits, parts.problem: "", parts.progress: desk.progress(sits)} | (before or nothing)
+
+    def enter(person: str, _: Any) -> dict[Any, Any] | None:
+        return shown(desk.sit(person)) if any(desk.records.glob("*.parquet")) else None
 
     def does(action: Callable[..., Seat]) -> Callable[..., dict[Any, Any]]:
         def handler(*given: Any) -> dict[Any, Any]:
             """Do it, and show what is next."""
             with failures.noted("checking records") as failed:
-                sits = action(*given)
-                one = desk.record(sits)
-                shown = {parts.passage: marked(one.passage, one.values), parts.record: one.shown} if one else {}
-                nothing = {parts.passage: f"<p>{NOTHING_LEFT}</p>", parts.record: ""}
-                return {parts.seat: sits, parts.problem: "", parts.progress: desk.progress(sits)} | (shown or nothing)
+                return shown(action(*given))
             return {parts.problem: f"**{failed.text}**"}
 
         return handler
 
-    gradio.on([parts.start.click, parts.who.submit], does(desk.sit), parts.who, parts.outputs, **AT_ONCE)
     decide = {
         "accept": lambda sits: desk.decide(sits, "accept"),
         "reject": lambda sits: desk.decide(sits, "reject"),
@@ -205,6 +203,7 @@ def add(desk: Desk) -> None:
         parts.buttons[name].click(does(action), parts.seat, parts.outputs, **AT_ONCE)
     edit = does(lambda sits, text: desk.decide(sits, "edit", text))
     parts.buttons["edit"].click(edit, [parts.seat, parts.record], parts.outputs, **AT_ONCE)
+    return Room(parts.outputs, enter, {parts.passage: f"<p>{NO_RECORDS}</p>"})
 
 
 @lru_cache(maxsize=2)
@@ -214,5 +213,5 @@ def _read(folder: Path, stamp: tuple[object, ...]) -> list[Extracted]:
 
 def _seated(seat: Seat | None) -> Seat:
     if seat is None:
-        raise DataError("say who you are first", remedy="give your name, and start")
+        raise DataError("type your name first", remedy="load the page again, and begin")
     return seat

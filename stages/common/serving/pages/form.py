@@ -17,8 +17,9 @@ HELP = (
 CSS = """
 .answers { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); }
 .ranked[data-marked] { outline: 2px solid var(--color-accent); }
+.ranking:not(:has(.ranked)) { display: none; }
 """
-"""Every answer gets the same room."""
+"""Every answer gets the same room; without answers there is nothing to see."""
 AT_FIRST = list(MARKS[:2])
 """What is ticked to begin with: most answers answer and are truthful, and a tick less is a click
 less.

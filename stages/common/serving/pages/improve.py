@@ -1,11 +1,11 @@
-"""Below the chat: an answer as it should have been, and four answers to the last message to be
+"""Beside the chat: an answer as it should have been, and four answers to the last message to be
 ranked.
 """
 
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,14 @@ from stages.common.runtime.errors import DataError
 from stages.common.runtime.logs import log
 from stages.common.serving.api.metrics import Observer
 from stages.common.serving.engine.champions import Question
-from stages.common.serving.pages import AT_ONCE, failures, form
+from stages.common.serving.pages import AT_ONCE, failures, form, inputs
 from stages.common.serving.pages.answered import Answered
+from stages.common.serving.pages.inputs import Page
 from stages.common.text import content_hash, normalisation
 
 ANSWERS = 4
+TEMPERATURE = 1.0
+"""Of the answers to rank, at first: they are to differ, whatever the chat's own temperature is."""
 THANKS = "Kept, thank you."
 
 
@@ -35,18 +38,19 @@ class Shown:
     facts: dict[str, Any]
 
 
-def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any, liked: Any, who: str) -> None:
-    """Keep a like or dislike, or that it was taken back (""). What was not answered here is not
-    kept.
+def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any, liked: Any, who: str) -> bool:
+    """Keep a like or dislike, or that it was taken back (""); return whether it was answered here:
+    else nothing is kept.
     """
     answer = answered.find(turns, index)
     if answer is None:
         log.warning("a like of an answer that was not given here is not kept")
-        return
+        return False
     said = None if liked == "" else liked in (True, "Like")
     line = Opinion(messages=answer.messages, response=answer.text, liked=said, annotator=who, **answer.facts)
     feedback.append(store, line)
     log.debug(json.dumps({"event": "feedback", "liked": said, "version": answer.facts["version"]}))
+    return True
 
 
 def edit(store: Path, answered: Answered, turns: Sequence[Record], better: str, who: str) -> None:
@@ -98,53 +102,46 @@ async def answers(observer: Observer, question: Question) -> Shown:
     return Shown(feedback.turns(question.messages), different, given[0][1])
 
 
-def add(
-    observer: Observer,
-    store: Path,
-    answered: Answered,
-    chatbot: Any,
-    settings: Sequence[Any],
-    turns: Callable[[list[Record]], list[Record]],
-    question: Callable[[list[Record], Sequence[Any]], Question],
-) -> None:
-    """Add both sections below `chatbot`; `turns` and `question` read the page's history and its
-    settings.
-    """
+def add(observer: Observer, page: Page, answered: Answered, chatbot: Any, settings: Sequence[Any]) -> None:
+    """Add both tabs of the side panel."""
     import gradio
 
-    with gradio.Accordion("Improve the last answer", open=False):
-        _add_edit(store, answered, chatbot, turns)
-    with gradio.Accordion("Rank answers to the last message", open=False):
-        _add_ranks(observer, store, [chatbot, *settings], question)
+    with gradio.Tab("Improve"):
+        _add_edit(page.feedback, answered, chatbot)
+    with gradio.Tab("Rank"):
+        _add_ranks(observer, page, chatbot, settings)
 
 
-def _add_edit(store: Path, answered: Answered, chatbot: Any, turns: Callable[[list[Record]], list[Record]]) -> None:
+def _add_edit(store: Path, answered: Answered, chatbot: Any) -> None:
     import gradio
 
-    better = gradio.Textbox(label="How it should have been answered", lines=4, max_length=CHARACTERS_AT_MOST)
-    with gradio.Row():
-        take, save = gradio.Button("Begin with the answer"), gradio.Button("Keep the better answer")
+    gradio.Markdown("How should the last answer have been? What you write is kept for training.")
+    take = gradio.Button("Begin with the answer", size="sm")
+    better = gradio.Textbox(
+        label="How it should have been answered", lines=6, max_lines=20, max_length=CHARACTERS_AT_MOST
+    )
+    save = gradio.Button("Keep the better answer", variant="primary", size="sm")
     kept = gradio.Markdown("", elem_id="edit-kept")
 
     def last(history: list[Record]) -> str:
-        answer = answered.find(turns(history), len(history) - 1)
+        answer = answered.find(inputs.turns(history), len(history) - 1)
         return answer.text if answer else ""
 
     def keep(history: list[Record], text: str, request: gradio.Request) -> str:
         with failures.noted("keeping an edit") as failed:
-            edit(store, answered, turns(history), text, visit(request.session_hash))
+            edit(store, answered, inputs.turns(history), text, visit(request.session_hash))
         return failed.text or THANKS
 
     take.click(last, chatbot, better, **AT_ONCE)
     save.click(keep, [chatbot, better], kept, **AT_ONCE)
 
 
-def _add_ranks(
-    observer: Observer, store: Path, asked: Sequence[Any], question: Callable[[list[Record], Sequence[Any]], Question]
-) -> None:
+def _add_ranks(observer: Observer, page: Page, chatbot: Any, settings: Sequence[Any]) -> None:
     import gradio
 
-    more = gradio.Button("Ask for four answers")
+    gradio.Markdown("Four answers to the last message, drawn by chance: which is the best?")
+    temperature = gradio.Slider(0.05, 2, value=TEMPERATURE, step=0.05, label="Temperature of the four answers")
+    more = gradio.Button("Ask for four answers", variant="primary", size="sm")
     ranking, held = form.build(ANSWERS, False, "Keep the ranks"), gradio.State(None, time_to_live=3600)
     ranked = gradio.Markdown("", elem_id="ranks-kept")
     outputs = [held, ranked, *ranking.outputs]
@@ -153,18 +150,18 @@ def _add_ranks(
         updates = form.showing(shown.responses if shown else [], ANSWERS, False)
         return dict(zip(outputs, [shown, said, *updates], strict=True))
 
-    async def show(history: list[Record], *given: Any) -> dict[Any, Any]:
+    async def show(history: list[Record], temperature: float, *given: Any) -> dict[Any, Any]:
         with failures.noted("answering four times") as failed:
-            return after(await answers(observer, question(history, given)), "")
+            return after(await answers(observer, inputs.of_last_message(page, history, given, temperature)), "")
         return {ranked: failed.text}
 
     def keep_ranks(shown: Shown | None, request: gradio.Request, *given: Any) -> dict[Any, Any]:
         with failures.noted("keeping ranks") as failed:
-            ranks(store, shown, given, visit(request.session_hash))
+            ranks(page.feedback, shown, given, visit(request.session_hash))
             return after(None, THANKS)
         return {ranked: failed.text}
 
-    more.click(show, list(asked), outputs, **AT_ONCE)
+    more.click(show, [chatbot, temperature, *settings], outputs, **AT_ONCE)
     ranking.save.click(keep_ranks, [held, *ranking.ranks], outputs, **AT_ONCE)
 
 

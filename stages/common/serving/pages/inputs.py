@@ -2,6 +2,7 @@
 inputs make.
 """
 
+import html
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from stages.common.serving.api.schema import BEAMS_AT_MOST
 from stages.common.serving.api.tools import Tools
 from stages.common.serving.engine.champions import Question
 
+PROBLEM = "problem"
 SAMPLING, GREEDY, BEAM = "sampling", "greedy", "beam search"
 
 
@@ -126,7 +128,7 @@ def question(
         seed=secrets.randbits(62),
     )
     return Question(
-        conversation(text[:CHARACTERS_AT_MOST], history, system),
+        conversation(text[:CHARACTERS_AT_MOST], [one for one in history if not is_problem(one)], system),
         int(_within(longest, 1, page.max_new_tokens)),
         sampling,
         beams=int(_within(beams, 2, BEAMS_AT_MOST)) if decoding == BEAM else 1,
@@ -138,22 +140,16 @@ def _within(value: float, low: float, high: float) -> float:
     return min(max(float(value), low), high)
 
 
-def from_library(name: str) -> tuple[str, str]:
-    """Return text and system prompt of a prompt in the library."""
-    found = next(one for one in LIBRARY if one.name == name)
-    return found.text, found.system
-
-
-def of_last_message(page: Page, history: list[Record], settings: Sequence[Any]) -> Question:
-    """Return the last message of the page, to be answered by chance whatever the settings. Raises
-    DataError.
+def of_last_message(page: Page, history: list[Record], settings: Sequence[Any], temperature: float) -> Question:
+    """Return the last message of the page, to be answered by chance at a temperature of its own,
+    whatever the settings. Raises DataError.
     """
     last = next((at for at in reversed(range(len(history))) if history[at]["role"] == "user"), None)
     if last is None:
         raise DataError("there is no message yet", remedy="ask something first")
-    system, _, *others, _ = settings
+    system, _, _, *others, _ = settings
     text = conversation("", history, "")[last]["content"]
-    return question(page, text, history[:last], system, SAMPLING, *others)
+    return question(page, text, history[:last], system, SAMPLING, temperature, *others)
 
 
 def conversation(text: str, history: Sequence[Record], system_prompt: str) -> list[Record]:
@@ -171,3 +167,26 @@ def conversation(text: str, history: Sequence[Record], system_prompt: str) -> li
 def turns(history: Sequence[Record]) -> list[Record]:
     """Return the page's history as messages."""
     return conversation("", history, "")[:-1]
+
+
+def last(history: Sequence[Record]) -> str:
+    """Return the text of the last turn."""
+    return str(turns(history[-1:])[0]["content"])
+
+
+def turn(role: str, text: str) -> Record:
+    """Return a turn of the page's history."""
+    return {"role": role, "content": text}
+
+
+def problem(text: str) -> Record:
+    """Return what the page says in the place of an answer; chat.js knows it by its metadata, and no
+    model reads it.
+    """
+    said = f'<span class="{PROBLEM}">⚠ Not answered: {html.escape(text, quote=False)}</span>'
+    return turn("assistant", said) | {"metadata": {"id": PROBLEM}}
+
+
+def is_problem(turn: Record) -> bool:
+    """Whether a turn of the page says why there is no answer."""
+    return (turn.get("metadata") or {}).get("id") == PROBLEM

@@ -12,11 +12,16 @@
         mark(cards, null);
     };
     const BUTTONS = {a: ".accept", e: ".edit", r: ".reject", s: ".later"};
+    // A button that was clicked keeps no focus: Enter is to save, not to press it again.
+    document.addEventListener("click", (event) => {
+        const button = event.detail && event.target.closest("button");
+        if (button && document.querySelector(".ranking, .reviewing")) button.blur();
+    });
     document.addEventListener("keydown", (event) => {
         const form = [...document.querySelectorAll(".ranking, .reviewing")].find(shown);
-        const writing = event.target.matches("textarea:not([disabled]), button, input:not([type=radio], [type=checkbox])");
-        const pressed = form?.matches(".reviewing") && event.target.matches("button");
-        if (!form || (writing && !pressed) || event.ctrlKey || event.metaKey || event.altKey) return;
+        const writing = event.target.matches("textarea:not([disabled]), input:not([type=radio], [type=checkbox])");
+        const presses = event.key === "Enter" && event.target.matches("button");
+        if (!form || writing || presses || event.ctrlKey || event.metaKey || event.altKey) return;
         if (form.matches(".reviewing")) {
             const button = form.querySelector(BUTTONS[event.key] ?? ".no-such");
             if (!button) return;

@@ -11,8 +11,9 @@ import pytest
 
 from stages.common.core.records import message
 from stages.common.generation.sampling import Sampling
-from stages.common.release import registry
+from stages.common.release import aliases, promotion_history, registry
 from stages.common.release.registry import SOURCE, Version
+from stages.common.runtime import logs
 from stages.common.runtime.errors import DataError
 from stages.common.serving.engine.champions import AGAIN_AFTER_POLLS, Champions, Question
 from stages.common.serving.engine.requests import ClosedError, pieces
@@ -132,3 +133,31 @@ def test_an_alias_that_is_gone_changes_nothing(champions: Champions, registered:
     assert answer(champions, question(3))[1] == "1"
     with pytest.raises(DataError, match="'lathe' has no champion"):
         Champions(NAME, client=registered.client)
+
+
+def test_a_move_by_hand_is_written_down_and_a_vanished_version_is_warned_of(
+    champions: Champions,
+    registered: Registered,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logs.log, "propagate", True)
+    first, second = registered.versions
+    history = tmp_path / "promotions.jsonl"
+    monkeypatch.setattr(promotion_history, "HISTORY", history)
+    promotion_history.append(aliases.line(first, "promoted", "better", "", first.number))
+    third = add_version(registered.client, tmp_path, 7)
+    registry.point(registered.client, registry.CHAMPION, third)
+    assert champions.look()
+    told = promotion_history.last(NAME, third.number)
+    assert (told["action"], told["from"], told["to"]) == ("moved by hand", "1", third.number)
+    assert f"version {third.number} is champion by hand without having passed the gate" in caplog.text
+    registered.client.delete_model_version(NAME, third.number)
+    assert not champions.look() and not champions.look()
+    assert caplog.text.count(f"version {third.number} was deleted from the registry") == 1
+    registry.tag(registered.client, second, {"rolled_back": "rude (ada)"})
+    registry.point(registered.client, registry.CHAMPION, second)
+    assert champions.look()
+    assert "version 2 is champion though it was rolled back: rude (ada)" in caplog.text
+    registry.tag(registered.client, registry.numbered(registered.client, NAME, "2"), {"rolled_back": ""})

@@ -72,7 +72,7 @@ def test_stop_ends_the_answer(page: "Page", champions: Champions) -> None:
     try:
         say(page, "for ever")
         playwright.expect(page.locator("#counts")).to_contain_text("written", timeout=20_000)
-        page.get_by_test_id("stop-button").click()
+        page.locator("#message .stop-button").click()
         end = time.monotonic() + 5
         while engine.load() != (0, 0):
             assert time.monotonic() < end, "the model goes on"
@@ -83,11 +83,10 @@ def test_stop_ends_the_answer(page: "Page", champions: Champions) -> None:
 
 
 def test_a_prompt_of_the_library_fills_message_and_system_prompt(page: "Page") -> None:
-    page.get_by_label("Prompt library").click()
-    page.get_by_role("option", name="Translation").click()
+    page.get_by_role("tab", name="Library").click()
+    page.get_by_role("button", name="Translation").click()
     playwright.expect(page.locator("#message textarea")).to_have_value("Where is the station?", timeout=10_000)
-    if not page.get_by_label("System prompt").is_visible():
-        page.get_by_text("Settings").click()
+    page.get_by_role("tab", name="Settings").click()
     playwright.expect(page.get_by_label("System prompt")).to_have_value(
         "You translate what you are given into Chinese, and add nothing."
     )

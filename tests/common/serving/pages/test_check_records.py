@@ -62,7 +62,7 @@ def test_spans_are_marked_and_what_a_document_says_is_no_markup() -> None:
 
 def test_a_person_goes_through_all_and_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(params, "read_yaml", lambda _: {"extract": {"skip": False}})
-    with pytest.raises(DataError, match="say who you are"):
+    with pytest.raises(DataError, match="type your name first"):
         desk.decide(None, "accept")
     with pytest.raises(DataError, match="a name has"):
         desk.sit("<script>")
@@ -101,9 +101,9 @@ def test_records_are_checked_by_keys_in_a_browser(champions: Champions, desk: De
         served(champions, desk.store.parent / "page.jsonl", **places) as url,
         browser.opened(f"{url}/annotate", "Annotate") as page,
     ):
+        page.get_by_label("Your name").fill("ada")
+        page.get_by_role("button", name="Begin").click()
         page.get_by_role("tab", name=check_records.TAB).click()
-        page.get_by_label("Name of who checks").fill("ada")
-        page.get_by_role("button", name="Start").click()
         expect(page.locator("#passage mark")).to_have_count(2, timeout=60_000)
         expect(page.locator("#passage mark").first).to_have_text("Ada")
         browser.picture(page, "checking-a-record")

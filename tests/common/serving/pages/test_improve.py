@@ -41,8 +41,8 @@ def test_a_like_is_kept_with_who_said_it_and_a_foreign_one_is_not(answered: Answ
     given: list[tuple[Any, Any]] = [
         *((1, "Like"), (1, False), (1, ""), (3, True), (0, True), (9, True), (-1, True), ("1", True), ([0, 1], True))
     ]
-    for index, liked in given:
-        improve.opinion(store, answered, TURNS, index, liked, "visit-1")
+    known = [improve.opinion(store, answered, TURNS, index, liked, "visit-1") for index, liked in given]
+    assert known == [True] * 3 + [False] * 6
     kept = [one for one in feedback.read(store) if isinstance(one, Opinion)]
     assert [(one.response, one.liked, one.version) for one in kept] == [
         ("town 3", True, "7"),

@@ -83,15 +83,14 @@ def test_answers_of_the_chat_are_ranked_by_keys_and_mended_and_come_back(
         box.fill("What is the capital of land 3?")
         box.press("Enter")
         expect(page.locator("#counts")).to_contain_text("written, version 1", timeout=60_000)
-        expect(page.get_by_test_id("stop-button")).to_have_count(0, timeout=60_000)
-        page.get_by_text("Improve the last answer").click()
+        expect(page.locator("#message .submit-button")).to_be_visible(timeout=60_000)
         page.get_by_role("button", name="Begin with the answer").click()
         better = page.get_by_label("How it should have been answered")
         expect(better).not_to_have_value("", timeout=60_000)
         better.fill("The capital of land 3 is <script>window.hacked=1</script> town 21.")
         page.get_by_role("button", name="Keep the better answer").click()
         expect(page.locator("#edit-kept")).to_contain_text("Kept", timeout=60_000)
-        page.get_by_text("Rank answers to the last message").click()
+        page.get_by_role("tab", name="Rank").click()
         page.get_by_role("button", name="Ask for four answers").click()
         expect(page.get_by_label("A", exact=True)).not_to_have_value("", timeout=60_000)
         expect(page.locator(".ranked:visible")).to_have_count(4, timeout=60_000)
@@ -127,19 +126,24 @@ def lines(file: Path) -> int:
 def annotate(page: "Page", who: str, work: Path, order: list[str]) -> None:
     """Rank all of the round in this order of answers, by keys."""
     expect, file = playwright.expect, work / "annotations/r1.jsonl"
+    page.reload()
     page.get_by_label("Your name").fill(who)
     page.get_by_role("button", name="Begin").click()
     for number in range(3):
         expect(page.locator("#progress")).to_contain_text(f"by you {number}.", timeout=60_000)
         expect(page.locator(".ranked:visible")).to_have_count(4, timeout=60_000)
-        page.locator("#progress").click()
+        if number == 1:  # keys work after a click on a button
+            asked = page.get_by_label("Prompt", exact=True)
+            first = asked.input_value()
+            page.get_by_role("button", name="Skip", exact=True).click()
+            expect(asked).not_to_have_value(first, timeout=60_000)
         for letter in "ABCD":
             shown = page.get_by_label(letter, exact=True).input_value()
             page.keyboard.press(str(order.index(shown) + 1))
         if number == 0:
             page.locator(".ranked").first.get_by_label("rude").check()
             browser.picture(page, f"annotating-{who}")
-        page.locator("#progress").click()
+            page.locator("#progress").click()
         before = lines(file)
         page.keyboard.press("Enter")
         until(lambda: lines(file) > before)  # noqa: B023  # it is called before `before` changes
@@ -151,9 +155,12 @@ def test_a_round_is_ranked_to_its_end_and_the_stage_goes_on(url: str, work: Path
     expect, file = playwright.expect, work / "annotations/r1.jsonl"
     settings = rank.Params(annotators=["human"])
     with browser.opened(f"{url}/annotate", "Annotate") as page:
+        seen = page.locator("button:visible, textarea:visible, input:visible")
+        expect(seen).to_have_count(2)
         page.get_by_role("button", name="Begin").click()
-        expect(page.get_by_text("a name has 1 to 40").first).to_be_visible(timeout=60_000)  # no name, no seat
-        expect(page.locator("#progress")).not_to_contain_text("ranked")
+        expect(page.get_by_text("type your name first")).to_be_visible(timeout=60_000)  # no name, no seat
+        browser.picture(page, "annotate-door")
+        expect(seen).to_have_count(2)
         annotate(page, "ada", work, ANSWERS)
         annotate(page, "bob", work, [ANSWERS[1], ANSWERS[0], *ANSWERS[2:]])
         expect(page.locator("#progress")).to_contain_text("3 of 3 prompts ranked, the round waits for 3")

@@ -68,7 +68,8 @@ def call(client: httpx.Client, number: int, data: list[Any], session: str) -> di
 
 
 def functions(client: httpx.Client) -> list[dict[str, Any]]:
-    return list(client.get("/config").json()["dependencies"])
+    """Return those that run on the server."""
+    return [one for one in client.get("/config").json()["dependencies"] if one["backend_fn"]]
 
 
 def labelled(client: httpx.Client, label: str) -> int:
@@ -110,11 +111,11 @@ def test_ranks_are_kept_only_of_who_sits_there_and_of_what_is_shown(client: http
     begin, save = labelled(client, "Begin"), labelled(client, "Save and next")
     ranks: list[Any] = [None, 2, 1, *[None] * 7, *[["rude"]] * 9]
     unranked: list[Any] = [None] * 10 + [[]] * 9
-    assert "say who you are first" in json.dumps(call(client, save, unranked, "nobody"))
+    assert "type your name first" in json.dumps(call(client, save, unranked, "nobody"))
     assert call(client, save, ranks, "nobody")["success"] is False
     for round, who in (("../samples/r1", "ada"), ("r1", "<script>"), ("", "ada")):
-        assert call(client, begin, [round, who], "nobody")["success"] is False
-    assert call(client, begin, ["r1", "ada"], "ada")["success"] is True
+        assert call(client, begin, [who, round], "nobody")["success"] is False
+    assert call(client, begin, ["ada", "r1"], "ada")["success"] is True
     forged = {"round": "../../x", "who": "eve", "to_rank": "prompts.jsonl:1"}
     assert call(client, save, [forged, 9, 1, *ranks[3:]], "ada")["success"] is False
     assert written(work) == []
