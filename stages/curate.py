@@ -218,7 +218,8 @@ def tell(run: Run, result: Mapping[Shape, Any], counts: dict[Shape, Tally]) -> N
             if record_counts.under(found, "before", measure):
                 title = f"{shape} by {measure}, before and after curation"
                 run.figure(f"{shape}-{measure}", reports.before_and_after(found, measure, title))
-    logs.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
+    lost = {f"dropped/{shape}": sum(part["dropped"].values()) for shape, part in result.items()}
+    logs.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped", kept | lost)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,10 @@ def main(
         write(report, settings, chosen, outcome, held)
         write_card(card, text)
         publish(run, version, best, settings.metric, [page, card])
-    logs.report(f"{outcome} {best.candidate}: {decision.reason}")
+    low, high = best.intervals.get(settings.metric) or (None, None)
+    ends = {f"{settings.metric}/low": low, f"{settings.metric}/high": high, "candidates": len(candidates)}
+    told = {settings.metric: best.metrics[settings.metric]} | ends | {"promoted": outcome == "promoted"}
+    logs.report(f"{outcome} {best.candidate}: {decision.reason}", told)
 
 
 def check_weights(best: Evaluated, folder: Path) -> None:

@@ -148,7 +148,9 @@ def main(
         run.figure("unexpected", bars(failing, "rows that fail, by expectation"))
         verdict.refuse(findings, docs)
         verdict.foresee(curated)
-        logs.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
+        told = {"expectations": len(findings), "unexpected": sum(unexpected.values()), "failing": len(failing)}
+        told["records"] = hand_over(curated, out)
+        logs.report(f"{len(findings)} expectations, {told['records']:,} records let through", told)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ followed end to end.
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,29 @@ def test_a_second_call_runs_nothing(done: Path) -> None:
     assert result.returncode == 0
     assert "Running stage" not in result.stdout
     assert (done / "dvc.lock").read_bytes() == lock
+
+
+def test_a_clone_that_shares_the_remote_alone_has_it_all_and_its_past(done: Path, tmp_path: Path) -> None:
+    for line in (
+        f"dvc remote add -q -d store {tmp_path}/store",
+        "dvc push -q --run-cache",
+        "git add dvc.lock .dvc/config",
+        "git -c user.name=t -c user.email=t@example.org commit -qm done",
+        f"git clone -q . {tmp_path}/clone",
+    ):
+        result = project.run(done, *line.split())
+        assert result.returncode == 0, result.stdout + result.stderr
+    clone = tmp_path / "clone"
+    shutil.copytree(done / "data/raw/own", clone / "data/raw/own")  # what is under neither DVC nor git
+    assert project.run(clone, "dvc", "pull", "-q", "--run-cache").returncode == 0
+    assert project.run(clone, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    reports = ("sft.csv", "promote.json", "metrics/evaluate/sft_best.json")
+    assert all((clone / "reports" / name).read_bytes() == (done / "reports" / name).read_bytes() for name in reports)
+    shown = json.loads(project.run(clone, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    figures = {path: file["data"] for path, file in shown.items()}
+    assert all(len(found) <= 20 for found in figures.values())
+    assert figures["reports/metrics/evaluate/sft_best.json"]["perplexity/conversations"] > 1
+    shutil.rmtree(clone)
 
 
 def test_a_comment_in_params_runs_nothing(done: Path) -> None:

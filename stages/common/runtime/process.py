@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common.runtime import disk_space, errors, libraries, locks, logs
+from stages.common.runtime import disk_space, environment, errors, libraries, locks, logs
 from stages.common.runtime.parent_death import die_with_parent
 
 PARAMS_FILE = Path("params.yaml")
@@ -40,11 +40,12 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
 
     Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item
     of a foreach) names lock and log; `stage` when run by hand. `again` is the command that
-    continues, for what is not in dvc.yaml.
+    continues, for what is not in dvc.yaml. `--metrics` names a file for what `logs.report` got.
     """
     import typer
 
     name = os.environ.get("DVC_STAGE", stage)
+    environment.complete()
     libraries.quiet()
     die_with_parent()
     install_signal_handlers()
@@ -54,7 +55,7 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
         app.command(help=about if len(mains) == 1 else main.__doc__)(main)
     continuation[:] = [again or f"dvc repro {name}"]
     started = process_start()
-    code = _guarded(name, lambda: app(standalone_mode=False))
+    code = _guarded(name, logs.comparing(lambda: app(standalone_mode=False), is_main_process()))
     if is_main_process() and code != errors.EXIT_RUNNING:
         logs.write_execution(name, started, code)
     leave(code)

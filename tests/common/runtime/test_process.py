@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.runtime import errors, process
+from stages.common.runtime import errors, logs, process
 
 ROOT = Path(__file__).parents[3]
 SAVES = """
 import os, signal, time
-from stages.common.runtime import errors, process
+from stages.common.runtime import errors, logs, process
 
 def main() -> None:
     with process.graceful_stop():
@@ -105,3 +105,22 @@ def test_a_worker_that_is_asked_while_it_forks_ends_too(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "upper.py"], cwd=tmp_path, env=environment, check=False, timeout=60)
     assert done.returncode == errors.EXIT_STOPPED
+
+
+def test_the_few_figures_that_people_compare_go_where_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> int:
+        logs.report("two", {"loss": 0.12345678, "steps": 6, "lead": None, "odd": float("nan"), "rows": 81.0})
+        return 7
+
+    file = tmp_path / "metrics/sft.json"
+    monkeypatch.setattr(sys, "argv", ["sft", "--metrics", str(file), "--out", "models/sft"])
+    then = logs.comparing(work, main=True)
+    assert sys.argv == ["sft", "--out", "models/sft"]
+    assert then() == 7
+    assert file.read_text() == '{\n "loss": 0.123457,\n "rows": 81,\n "steps": 6\n}\n'
+    logs.report("left out: no pairs")
+    monkeypatch.setattr(sys, "argv", ["dpo", "--metrics", str(file)])
+    logs.comparing(lambda: None, main=True)()
+    assert file.read_text() == "{}\n"
