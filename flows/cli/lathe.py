@@ -191,6 +191,24 @@ def plots() -> None:
     start("dvc", "plots", "show")
 
 
+@app.command()
+def dag() -> None:
+    """Print the pipeline, each stage with its parents."""
+    start("flows.pipeline")
+
+
+@app.command(context_settings=PASSED, epilog="Example:  lathe compare main --out compare.md")
+def compare(context: typer.Context) -> None:
+    """Compare this checkout with a commit."""
+    start("flows.cli.compare", *context.args)
+
+
+@app.command("gc", context_settings=PASSED, epilog="Example:  lathe gc --keep 2 --remove")
+def clean_up(context: typer.Context) -> None:
+    """Say what may be removed, or remove it."""
+    start("flows.cli.clean_up", *context.args)
+
+
 @app.command(context_settings=PASSED)
 def experiments(context: typer.Context) -> None:
     """Try what the literature claims of the recipe."""
