@@ -13,6 +13,12 @@ EXTRAS ?= dev
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 PROFILE ?=
+BASE ?=
+NOW ?=
+OUT ?=
+KEEP ?=
+DAYS ?=
+REMOVE ?=
 BENCH ?=
 ID ?=
 UNTIL ?=
@@ -41,7 +47,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots docs profile params test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots dag compare gc docs profile params test test-fast test-slow faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -128,8 +134,17 @@ versions: env ## which versions, models and evaluations read a record? (ID=demo/
 	@test -n "$(ID)" || { echo 'lathe: which record? make versions ID=demo/conversations_openai.jsonl:12' >&2; exit 1; }
 	@$(BIN)/lathe versions "$(ID)"
 
-metrics: env ## the figures of every stage, and what changed since the last commit
+metrics: env ## the figures that people compare, and what changed since the last commit
 	@$(BIN)/lathe metrics
+
+dag: env ## the pipeline as text: each stage after those it follows
+	@$(BIN)/lathe dag
+
+compare: env ## this checkout against a commit, as a Markdown page (BASE=main  NOW=HEAD  OUT=compare.md)
+	@$(BIN)/lathe compare $(or $(BASE),main) $(if $(NOW),--now $(NOW)) $(if $(OUT),--out $(OUT))
+
+gc: env ## what may go: old checkpoints, copies, DVC's cache (KEEP=1 trainings a stage  DAYS=7  REMOVE=1: do it)
+	@$(BIN)/lathe gc $(if $(KEEP),--keep $(KEEP)) $(if $(DAYS),--days $(DAYS)) $(if $(REMOVE),--remove)
 
 plots: env ## loss curves and accuracy by group as a web page
 	@$(BIN)/lathe plots

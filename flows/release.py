@@ -18,7 +18,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.local import server
+from flows.local import liveness, server
 from stages.common.core import params
 from stages.common.release import aliases, manual_promotion, registry
 from stages.common.release.registry import Version
@@ -42,13 +42,24 @@ class Answer(RunInput):
     who: str = Field(min_length=1, description="Your name")
 
 
-@flow(name="review", persist_result=False)
-def wait_for_review(version: str | None = None, wait_seconds: int = WEEK_SECONDS) -> str:
+def named() -> str:
+    """Return what a run is called."""
+    return f"review of version {(runtime.flow_run.parameters or {}).get('version') or 'that waits'}"
+
+
+@flow(name="review", flow_run_name=named, persist_result=False)
+def wait_for_review(
+    version: Annotated[str, Field(pattern="^[0-9]+$")] | None = None,
+    wait_seconds: Annotated[int, Field(ge=1, le=52 * WEEK_SECONDS)] = WEEK_SECONDS,
+) -> str:
     """Show the version that waits for a person and pause until one has answered, here or by moving
     the alias in MLflow.
 
-    `version` is a number; without it, alias challenger. Returns what was done. Fails when nobody
-    answers in time.
+    Returns what was done. Fails when nobody answers in time.
+
+    Args:
+        version: Number of the version. Empty: the one with alias challenger.
+        wait_seconds: How long to wait for an answer, in seconds (604800 is a week).
     """
     name = registered_name()
     found = waiting(name, version)
@@ -56,7 +67,7 @@ def wait_for_review(version: str | None = None, wait_seconds: int = WEEK_SECONDS
         return "no version waits for a review"
     get_run_logger().info("version %s of %s waits for a review", found.number, name)
     form = Answer.with_initial_data(description=shown(found))
-    with answered_elsewhere(found):
+    with liveness.held(str(runtime.flow_run.id)), answered_elsewhere(found):
         answer = pause_flow_run(wait_for_input=form, timeout=wait_seconds, poll_interval=2)
     settle = aliases.approve if answer.decision == "approve" else aliases.reject
     if waiting(name, found.number) is None:

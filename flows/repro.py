@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from flows.local import command, devices
 from flows.pipeline import Stage
+from stages.common.runtime import environment as surroundings
 from stages.common.runtime import errors, logs, process
 
 LOGS = Path("logs/flow")
+PROGRESS = re.compile(r"ETA \d|\d s left|(?:rows|tokens|it)/s")
+PROGRESS_SECONDS = 30.0
 RESUMES = (errors.EXIT_AGAIN, errors.EXIT_STOPPED)
 State = Literal["ran", "restored", "cached"]
 BLOCKED = "is busy, it is being blocked by"
@@ -38,13 +41,15 @@ class StageFailed(Exception):
 @dataclass(frozen=True)
 class Outcome:
     """What one call did: ran, restored (from DVC's cache) or cached (was up to date); `figure` is
-    the stage's own.
+    the stage's own, `metrics` are its files of figures, `curves` its plots by their column y.
     """
 
     stage: str
     state: State
     seconds: float
     figure: str
+    metrics: tuple[str, ...] = ()
+    curves: Mapping[str, str] = field(default_factory=dict)
 
 
 def repro(
@@ -55,18 +60,19 @@ def repro(
     environment: Mapping[str, str],
     gpus: Sequence[str] = (),
     timeout_seconds: float | None = None,
+    options: Sequence[str] = (),
 ) -> Outcome:
-    """Bring `stage` up to date in `environment`, on `stage.gpus` of the devices `gpus`. Raises
-    StageFailed.
+    """Bring `stage` up to date in `environment`, on `stage.gpus` of the devices `gpus`; `options`
+    are DVC's. Raises StageFailed.
     """
     if cancel.is_set():
         raise StageFailed(f"lathe: {stage.name} was not started: the flow is cancelled", errors.EXIT_STOPPED)
     started, log = time.time(), LOGS / f"{stage.name.replace('/', '_')}.log"
     with devices.held(stage.gpus, gpus, cancel) as held:
         code = command.run(
-            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name],
+            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *options, "--single-item", stage.name],
             log,
-            follow=lambda line: None if line.strip().startswith(HINTS) else follow(line),
+            follow=thinned(follow),
             cancel=cancel,
             environment={**environment, **({"CUDA_VISIBLE_DEVICES": ",".join(held)} if held else {})},
             timeout_seconds=timeout_seconds,
@@ -76,7 +82,31 @@ def repro(
         raise StageFailed(f"lathe: {stage.name} failed: stopped after {timeout_seconds:.0f} s, its time limit", code)
     if code:
         raise failure(stage.name, said, code, started)
-    return Outcome(stage.name, state(said), round(time.time() - started, 1), figure(stage.name))
+    return outcome(stage, state(said), round(time.time() - started, 1))
+
+
+def outcome(stage: Stage, what: State, seconds: float) -> Outcome:
+    """Return what became of a stage, with its figure and where others stand."""
+    return Outcome(stage.name, what, seconds, figure(stage.name), stage.metrics, stage.curves)
+
+
+def thinned(follow: Callable[[str], None], seconds: float = PROGRESS_SECONDS) -> Callable[[str], None]:
+    """Return a follower that leaves out DVC's hints, and of progress lines of one kind all that
+    come within `seconds` of the last one that was told.
+    """
+    told: dict[str, float] = {}
+
+    def some(line: str) -> None:
+        if line.strip().startswith(HINTS):
+            return
+        if PROGRESS.search(line):
+            kind, now = re.sub(r"[\d.,:]+", "0", line), time.monotonic()
+            if now - told.get(kind, -seconds) < seconds:
+                return
+            told[kind] = now
+        follow(line)
+
+    return some
 
 
 def stage_environment(flow_run: str) -> dict[str, str]:
@@ -87,7 +117,7 @@ def stage_environment(flow_run: str) -> dict[str, str]:
     """
     return {
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": f"{process.longest_stop_seconds():.0f}",  # torchrun's own is 30
-        **os.environ,
+        **surroundings.complete(dict(os.environ)),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "LATHE_FLOW_RUN_ID": flow_run,
         "DVC_NO_ANALYTICS": "1",

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
 import typer
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.flow_runs import pause_flow_run
+from pydantic import Field
 from ruamel.yaml.comments import CommentedMap
 
+from flows import checkout
 from flows.cli import summary
-from flows.local import server
+from flows.local import liveness, server
 from flows.repro import StageFailed
 from flows.train import train
 from stages.common.core import params
-from stages.common.runtime import errors
+from stages.common.runtime import environment, errors
 from stages.common.runtime.errors import ParamsError, StageError
 
 PIPELINE = Path("dvc.yaml")
@@ -62,20 +64,30 @@ def _last_line(block: CommentedMap) -> int:
     return int(block.lc.key(next(reversed(block)))[0])
 
 
-@flow(name="rounds", persist_result=False)
-def rounds(count: int = 1) -> list[dict[str, Any]]:
+def named() -> str:
+    """Return what a run is called."""
+    count = (runtime.flow_run.parameters or {}).get("count", 1)
+    return f"{count} round{'s' if count > 1 else ''} more at {checkout.commit()}"
+
+
+@flow(name="rounds", flow_run_name=named, persist_result=False)
+def rounds(count: Annotated[int, Field(ge=1, le=100)] = 1) -> list[dict[str, Any]]:
     """Add `count` rounds to dvc.yaml, one after the other, and run each to the deployed champion;
     return the outcomes.
 
     Where people rank, it pauses until the run is resumed in Prefect's UI. Raises StageFailed as
     `train` does.
+
+    Args:
+        count: Rounds to add (1 to 100).
     """
     outcomes: list[dict[str, Any]] = []
-    for _ in range(count):
-        name = write()
-        if first_annotator() == "human":
-            wait_for_people(name)
-        outcomes = cast(list[dict[str, Any]], train())
+    with liveness.held(str(runtime.flow_run.id)):
+        for _ in range(count):
+            name = write()
+            if first_annotator() == "human":
+                wait_for_people(name)
+            outcomes = cast(list[dict[str, Any]], train())
     return outcomes
 
 
@@ -114,6 +126,7 @@ def main(
     add_only: Annotated[bool, typer.Option("--add-only", help="write dvc.yaml and run nothing")] = False,
 ) -> None:
     """Add rounds and run them on the local Prefect server, and close with the table."""
+    environment.complete()
     try:
         if add_only:
             print("lathe: added", ", ".join(write() for _ in range(count)), "to dvc.yaml")

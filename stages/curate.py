@@ -37,9 +37,9 @@ from stages.common.curate.record_counts import Tally
 from stages.common.curate.splits import Splits
 from stages.common.runtime import logs, process, whole_files
 from stages.common.runtime.errors import DataError, ParamsError
-from stages.common.runtime.figures import bars
 from stages.common.text.parquet_writer import row_count, write_json
 from stages.common.tracking import session
+from stages.common.tracking.figures import bars
 from stages.common.tracking.run import Run
 
 ORDER: tuple[Shape, ...] = ("questions", "documents", "conversations", "comparisons", "prompts", "labelled")
@@ -218,7 +218,8 @@ def tell(run: Run, result: Mapping[Shape, Any], counts: dict[Shape, Tally]) -> N
             if record_counts.under(found, "before", measure):
                 title = f"{shape} by {measure}, before and after curation"
                 run.figure(f"{shape}-{measure}", reports.before_and_after(found, measure, title))
-    logs.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped")
+    lost = {f"dropped/{shape}": sum(part["dropped"].values()) for shape, part in result.items()}
+    logs.report(f"{sum(kept.values()):,} records kept, {reasons.total():,} dropped", kept | lost)
 
 
 if __name__ == "__main__":

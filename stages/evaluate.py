@@ -102,7 +102,7 @@ def main(
         }
         results.write(report, answers, shots, losses, out, facts)
         publish(report, answers, run, candidate)
-    logs.report(headline(report, one.grading.of("iid")))
+    logs.report(headline(report, one.grading.of("iid")), compared(report))
 
 
 def load(model: Path, prompt: str, settings: Params, asked: list[records.Record]) -> Candidate:
@@ -195,6 +195,14 @@ def publish(report: metrics.Report, answers: list[Answer], run: "Run", candidate
     run.table("answers", answers)
     if any(name.startswith("accuracy/") for name in report.metrics):
         run.figure("accuracy-by-group", metrics.accuracy_figure(report, candidate))
+
+
+def compared(report: metrics.Report) -> dict[str, float]:
+    """Return what people compare: perplexity, behaviour, reward, and accuracy by group in all
+    languages.
+    """
+    whole = [name for name in report.metrics if name.count("/") <= 1 and not name.startswith(("reward/", "shots-"))]
+    return {name: report.metrics[name] for name in sorted(whole, key=lambda name: name.startswith("accuracy/"))}
 
 
 def headline(report: metrics.Report, grader: Grader = "exact") -> str:

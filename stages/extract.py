@@ -36,9 +36,9 @@ from stages.common.generation.engines.endpoint import EndpointParams
 from stages.common.release import promoted, registry
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import DataError, ParamsError, TryAgainError
-from stages.common.runtime.figures import bars
 from stages.common.text.parquet_writer import JsonLines, Shards, write, write_json
-from stages.common.tracking import mlflow_store, session
+from stages.common.tracking import lineage, mlflow_store, session
+from stages.common.tracking.figures import bars
 
 PASSAGES_AT_ONCE = 256
 
@@ -93,15 +93,17 @@ def main(
     wanted = schemas.load(settings.wanted, settings.instruction, settings.conversations)
     inputs = {"documents": documents, "people": people}
     with session.start("extract", params={"extract": settings.model_dump(by_alias=True)}, inputs=inputs) as run:
+        lineage.check_copy(people)
         found, facts = extract(settings, wanted, documents, out, quarantine)
         kept, decided = reviewed(settings, wanted, found, people / FILE, quarantine)
         talks = list(extracted.conversations(wanted, kept))
         write(talks, conversations, "conversations")
         facts |= decided | {"accepted": len(kept), "conversations": len(talks)}
         write_json(report, facts)
-        run.metrics({name: facts[name] for name in ("documents", "records", "accepted", "conversations")})
+        told = {name: facts[name] for name in ("documents", "records", "accepted", "conversations")}
+        run.metrics(told)
         run.figure("put_aside", bars(facts["put_aside"], "values and records put aside by reason"))
-        logs.report(f"{len(found):,} records extracted, {len(kept):,} accepted, {len(talks):,} conversations")
+        logs.report(f"{len(found):,} records extracted, {len(kept):,} accepted, {len(talks):,} conversations", told)
 
 
 def extract(

@@ -33,10 +33,10 @@ from stages.common.ingest.files import hub, raw_files
 from stages.common.ingest.parsing import Kept, Refused
 from stages.common.ingest.reading import Reader, Source
 from stages.common.runtime import logs, process
-from stages.common.runtime.figures import bars
 from stages.common.runtime.progress import Progress
 from stages.common.text.parquet_writer import JsonLines, Shards, write_json
-from stages.common.tracking import session
+from stages.common.tracking import lineage, session
+from stages.common.tracking.figures import bars
 
 
 class Params(StageParams):
@@ -135,12 +135,14 @@ def main(
     """Read, sort, write, count."""
     settings = params.load(Params, "ingest")
     with session.start("ingest", params={"ingest": settings.model_dump()}, inputs={"raw": raw}) as run:
+        lineage.check_copy(raw)
         result = summary(ingest(raw, out, quarantine, settings))
         write_json(report, result)
         total = result["total"]
         run.metrics({"rows": total["rows"], "kept": total["kept"]} | total["records"])
         run.figure("quarantined", bars(total["quarantined"], "rows in quarantine by reason"))
-        logs.report(figure(result))
+        quarantined = {"quarantined": sum(total["quarantined"].values())}
+        logs.report(figure(result), {"rows": total["rows"]} | quarantined | total["records"])
 
 
 if __name__ == "__main__":

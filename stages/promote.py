@@ -93,7 +93,10 @@ def main(
         write_text(card, text)
         write_text(out, verdict.on_page(page.read_text(encoding="utf-8"), told) if page else "")
         publish(run, version, best, settings.metric, [out, card])
-    logs.report(f"{outcome} {best.candidate}: {decision.reason}")
+    low, high = best.intervals.get(settings.metric) or (None, None)
+    ends = {f"{settings.metric}/low": low, f"{settings.metric}/high": high, "candidates": len(candidates)}
+    figures = {settings.metric: best.metrics[settings.metric]} | ends | {"promoted": outcome == "promoted"}
+    logs.report(f"{outcome} {best.candidate}: {decision.reason}", figures)
 
 
 def check_weights(best: Evaluated, folder: Path) -> None:

@@ -26,12 +26,12 @@ from stages.common.ranking.samples import Sample
 from stages.common.reward import scoring
 from stages.common.runtime import logs, process, ranks
 from stages.common.runtime.errors import ParamsError
-from stages.common.runtime.figures import bars
 from stages.common.text import rule_grader
 from stages.common.text.parquet_writer import Shards, write_json
 from stages.common.text.rule_grader import Indicator
 from stages.common.text.thoughts import without_thoughts
-from stages.common.tracking import session
+from stages.common.tracking import lineage, session
+from stages.common.tracking.figures import bars
 
 Annotator = Literal["rules", "judge", "human", "reward"]
 Ranks = Sequence[list[int] | None]
@@ -63,6 +63,8 @@ def main(
     inputs = {"samples": samples} | {name: path for name, path in asked.items() if path and name in settings.annotators}
     with session.start("rank", params={"rank": settings.model_dump()}, inputs=inputs) as run:
         main_process = process.is_main_process()
+        if human and "human" in settings.annotators:
+            lineage.check_copy(human.parent)
         if main_process:  # what is left with nothing to rank
             write({split: [] for split in SPLITS}, {}, settings.annotators[0], out)
         with left_out.allowed(reports=[report]):
@@ -70,11 +72,12 @@ def main(
             if not main_process:
                 return
             write_json(report, facts)
-            run.metrics({f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()})
             if "rules" in facts:
                 run.figure("indicators", bars(facts["rules"]["indicators"], "answers by indicator"))
             ranked = sum(facts["comparisons"][split] for split in SPLITS)
-            logs.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}")
+            agree = {f"agreement/{pair}": cell["value"] for pair, cell in facts["agreement"].items()}
+            run.metrics(agree)
+            logs.report(f"{ranked:,} comparisons ranked by {settings.annotators[0]}", facts["comparisons"] | agree)
         if main_process:
             join([earlier, out], pool)
 

@@ -55,7 +55,7 @@ def main(
     against: Annotated[str, typer.Option(help="candidate that the others are compared with")],
     curves: Annotated[list[Path], typer.Option(help="CSV of a loss curve; several times")],
     out: Annotated[Path, typer.Option(help="page to write")],
-    metrics: Annotated[Path, typer.Option(help="JSON of the comparisons to write")],
+    report: Annotated[Path, typer.Option(help="JSON of the comparisons to write")],
     rounds: Annotated[Path | None, typer.Option(help="folder with a CSV of reward and KL a round")] = None,
     selection: Annotated[Path | None, typer.Option(help="CSV of validation loss and reward by SFT epoch")] = None,
 ) -> None:
@@ -69,9 +69,9 @@ def main(
         changes = since(found)
         drawn = Drawings(curves, rounds, selection)
         page = render(in_order(found), against, wins, changes, drawn, settings)
-        write(page, against, wins, changes, out, metrics, asked)
+        write(page, against, wins, changes, out, report, asked)
         publish(run, wins, out)
-    logs.report(headline(against, wins))
+    logs.report(headline(against, wins), rates(wins))
 
 
 def win_rates(found: dict[str, Evaluated], against: str, endpoint: Judge | None = None) -> dict[str, dict[str, Wins]]:
@@ -131,7 +131,7 @@ def write(
     wins: dict[str, dict[str, Wins]],
     changes: Changes,
     out: Path,
-    metrics: Path,
+    report: Path,
     asked: dict[str, float],
 ) -> None:
     """Write the page and the comparisons as JSON, with what was `asked` of a judge."""
@@ -140,15 +140,20 @@ def write(
         "wins": {name: compare.as_metrics(found) for name, found in wins.items()},
         "changes": {f"{name} since {earlier}": compare.as_metrics(c) for (name, earlier), c in changes.items()},
     } | ({"judge": asked} if asked else {})
-    for path, content in ((out, page), (metrics, json.dumps(document, indent=1) + "\n")):
+    for path, content in ((out, page), (report, json.dumps(document, indent=1) + "\n")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
 
 
 def publish(run: "Run", wins: dict[str, dict[str, Wins]], out: Path) -> None:
     """Log the win rates, and the page as an artifact."""
-    run.metrics({f"{name}/{judge}": one.rate for name, found in wins.items() for judge, one in found.items()})
+    run.metrics(rates(wins))
     run.artifact(out)
+
+
+def rates(wins: dict[str, dict[str, Wins]]) -> dict[str, float]:
+    """Return every win rate by candidate and judge."""
+    return {f"{name}/{judge}": one.rate for name, found in wins.items() for judge, one in found.items()}
 
 
 def headline(against: str, wins: dict[str, dict[str, Wins]]) -> str:

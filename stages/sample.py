@@ -81,7 +81,7 @@ def main(
                 write_json(report, facts)
                 run.metrics(facts)
                 run.table("samples", [row for split in SPLITS for row in islice(records.read(out / split), SHOWN)])
-                logs.report(headline(facts))
+                logs.report(headline(facts), facts)
         if process.is_main_process():
             shutil.rmtree(parts, ignore_errors=True)
 

@@ -62,8 +62,9 @@ def main(
                 shutil.copytree(sft / best, out, dirs_exist_ok=True)
                 sft_epochs.write(measured, best, scores, models.weights_sha256(out), report, curve)
                 run.figure("loss-and-reward", sft_epochs.figure(measured, best))
-                run.metrics({"reward": measured[best]["reward"], "eval_loss": measured[best]["eval_loss"]})
-                logs.report(headline(measured, best))
+                told = {name: measured[best][name] for name in ("reward", "eval_loss")}
+                run.metrics(told)
+                logs.report(headline(measured, best), told | {"epoch": list(measured).index(best) + 1})
         if not best and process.is_main_process():
             best = sft_epochs.by_loss(epochs(sft), validation_losses(losses), out, report, curve)
             logs.report(f"{best}: lowest validation loss, for want of rewards")

@@ -71,7 +71,7 @@ def main(
             efficiency = figures["characters_per_token"] = characters_per_token(tokenizer, documents / "validation")
             said += f", {efficiency:.2f} characters per token"
         run.metrics(figures)
-    logs.report(said)
+    logs.report(said, figures)
 
 
 def train(texts: Iterator[str], vocab_size: int) -> "PreTrainedTokenizerBase":

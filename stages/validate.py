@@ -26,9 +26,9 @@ from stages.common.curate.executors import Executor
 from stages.common.curate.filters.contamination import Contamination, Index
 from stages.common.curate.splits import Splits
 from stages.common.runtime import logs, process
-from stages.common.runtime.figures import bars
 from stages.common.text.parquet_writer import row_count, write_json
 from stages.common.tracking import session
+from stages.common.tracking.figures import bars
 from stages.common.validate import cross_record_checks, shares, verdict
 from stages.common.validate.features import FACTS_OF_COLUMNS, Facts, facts_of_columns
 from stages.common.validate.great_expectations import Door, Finding
@@ -148,7 +148,9 @@ def main(
         run.figure("unexpected", bars(failing, "rows that fail, by expectation"))
         verdict.refuse(findings, docs)
         verdict.foresee(curated)
-        logs.report(f"{len(findings)} expectations, {hand_over(curated, out):,} records let through")
+        told = {"expectations": len(findings), "unexpected": sum(unexpected.values()), "failing": len(failing)}
+        told["records"] = hand_over(curated, out)
+        logs.report(f"{len(findings)} expectations, {told['records']:,} records let through", told)
 
 
 if __name__ == "__main__":

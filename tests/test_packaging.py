@@ -24,7 +24,6 @@ CONSTRAINTS = {
     if version
 }
 NOT_IMPORTED = {
-    "honcho": "flows/local/services.py starts it as a command",
     "xxhash": "datatrove's, and capped here",
     "sqlalchemy": "MLflow's and Prefect's, and capped here",
 }

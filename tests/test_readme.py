@@ -1,4 +1,6 @@
-"""The README cannot rot: its commands exist, its tree is the tree, its length is bounded."""
+"""The README cannot rot, nor can docs/operate.md: their commands exist, the tree is the tree, its
+length is bounded.
+"""
 
 import re
 import subprocess
@@ -8,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = TEXT + (ROOT / "docs/operate.md").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -35,14 +38,19 @@ def test_it_is_short_enough_to_read() -> None:
     assert len(TEXT.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z][a-z-]*)", TEXT))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z][a-z-]*)", COMMANDS))))
 def test_every_make_command_exists(target: str) -> None:
     assert target in TARGETS
 
 
-@pytest.mark.parametrize("variable", sorted(set(re.findall(r"\bmake [a-z-]+ ([A-Z_]+)=", TEXT))))
+@pytest.mark.parametrize("variable", sorted(set(re.findall(r"\bmake [a-z-]+ ([A-Z_]+)=", COMMANDS))))
 def test_every_variable_given_to_make_is_read_by_it(variable: str) -> None:
     assert f"$({variable})" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ((?:flows|stages)[\w.]+\w)", COMMANDS))))
+def test_every_module_that_is_run_exists(module: str) -> None:
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
 
 
 @pytest.mark.parametrize("path", tree())

@@ -4,6 +4,7 @@ followed end to end.
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,29 @@ def test_a_second_call_runs_nothing(done: Path) -> None:
     assert (done / "dvc.lock").read_bytes() == lock
 
 
+def test_a_clone_that_shares_the_remote_alone_has_it_all_and_its_past(done: Path, tmp_path: Path) -> None:
+    for line in (
+        f"dvc remote add -q -d store {tmp_path}/store",
+        "dvc push -q --run-cache",
+        "git add dvc.lock .dvc/config",
+        "git -c user.name=t -c user.email=t@example.org commit -qm done",
+        f"git clone -q . {tmp_path}/clone",
+    ):
+        result = project.run(done, *line.split())
+        assert result.returncode == 0, result.stdout + result.stderr
+    clone = tmp_path / "clone"
+    shutil.copytree(done / "data/raw/own", clone / "data/raw/own")  # what is under neither DVC nor git
+    assert project.run(clone, "dvc", "pull", "-q", "--run-cache").returncode == 0
+    assert project.run(clone, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    reports = ("sft.csv", "promote.json", "metrics/evaluate/sft_best.json")
+    assert all((clone / "reports" / name).read_bytes() == (done / "reports" / name).read_bytes() for name in reports)
+    shown = json.loads(project.run(clone, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    figures = {path: file["data"] for path, file in shown.items()}
+    assert all(len(found) <= 20 for found in figures.values())
+    assert figures["reports/metrics/evaluate/sft_best.json"]["perplexity/conversations"] > 1
+    shutil.rmtree(clone)
+
+
 def test_a_comment_in_params_runs_nothing(done: Path) -> None:
     with (done / "params.yaml").open("a", encoding="utf-8") as handle:
         handle.write("# a thought\n")
@@ -141,7 +165,7 @@ def test_a_record_is_followed_from_raw_row_to_tokens_and_answer(done: Path, name
     identifier = next(
         row["id"] for row in records.read(done / "data/validated" / shape) if row["source"] == f"demo/{name}"
     )
-    result = project.run(done, "python", "-m", "flows.cli.trace", identifier)
+    result = project.run(done, "python", "-m", "flows.lineage.trace", identifier)
     assert result.returncode == 0, result.stderr
     places = [line.split(". ", 1)[1] for line in result.stdout.splitlines() if line[:1].isdigit() and ". " in line[:4]]
     found = iter(places)
@@ -155,7 +179,7 @@ def test_a_record_is_followed_from_raw_row_to_tokens_and_answer(done: Path, name
 @pytest.mark.parametrize("kind", ["malformed", "exact_duplicate"])
 def test_a_refused_record_is_followed_to_where_it_was_put_aside(done: Path, kind: str) -> None:
     planted = json.loads((done / "reports/demo.json").read_text(encoding="utf-8"))["planted_rows"]
-    result = project.run(done, "python", "-m", "flows.cli.trace", planted[kind][0]["id"])
+    result = project.run(done, "python", "-m", "flows.lineage.trace", planted[kind][0]["id"])
     assert result.returncode == 0, result.stderr
     last = result.stdout.strip().splitlines()[-2:]
     assert last[1].startswith("put aside: ")
@@ -163,7 +187,7 @@ def test_a_refused_record_is_followed_to_where_it_was_put_aside(done: Path, kind
 
 
 def test_an_unknown_record_is_an_error_with_a_hint(done: Path) -> None:
-    result = project.run(done, "python", "-m", "flows.cli.trace", "demo/articles.jsonl:999999")
+    result = project.run(done, "python", "-m", "flows.lineage.trace", "demo/articles.jsonl:999999")
     assert result.returncode == 4
     assert "the file ends before line 999999" in result.stderr
 

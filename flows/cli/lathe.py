@@ -171,13 +171,13 @@ def reproduce(version: Version) -> None:
 @app.command(epilog="Example:  lathe trace demo/conversations_openai.jsonl:12")
 def trace(record: Annotated[str, typer.Argument(help="id of a record: file and line")]) -> None:
     """Follow one record through every step."""
-    start("flows.cli.trace", record)
+    start("flows.lineage.trace", record)
 
 
 @app.command(epilog="Example:  lathe versions demo/conversations_openai.jsonl:12")
 def versions(record: Annotated[str, typer.Argument(help="id of a record: file and line")]) -> None:
     """Say which models and versions read a record."""
-    start("flows.cli.versions", record)
+    start("flows.lineage.versions", record)
 
 
 @app.command(context_settings=PASSED)
@@ -197,6 +197,24 @@ def metrics() -> None:
 def plots() -> None:
     """Draw loss curves and accuracy by group."""
     start("dvc", "plots", "show")
+
+
+@app.command()
+def dag() -> None:
+    """Print the pipeline, each stage with its parents."""
+    start("flows.pipeline")
+
+
+@app.command(context_settings=PASSED, epilog="Example:  lathe compare main --out compare.md")
+def compare(context: typer.Context) -> None:
+    """Compare this checkout with a commit."""
+    start("flows.cli.compare", *context.args)
+
+
+@app.command("gc", context_settings=PASSED, epilog="Example:  lathe gc --keep 2 --remove")
+def clean_up(context: typer.Context) -> None:
+    """Say what may be removed, or remove it."""
+    start("flows.cli.clean_up", *context.args)
 
 
 @app.command(context_settings=PASSED)

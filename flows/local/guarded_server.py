@@ -11,6 +11,7 @@ import asyncio
 from typing import Any
 
 from flows.local import server
+from stages.common.runtime import environment
 from stages.common.serving import origins
 
 BODY_BYTES = 16 * 2**20
@@ -25,7 +26,7 @@ def app() -> Any:
     from prefect.server.api.server import create_app
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    hosts = [*server.LOOPBACK, server.address(server.api_url())[0]]
+    hosts = [*environment.LOOPBACK, server.address(server.api_url())[0]]
     return TrustedHostMiddleware(door(create_app(final=True)), hosts, www_redirect=False)
 
 

@@ -5,6 +5,7 @@ PREFECT_API_URL overrides. In the foreground, for a Procfile or a container: pyt
 flows.local.server
 """
 
+import base64
 import os
 import sys
 import time
@@ -12,13 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows.local import background
+from stages.common.runtime import environment as surroundings
 from stages.common.runtime import locks
-from stages.common.runtime.errors import TryAgainError
+from stages.common.runtime.errors import ParamsError, TryAgainError
 
 HOME = Path(".lathe/prefect")
 LOG, RECORD = Path("logs/prefect-server.log"), HOME / "server.json"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 def api_url() -> str:
@@ -35,14 +36,22 @@ def ui_url(url: str) -> str:
 
 
 def answers(url: str) -> bool:
-    """Whether a Prefect server is at `url`. Raises TryAgainError when something else is."""
+    """Whether a Prefect server is at `url`. Raises TryAgainError when something else is, or one
+    that is too busy to say so, ParamsError when it wants a password that it was not given.
+    """
     import httpx
 
     try:
-        health = httpx.get(f"{url}/health", timeout=5.0, trust_env=False)
+        health = httpx.get(f"{url}/health", timeout=5.0, trust_env=False, headers=_credentials())
+        if health.status_code == httpx.codes.UNAUTHORIZED:
+            remedy = "set PREFECT_API_AUTH_STRING=user:password"
+            raise ParamsError("the Prefect server wants another password", where=ui_url(url), remedy=remedy)
         healthy = health.status_code == httpx.codes.OK and health.json() is True
-    except httpx.ConnectError:
+    except (httpx.ConnectError, httpx.ConnectTimeout):
         return False
+    except httpx.TimeoutException as error:
+        what = "what answers here has said nothing for 5 s; a Prefect server may be busy"
+        raise TryAgainError(what, where=ui_url(url), remedy="try again") from error
     except (httpx.HTTPError, ValueError):
         healthy = False
     if not healthy:
@@ -55,13 +64,18 @@ def answers(url: str) -> bool:
     return True
 
 
+def _credentials() -> dict[str, str]:
+    given = os.environ.get("PREFECT_API_AUTH_STRING")
+    return {"Authorization": f"Basic {base64.b64encode(given.encode()).decode()}"} if given else {}
+
+
 def environment(url: str) -> dict[str, str]:
     """Return the environment of a server at `url`: its own page is the only one that may read its
     API.
     """
     host, port = address(url)
     return {
-        **os.environ,
+        **surroundings.complete(dict(os.environ)),
         "PREFECT_HOME": str(HOME.absolute()),
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_API_HOST": host,
@@ -87,7 +101,7 @@ def ensure() -> str:
     url = api_url()
     if answers(url):
         return url
-    if address(url)[0] not in LOOPBACK:
+    if address(url)[0] not in surroundings.LOOPBACK:
         raise TryAgainError("no Prefect server answers", where=url, remedy="start it there, or unset PREFECT_API_URL")
     with locks.waiting(HOME / "start.lock"):  # two flows that start at once share one server
         if not answers(url):

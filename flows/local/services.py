@@ -1,4 +1,5 @@
-"""MLflow, the Prefect server, a worker and the chat in the background, from infra/Procfile.
+"""MLflow, the Prefect server, a worker and the chat in the background, from infra/Procfile, each
+kept alive alone.
 
 Commands: python -m flows.local.services up, python -m flows.local.services down
 """
@@ -13,12 +14,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.local import background, server
+from flows.local import background, deployments, liveness, server, supervisor
+from stages.common.runtime import environment as surroundings
 from stages.common.runtime.errors import StageError, TryAgainError
 
 LOG, RECORD, PROMOTION = Path("logs/services.log"), Path(".lathe/services.json"), Path("reports/promote.json")
-DEPLOYMENTS, POOL = "infra/prefect.yaml", "lathe"
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 
 
 def up() -> None:
@@ -44,13 +45,17 @@ def up() -> None:
         if answers(address):
             variable = "PREFECT_API_URL" if name == "prefect" else f"{name.upper()}_PORT"
             raise TryAgainError(f"no room for {name}: something answers", where=address, remedy=f"set {variable}")
-    honcho = [sys.executable, "-m", "honcho", "-f", "infra/Procfile", "-d", ".", "start", *names]
-    process = background.start(honcho, environment(url), LOG, RECORD)
+    process = background.start([sys.executable, "-m", "flows.local.supervisor", *names], environment(url), LOG, RECORD)
     for name, address in health.items():
         wait(process, name, address)
-    prefect(url, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    prefect(url, "deploy", "--all", "--prefect-file", DEPLOYMENTS)
-    print(f"lathe: log in {LOG}; stop with: make down")
+    try:
+        deployments.apply()
+        liveness.end_the_dead()
+    except BaseException:
+        background.end(RECORD)
+        raise
+    supervisor.UP.touch()
+    print(f"lathe: logs in {LOG} and {supervisor.LOGS}; stop with: make down")
 
 
 def has_champion() -> bool:
@@ -83,10 +88,10 @@ def healths(prefect_url: str) -> dict[str, str]:
 
 
 def runs_page() -> str:
-    """Return where in MLflow's page this project's runs are, with the columns that matter."""
-    from stages.common.tracking import lineage, mlflow_store
+    """Return MLflow's page of this project's runs, with the columns that matter."""
+    from stages.common.tracking import mlflow_store, run_pages
 
-    return mlflow_store.experiment_page(mlflow_store.client(), lineage.project())
+    return run_pages.of_project(mlflow_store.client()) or mlflow_store.page()
 
 
 def answers(address: str) -> bool:
@@ -112,11 +117,13 @@ def wait(process: "subprocess.Popen[bytes]", name: str, address: str) -> None:
         if process.poll() is not None or time.monotonic() - started > START_SECONDS:
             print()
             background.end(RECORD)
-            raise TryAgainError(f"{name} did not come up", where=LOG, remedy="the log says why")
+            log = supervisor.LOGS / f"{name}.log"
+            said = background.last_line(log) if log.exists() else "it was not started"
+            raise TryAgainError(f"{name} did not come up: {said}", where=log, remedy="the log says more")
         print(".", end="", flush=True)
         time.sleep(1)
     page = address.removesuffix("/health").removesuffix("/readyz").removesuffix("/api")
-    page += f"/{runs_page()}" if name == "mlflow" else ""
+    page = runs_page() if name == "mlflow" else page
     print(f" {page}  ({time.monotonic() - started:.0f} s)", flush=True)
 
 
@@ -134,17 +141,9 @@ def environment(url: str) -> dict[str, str]:
     }
 
 
-def prefect(url: str, *arguments: str) -> None:
-    """Run one command of Prefect's. Raises TryAgainError with its last line."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-    done = subprocess.run(command, env=environment(url), stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise TryAgainError(f"prefect {' '.join(arguments)}: {lines[-1] if lines else 'failed'}")
-
-
 def main(what: Annotated[Literal["up", "down"], typer.Argument(help="start or stop them")]) -> None:
     """Start or stop the services."""
+    surroundings.complete()
     try:
         {"up": up, "down": down}[what]()
     except StageError as error:

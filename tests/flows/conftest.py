@@ -98,7 +98,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, url = tmp_path_factory.mktemp("prefect"), f"http://127.0.0.1:{free_port()}/api"
     shutil.copy(ROOT / "pyproject.toml", folder)
     start = [sys.executable, "-c", "from flows.local import server; server.ensure()"]
-    subprocess.run(start, cwd=folder, check=True, timeout=180, env=environment(url))
+    subprocess.run(start, cwd=folder, check=True, timeout=400, env=environment(url))
     yield url
     assert background.end(folder / server.RECORD)
 
@@ -128,7 +128,7 @@ def flow(prefect_url: str, repository: Path) -> Callable[..., "subprocess.Comple
     def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "flows.train", *arguments]
         return subprocess.run(
-            command, cwd=repository, env=environment(prefect_url, **more), capture_output=True, text=True, timeout=180
+            command, cwd=repository, env=environment(prefect_url, **more), capture_output=True, text=True, timeout=900
         )
 
     return run

@@ -63,3 +63,12 @@ def test_a_stage_is_told_the_flow_it_belongs_to_and_finds_this_interpreter_first
     told = repro.stage_environment("flow-1")
     assert told["LATHE_FLOW_RUN_ID"] == "flow-1"
     assert told["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_of_progress_lines_one_of_a_kind_is_told_and_dvcs_hints_never() -> None:
+    told: list[str] = []
+    follow = repro.thinned(told.append)
+    steps = [f"sft: step {step}/900, loss {9 / step:.4f}, 4,324 tokens/s, ETA 0:0{step}" for step in range(1, 9)]
+    for line in [*steps, "sft: epoch 1 kept", "Use `dvc push` to send", "rank: 50 rows, 3 %, 9 rows/s, 5 s left"]:
+        follow(line)
+    assert told == [steps[0], "sft: epoch 1 kept", "rank: 50 rows, 3 %, 9 rows/s, 5 s left"]

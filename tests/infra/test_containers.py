@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flows.local import supervisor
 from stages.common.core import params
 
 ROOT = Path(__file__).parents[2]
@@ -138,24 +139,30 @@ def test_compose_services_say_how_they_are_and_wait_for_what_they_need() -> None
 
 
 def test_the_procfile_has_the_services_of_compose() -> None:
-    honcho = [sys.executable, "-m", "honcho", "-f", str(ROOT / "infra/Procfile"), "check"]
-    done = subprocess.run(honcho, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    services = supervisor.read(ROOT / "infra/Procfile", list(PROCFILE))
+    assert {service.name: service.command for service in services} == PROCFILE
     assert set(PROCFILE) == set(SERVICES) - {"postgres", "deployments"}
     assert "127.0.0.1" in PROCFILE["mlflow"] and "0.0.0.0" not in "".join(PROCFILE.values())
 
 
 def test_deployments_are_of_our_flows_on_our_pool_and_leave_schedules_to_the_page() -> None:
-    from flows import release, train
-    from flows.local import services
+    from flows import release, rounds, train
+    from flows.local import deployments
 
     flows: dict[str, Any] = {
         "flows/train.py:train": train.train.fn,
+        "flows/rounds.py:rounds": rounds.rounds.fn,
         "flows/release.py:wait_for_review": release.wait_for_review.fn,
     }
-    assert {deployment["name"] for deployment in DEPLOYMENTS} == {"by-hand", "nightly", "promotion"}
+    assert {deployment["name"] for deployment in DEPLOYMENTS} == {
+        "by-hand",
+        "nightly",
+        "curate-only",
+        "round",
+        "promotion",
+    }
     for deployment in DEPLOYMENTS:
         flow = flows[deployment["entrypoint"]]
         assert set(deployment["parameters"]) <= set(inspect.signature(flow).parameters)
-        assert deployment["work_pool"] == {"name": services.POOL}
+        assert deployment["work_pool"] == {"name": deployments.POOL}
         assert "schedules" not in deployment

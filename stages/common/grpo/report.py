@@ -56,7 +56,10 @@ def publish(trainer: Any, kept: list[Path], *, start: Path, out: Path, curve: Pa
         logs.log.warning("%s; %s is what comes out", stopped, name)
     run.metrics({f"held_out/{name}": value for name, value in facts.items() if isinstance(value, float)})
     lead, low, high = facts["lead"]
-    logs.report(f"held-out reward {facts['start']:.3f} -> {facts['reward']:.3f}: {lead:+.3f} [{low:+.3f}, {high:+.3f}]")
+    told = {name: value for name, value in facts.items() if isinstance(value, float)}
+    told |= {"lead": lead, "lead/low": low, "lead/high": high, "steps": trainer.state.global_step}
+    said = f"held-out reward {facts['start']:.3f} -> {facts['reward']:.3f}: {lead:+.3f} [{low:+.3f}, {high:+.3f}]"
+    logs.report(said, told)
 
 
 def greedy(trainer: Any, folder: Path) -> list[Row]:

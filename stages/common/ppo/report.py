@@ -59,8 +59,19 @@ def publish(
     lead, low, high = facts["lead"]
     kl = next((f", KL {row['kl']:.1f} nats" for row in epochs if row["epoch"] == name), f", of {name}")
     logs.report(
-        f"held-out reward {facts['start']:.2f} -> {facts['reward']:.2f}: {lead:+.2f} [{low:+.2f}, {high:+.2f}]{kl}"
+        f"held-out reward {facts['start']:.2f} -> {facts['reward']:.2f}: {lead:+.2f} [{low:+.2f}, {high:+.2f}]{kl}",
+        compared(facts, trainer.state.global_step),
     )
+
+
+def compared(facts: Row, steps: int) -> dict[str, float | None]:
+    """Return what people compare of a training: reward before and after, what was measured of the
+    policy that comes out.
+    """
+    kept: Row = next((row for row in facts["epochs"] if row["epoch"] == facts["best"]), {})
+    lead, low, high = facts["lead"]
+    told = {"reward": facts["reward"], "start": facts["start"], "lead": lead, "lead/low": low, "lead/high": high}
+    return told | {name: kept.get(name) for name in ("kl", "kl_k1", "length", "ended", "repetition")} | {"steps": steps}
 
 
 def chosen(trainer: "Updates", epochs: list[Row], kept: list[Path], start: Path) -> tuple[str, Path]:

@@ -168,7 +168,6 @@ def tags(best: Evaluated, metric: str, record: Record) -> dict[str, str]:
         "prompt": best.prompt,
         "metric": metric,
         "value": f"{best.metrics[metric]:.6g}",
-        "metrics": json.dumps(best.metrics, sort_keys=True),
         "git_commit": record["git_commit"],
         "git_dirty": str(record["patch"] != "").lower(),
         "dag": record["dag"],

@@ -46,9 +46,18 @@ def write(
     run.figure("pair_accuracy", accuracy_figure(figures["pair_accuracy"]))
     logs.report(
         f"pair accuracy {overall['value']:.1%} [{overall['low']:.1%}, {overall['high']:.1%}] on {overall['pairs']:,}"
-        f" pairs of {overall['prompts']:,} held-out prompts"
+        f" pairs of {overall['prompts']:,} held-out prompts",
+        compared(figures),
     )
     return figures
+
+
+def compared(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what people compare of `measure`'s figures."""
+    overall = figures["pair_accuracy"]["overall"]
+    told = {"pair_accuracy": overall["value"]} | {f"pair_accuracy/{end}": overall[end] for end in ("low", "high")}
+    told |= {"kendall_tau": figures["kendall_tau"].get("value"), "calibration_error": figures["calibration"]["error"]}
+    return told | {f"length_correlation/{name}": value for name, value in figures["length_correlation"].items()}
 
 
 def score(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Scored], list[list[Scored]]]:

@@ -1,26 +1,33 @@
-"""What a stage leaves in logs/: its own log, and how its last execution went; and the last reports
-of a stage whose parameters were wrong.
+"""What a stage leaves in logs/: its own log, and how its last execution went; the few figures that
+people compare, where its command asks for them (`--metrics`); and the last reports of a stage whose
+parameters were wrong.
 """
 
 import json
 import logging
+import math
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.common.runtime import errors
+from stages.common.runtime.whole_files import written_whole
 
 LOGS = Path("logs")
 REPORTS, KEPT = Path("reports"), Path(".lathe/reports")
 OUTS = frozenset({"--report", "--out", "--metrics", "--curve", "--card", "--tables", "--docs"})
+METRICS = "--metrics"
+MOST_COMPARED = 20
 log = logging.getLogger("lathe")
 key_figure: list[str] = []
+compared: dict[str, float] = {}
+T = TypeVar("T")
 
 
 def log_file(name: str) -> Path:
@@ -63,10 +70,43 @@ def own_log(name: str, main: bool) -> Iterator[None]:
         to_file.close()
 
 
-def report(figure: str) -> None:
-    """Name the one figure of this execution that `make demo`'s closing table and the flow show."""
+def report(figure: str, metrics: Mapping[str, float | None] | None = None) -> None:
+    """Name the one figure of this execution that `make demo`'s closing table and the flow show.
+
+    `metrics` are those that people compare between commits, equal for equal inputs: no time, no
+    speed. What is no number is left out; so is what comes after MOST_COMPARED.
+    """
     key_figure[:] = [figure]
+    known = [(name, value) for name, value in (metrics or {}).items() if value is not None and math.isfinite(value)]
+    compared.clear()
+    compared.update(known[:MOST_COMPARED])
     log.info(figure)
+
+
+def comparing(work: Callable[[], T], main: bool) -> Callable[[], T]:
+    """Return `work`, followed by writing what it reported to the file after `--metrics` on the
+    command line, which is taken off it. A stage that was left out has no figures.
+    """
+    file = None
+    if METRICS in sys.argv[1:-1]:
+        place = sys.argv.index(METRICS)
+        file = Path(sys.argv[place + 1])
+        del sys.argv[place : place + 2]
+
+    def then_written() -> T:
+        result = work()
+        if file is not None and main:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            figures = {name: _short(float(value)) for name, value in sorted(compared.items())}
+            with written_whole(file) as own:
+                own.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        return result
+
+    return then_written
+
+
+def _short(value: float) -> float:
+    return int(value) if value.is_integer() else float(f"{value:.6g}")
 
 
 def execution(name: str) -> Path:

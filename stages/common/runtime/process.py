@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.common.runtime import disk_space, errors, libraries, locks, logs, parent_death
+from stages.common.runtime import disk_space, environment, errors, libraries, locks, logs, parent_death
 
 PARAMS_FILE = Path("params.yaml")
 GRACE_SECONDS = 25.0
@@ -41,11 +41,12 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
     Several mains are commands of their names. `DVC_STAGE` (set by DVC, `evaluate@sft` for an item
     of a foreach) names lock and log; `stage` when run by hand. `again` is the command that
     continues, without its arguments, for what is not in dvc.yaml; nohup lets that outlive its
-    parent.
+    parent. `--metrics` names a file for what `logs.report` got.
     """
     import typer
 
     name = os.environ.get("DVC_STAGE", stage)
+    environment.complete()
     libraries.quiet()
     parent_death.die_with_parent(unless_nohup=bool(again))
     install_signal_handlers()
@@ -55,7 +56,7 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
         app.command(help=about if len(mains) == 1 else main.__doc__)(main)
     continuation[:] = [shlex.join([*again.split(), *sys.argv[1:]]) if again else f"dvc repro {name}"]
     started = process_start()
-    code = _guarded(name, lambda: app(standalone_mode=False))
+    code = _guarded(name, logs.comparing(lambda: app(standalone_mode=False), is_main_process()))
     if is_main_process() and code != errors.EXIT_RUNNING:
         logs.write_execution(name, started, code)
         logs.with_suppressed_io(lambda: logs.reports(sys.argv[1:], code))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.runtime import locks
+from stages.common.runtime.environment import checkout
 from stages.common.runtime.logs import log
 
 Event = dict[str, Any]
@@ -109,8 +110,9 @@ class Spool:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {"offset": 0}
 
 
-def create(folder: Path = FOLDER) -> Spool:
+def create(folder: Path | None = None) -> Spool:
     """Return a new, empty, locked spool; it takes its name only when locked. Raises OSError."""
+    folder = folder or checkout() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid.uuid4().hex}.jsonl"
     unnamed = path.with_suffix(".new")
@@ -120,11 +122,11 @@ def create(folder: Path = FOLDER) -> Spool:
     return Spool(path, descriptor)
 
 
-def leftovers(folder: Path = FOLDER) -> Iterator[Spool]:
+def leftovers(folder: Path | None = None) -> Iterator[Spool]:
     """Yield, oldest first and locked, the spools that no live process holds; the caller removes or
     releases each.
     """
-    for path in sorted(folder.glob("*.jsonl"), key=_modified):
+    for path in sorted((folder or checkout() / FOLDER).glob("*.jsonl"), key=_modified):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
         except FileNotFoundError:

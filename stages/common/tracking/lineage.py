@@ -8,6 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.common.core import params
+from stages.common.runtime.environment import checkout
+from stages.common.runtime.errors import DataError
 
 RAW = Path("data/raw")
 SAMPLE_BYTES = 64 * 1024
@@ -21,7 +23,7 @@ def run_section() -> dict[str, str]:
 
 def project() -> str:
     """Return the project's name, that of its MLflow experiment: `run.name`, or the folder's."""
-    return str(run_section().get("name") or Path.cwd().name)
+    return str(run_section().get("name") or checkout().absolute().name)
 
 
 def commit() -> str:
@@ -74,6 +76,35 @@ def content_hash(path: Path) -> str:
         if place.as_posix() in known:
             return known[place.as_posix()]
     return UNKNOWN
+
+
+def check_copy(folder: Path) -> None:
+    """Raise DataError where an experiment works in a copy of the checkout that lacks files of
+    people's own `folder`: DVC takes along what git or DVC know, and says nothing of the rest.
+    """
+    root = checkout() / folder
+    if not checkout().name:
+        return
+    written = _written_paths()
+    missing = [
+        path.relative_to(checkout()).as_posix()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and path.suffix != ".dvc"
+        and path.name != ".gitignore"
+        and not (folder / path.relative_to(root)).exists()
+    ]
+    missing = [name for name in missing if not any(name == out or name.startswith(f"{out}/") for out in written)]
+    if missing:
+        what = f"the experiment's copy of {folder} lacks {len(missing):,} files that neither git nor DVC knows"
+        remedy = f"`dvc add {missing[0]}` (or its folder) and commit the .dvc file, or leave out --queue and --temp"
+        raise DataError(f"{what}, the first is {missing[0]}", where=folder, remedy=remedy)
+
+
+def known_hashes() -> set[str]:
+    """Return every content hash that dvc.lock holds."""
+    stages = section(Path("dvc.lock"), "stages").values()
+    return {str(entry.get("md5")) for stage in stages for entry in [*stage.get("deps", []), *stage.get("outs", [])]}
 
 
 def _git(*arguments: str) -> str:

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from stages.common.runtime import locks
-from stages.common.runtime.errors import StageError, TryAgainError
+from stages.common.runtime.environment import checkout
+from stages.common.runtime.errors import ParamsError, StageError, TryAgainError
 from stages.common.runtime.logs import log
 from stages.common.tracking import lineage
 
@@ -33,6 +34,10 @@ ENVIRONMENT = {  # a server that is away must show at once (our thread tries aga
 }
 NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow says where there is no such model, and where a model has no such alias."""
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""What makes MLflow's page open an experiment on its runs, as does ML in a link."""
+ML = "?workflowType=machine_learning"
+"""What opens MLflow's pages on runs and models; without it they open on traces and prompts."""
 NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # what MLflow does not take in a model's name
 
 VIEW = "lathe"
@@ -73,7 +78,7 @@ def client() -> "MlflowClient":
     _make_global(address)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    alone = locks.waiting(locks.FOLDER / "mlflow.lock")  # two that migrate a fresh database at once break it
+    alone = locks.waiting(checkout() / locks.FOLDER / "mlflow.lock")  # two that migrate a fresh one break it
     with answers(), alone if address.startswith("sqlite") else nullcontext():
         connected = MlflowClient(address, registry_uri=address)
         connected.get_experiment_by_name("Default")
@@ -86,10 +91,10 @@ def _follow_a_move() -> None:
     """Where the working tree was moved or copied with its store, let the store's places begin with
     where it lies now: MLflow would read from, and write to, where it lay before.
     """
-    with closing(sqlite3.connect(DATABASE, timeout=60)) as database:
+    with closing(sqlite3.connect(checkout() / DATABASE, timeout=60)) as database:
         named = "SELECT artifact_location FROM experiments WHERE name = ?"
         (location,) = database.execute(named, [lineage.project()]).fetchone() or ("",)
-        now, parts = ARTIFACTS.absolute(), urlsplit(location)
+        now, parts = (checkout() / ARTIFACTS).absolute(), urlsplit(location)
         before = Path(url2pathname(parts.path) if parts.scheme else location)
         if parts.scheme not in ("", "file") or before.name != now.name or before == now or not now.is_dir():
             return
@@ -122,8 +127,8 @@ def _make_global(address: str) -> None:
 
 
 def uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or the database in the working tree."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
+    """Return MLFLOW_TRACKING_URI, or the database in the checkout."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(checkout() / DATABASE).absolute()}"
 
 
 def shown(text: str = "") -> str:
@@ -133,15 +138,30 @@ def shown(text: str = "") -> str:
 
 @contextmanager
 def answers() -> Iterator[None]:
-    """Turn whatever the store raises inside into a TryAgainError that names the store."""
+    """Turn whatever the store raises inside into a TryAgainError that names the store, or into a
+    ParamsError where it knows us not.
+    """
     try:
         yield
     except StageError:
         raise
     except Exception as error:  # MlflowException, SQLAlchemy's, requests', botocore's: all mean the same to a user
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = shown((str(error).splitlines() or [type(error).__name__])[0][:300])
+        if _status(error) in (401, 403):
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ask for the permission"
+            raise ParamsError(f"the MLflow store lets us not in: {first}", where=shown(), remedy=remedy) from error
         remedy = "start the store, or set MLFLOW_TRACKING_URI"
-        raise TryAgainError(f"the MLflow store fails: {shown(first[:300])}", where=shown(), remedy=remedy) from error
+        if "out-of-date database schema" in str(error) or "Can't locate revision" in str(error):
+            remedy = f"it is of another MLflow's version: copy it, then `mlflow db upgrade {shown()}`, or install that"
+        raise TryAgainError(f"the MLflow store fails: {first}", where=shown(), remedy=remedy) from error
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an error of MLflow's came with, 0 where there is none."""
+    ask = getattr(error, "get_http_status_code", None)
+    code = int(ask()) if ask else 0
+    found = re.search(r"failed with error code (\d{3})", str(error))  # a page instead of MLflow's own answer
+    return int(found[1]) if found else code
 
 
 def or_none(ask: Callable[[], T]) -> T | None:
@@ -171,21 +191,13 @@ def view() -> dict[str, object]:
     return {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False}
 
 
-def experiment_page(connected: "MlflowClient", name: str) -> str:
-    """Return where in MLflow's page the runs of experiment `name` are, with the columns that
-    matter; "" without one.
-    """
-    found = connected.get_experiment_by_name(name)
-    return f"#/experiments/{found.experiment_id}/runs?viewStateShareKey={VIEW}" if found else ""
-
-
 def _made(connected: "MlflowClient", name: str) -> str:
     from mlflow import MlflowException
 
     # a server chooses the place of its artifacts itself
-    place = None if uri().startswith(("http:", "https:")) else ARTIFACTS.absolute().as_uri()
+    place = None if uri().startswith(("http:", "https:")) else (checkout() / ARTIFACTS).absolute().as_uri()
     try:
-        return str(connected.create_experiment(name, artifact_location=place))
+        return str(connected.create_experiment(name, artifact_location=place, tags=KIND))
     except MlflowException as error:
         made_meanwhile = connected.get_experiment_by_name(name)
         if made_meanwhile is None:
@@ -193,27 +205,11 @@ def _made(connected: "MlflowClient", name: str) -> str:
         return str(made_meanwhile.experiment_id)
 
 
-def run_page(stage: str, flow_run: str) -> str:
-    """Return the page of the run that `stage` made in this flow run; nothing when the store has
-    none or is away.
-    """
+def page(path: str = "") -> str:
+    """Return the address of a page of MLflow's: `experiments/3/runs/…`."""
     address = uri()
-    if address.startswith("sqlite") and not DATABASE.exists():
-        return ""
-    try:
-        connected = client()
-        with answers():
-            experiment = connected.get_experiment_by_name(lineage.project())
-            if experiment is None:
-                return ""
-            wanted = f"tags.flow_run = '{flow_run}' and attributes.run_name = '{stage}'"
-            newest = ["attributes.start_time DESC"]
-            runs = connected.search_runs([experiment.experiment_id], wanted, max_results=1, order_by=newest)
-    except TryAgainError as error:
-        log.warning("no link to MLflow: %s", error)
-        return ""
-    page = address if address.startswith("http") else f"http://127.0.0.1:{os.environ.get('MLFLOW_PORT', '5000')}"
-    return f"{page}/#/experiments/{experiment.experiment_id}/runs/{runs[0].info.run_id}" if runs else ""
+    server = address if address.startswith("http") else f"http://127.0.0.1:{os.environ.get('MLFLOW_PORT', '5000')}"
+    return f"{shown(server).rstrip('/')}/#/{path}{ML}"
 
 
 def listed(location: str) -> list[str]:

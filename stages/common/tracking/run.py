@@ -153,6 +153,7 @@ def _identity(stage: str, fingerprint: str) -> dict[str, str]:
         "git_commit": commit,
         "git_dirty": str(lineage.is_dirty()).lower(),
         "flow_run": os.environ.get("PREFECT__FLOW_RUN_ID") or os.environ.get("LATHE_FLOW_RUN_ID", ""),
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
         "host": socket.gethostname(),
         "launcher": lineage.run_section().get("launcher", "python"),
         "mlflow.user": getpass.getuser(),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KEPT = "kept"
 CURVE = "step,epoch,loss,learning_rate,eval_loss"
 """Columns of a loss curve."""
+JUDGED = ("rewards/accuracies", "rewards/margins")
+"""What a trainer of preferences measures besides."""
 
 
 def kept_epochs(folder: Path) -> list[Path]:
@@ -100,8 +102,12 @@ def publish(trainer: Any, folders: dict[str, Path], out: Path, curve: Path, run:
         write_curve(history, curve)
         kill_points.point("publish:curve")
         run.figure("loss", curve_figure(history, stage))
-    losses = [row["eval_loss"] for row in history if "eval_loss" in row]
-    logs.report(f"validation loss {losses[-1]:.3f} after {trainer.state.global_step} steps")
+    held_out = [row for row in history if "eval_loss" in row]
+    told = {f"eval_{name}": held_out[-1].get(f"eval_{name}") for name in ("loss", *JUDGED)}
+    told["eval_loss_best"] = min(row["eval_loss"] for row in held_out)
+    told["loss"] = next((row["loss"] for row in reversed(history) if "loss" in row), None)
+    steps = trainer.state.global_step
+    logs.report(f"validation loss {told['eval_loss']:.3f} after {steps} steps", told | {"steps": steps})
 
 
 def copy_model(kept: Path, out: Path) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stages.common.runtime import errors, process
+from stages.common.runtime import errors, logs, process
 
 ROOT = Path(__file__).parents[3]
 SAVES = """
 import os, signal, time
-from stages.common.runtime import errors, process
+from stages.common.runtime import errors, logs, process
 
 def main() -> None:
     with process.graceful_stop():
@@ -224,3 +224,22 @@ def test_a_wrong_parameter_leaves_the_last_report(tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     run(errors.EXIT_DATA)
     assert not reports.exists(), "what was begun and failed has no report"
+
+
+def test_the_few_figures_that_people_compare_go_where_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> int:
+        logs.report("two", {"loss": 0.12345678, "steps": 6, "lead": None, "odd": float("nan"), "rows": 81.0})
+        return 7
+
+    file = tmp_path / "metrics/sft.json"
+    monkeypatch.setattr(sys, "argv", ["sft", "--metrics", str(file), "--out", "models/sft"])
+    then = logs.comparing(work, main=True)
+    assert sys.argv == ["sft", "--out", "models/sft"]
+    assert then() == 7
+    assert file.read_text() == '{\n "loss": 0.123457,\n "rows": 81,\n "steps": 6\n}\n'
+    logs.report("left out: no pairs")
+    monkeypatch.setattr(sys, "argv", ["dpo", "--metrics", str(file)])
+    logs.comparing(lambda: None, main=True)()
+    assert file.read_text() == "{}\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stages.common.runtime.errors import ParamsError
 from stages.common.tracking import event_log, forwarder, mlflow_sender, mlflow_store, session
 from tests.support.mlflow_server import free_port, server
 
@@ -70,6 +71,8 @@ def test_a_server_with_accounts_and_files_on_s3(
         track(2.0)
         (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
         assert "tracking waits in .lathe/spool" in warning and "wrong" not in warning
+        with pytest.raises(ParamsError, match=r"lets us not in: .*; set MLFLOW_TRACKING_USERNAME"):
+            mlflow_store.client()  # to try again would not help
         assert len(list(event_log.FOLDER.glob("*.jsonl"))) == 1 and not stored(s3)
 
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)

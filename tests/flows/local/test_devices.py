@@ -11,7 +11,7 @@ from stages.common.runtime.errors import TryAgainError
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(devices, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(devices, "LOOK_SECONDS", 0.01)
 
 
 def test_two_holders_never_share_a_device() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from flows.local import server
-from stages.common.runtime.errors import TryAgainError
+from stages.common.runtime.errors import ParamsError, TryAgainError
 from tests.flows.conftest import environment, free_port
 
 
@@ -37,6 +37,35 @@ def test_a_server_elsewhere_that_does_not_answer_is_not_started_here(monkeypatch
     monkeypatch.setattr(server, "api_url", lambda: f"http://127.0.0.2:{free_port()}/api")
     with pytest.raises(TryAgainError, match="no Prefect server answers; start it there"):
         server.ensure()
+
+
+def test_a_machine_that_does_not_answer_has_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise httpx.ConnectTimeout("timed out")
+
+    monkeypatch.setattr(httpx, "get", silent)
+    monkeypatch.setattr(server, "api_url", lambda: "http://10.255.255.1:4200/api")
+    with pytest.raises(TryAgainError, match=r"10\.255\.255\.1:4200/api: no Prefect server answers; start it there"):
+        server.ensure()
+
+
+def test_a_server_that_wants_a_password_is_no_reason_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guarded(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers.get("Authorization") == "Basic YWRtaW46cmlnaHQ="  # admin:right
+            self.send_response(200 if known else 401)
+            self.end_headers()
+            self.wfile.write(b"true")
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_address[1]}/api"
+        monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+        with pytest.raises(ParamsError, match="wants another password; set PREFECT_API_AUTH_STRING"):
+            server.answers(url)
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:right")
+        assert server.answers(url)
+        web.shutdown()
 
 
 def test_nobody_answering_is_no_error() -> None:

@@ -20,6 +20,8 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("pyproject.toml", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     (tmp_path / "flows").symlink_to(ROOT / "flows")
     (tmp_path / "stages").symlink_to(ROOT / "stages")
     return tmp_path
@@ -38,7 +40,7 @@ def test_up_starts_everything_and_down_leaves_nobody(checkout: Path) -> None:
     url, ports = f"http://127.0.0.1:{prefect}/api", {"MLFLOW_PORT": str(mlflow), "CHAT_PORT": str(free_port())}
     try:
         up = services(checkout, "up", url, **ports)
-        assert up.returncode == 0, up.stderr + (checkout / "logs/services.log").read_text()
+        assert up.returncode == 0, up.stderr + "".join(log.read_text() for log in (checkout / "logs").rglob("*.log"))
         assert f"http://127.0.0.1:{mlflow} " in up.stdout and "no champion yet" in up.stderr
         assert httpx.get(f"http://127.0.0.1:{mlflow}/health", trust_env=False).text == "OK"
         assert httpx.get(f"http://127.0.0.1:{mlflow}/", headers={"Host": "evil.example"}, trust_env=False).is_error

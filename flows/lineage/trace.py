@@ -1,7 +1,7 @@
 """Follow one record through every step: the raw row, what each stage made of it, its tokens, the
 champion's answer.
 
-Command: python -m flows.cli.trace demo/conversations_openai.jsonl:12
+Command: python -m flows.lineage.trace demo/conversations_openai.jsonl:12
 """
 
 import itertools

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import trace
+from flows.lineage import trace
 from stages import extract
 from stages.common.annotation import feedback
 from stages.common.annotation.extraction_reviews import Review

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import pipeline
-from flows.cli import versions
-from flows.cli.versions import UNKNOWN, Cache, Read
+from flows.lineage import versions
+from flows.lineage.versions import UNKNOWN, Cache, Read
 
 RECORD = "talk.jsonl:7"
 
