@@ -41,7 +41,7 @@ def test_up_starts_everything_and_down_leaves_nobody(checkout: Path) -> None:
     try:
         up = services(checkout, "up", url, **ports)
         assert up.returncode == 0, up.stderr + "".join(log.read_text() for log in (checkout / "logs").rglob("*.log"))
-        assert f"http://127.0.0.1:{mlflow} " in up.stdout and "no champion yet" in up.stderr
+        assert f"http://127.0.0.1:{mlflow}/#/" in up.stdout and "no champion yet" in up.stderr
         assert httpx.get(f"http://127.0.0.1:{mlflow}/health", trust_env=False).text == "OK"
         assert httpx.get(f"http://127.0.0.1:{mlflow}/", headers={"Host": "evil.example"}, trust_env=False).is_error
         listed = subprocess.run(

@@ -54,6 +54,8 @@
     const box = (text, isAnswering) => ({
         __type__: "update", value: text, submit_btn: !isAnswering, stop_btn: isAnswering,
     });
+    // What stays is not set again: it would undo what a person has begun meanwhile.
+    const UNCHANGED = {__type__: "update"}, ready = {...UNCHANGED, submit_btn: true, stop_btn: false};
     const draft = (text) => {
         sessionStorage.setItem(DRAFT, text);
         return text;
@@ -90,11 +92,14 @@
         end(turns, text, failed) {
             const isElsewhere = state.answering !== state.id;
             state.answering = "";
-            if (isElsewhere) return [turns, box(text, false), list()];
+            if (isElsewhere) return [UNCHANGED, ready, list()];
             if (failed && !state.stopped) turns = [...turns, problem(state.failed || AWAY)];
+            else if (turns.at(-1)?.role !== "user" && !isProblem(turns.at(-1))) {
+                keep(state.id, turns);
+                return [UNCHANGED, ready, list()];
+            }
             const asked = turns.findLast((one) => one.role === "user");
             if (turns.at(-1)?.role === "user") turns = turns.slice(0, -1); // stopped before its first word
-            else if (!isProblem(turns.at(-1))) return this.over(turns, text);
             return this.over(turns, text.trim() || !asked ? text : said(asked));
         },
         over(turns, text) {
@@ -175,9 +180,17 @@
             control.close();
         },
     }), {headers: {"Content-Type": "text/event-stream"}});
-    const relayed = (response, signal) => {
-        const reader = response.body.getReader(), text = new TextDecoder();
-        let tail = "", isOver = false;
+    // What was asked and is not answered. The server closes a stream when nothing waits; a message that it gets
+    // before the close has come here would wait for ever: then the stream is opened again.
+    const joined = new Set();
+    const relayed = (response, signal, reopen) => {
+        let reader = response.body.getReader(), text = new TextDecoder(), rest = "", isOver = false;
+        const passed = (block) => {
+            const told = block.match(/^data:(.*)$/m)?.[1] ?? "{}", {msg, event_id} = JSON.parse(told);
+            if (msg === "process_completed") joined.delete(event_id);
+            isOver = msg === "close_stream";
+            return isOver && joined.size ? [] : [new TextEncoder().encode(`${block}\n\n`)];
+        };
         const end = (control) => {
             if (!isOver) lost(AWAY).forEach((part) => control.enqueue(part));
             control.close();
@@ -186,10 +199,19 @@
             async pull(control) {
                 try {
                     const {done, value} = await reader.read();
+                    if (done && isOver && joined.size) {
+                        const again = await reopen();
+                        if (!again.ok) return end(control, isOver = false);
+                        reader = again.body.getReader();
+                        [text, isOver] = [new TextDecoder(), false];
+                        return this.pull(control);
+                    }
                     if (done) return end(control);
-                    tail = (tail + text.decode(value, {stream: true})).slice(-200);
-                    isOver ||= tail.includes('"msg":"close_stream"');
-                    control.enqueue(value);
+                    const blocks = (rest + text.decode(value, {stream: true})).split("\n\n");
+                    rest = blocks.pop();
+                    const parts = blocks.flatMap(passed);
+                    parts.forEach((part) => control.enqueue(part));
+                    if (!parts.length) return this.pull(control);
                 } catch (error) {
                     if (signal?.aborted) control.error(error);
                     else end(control);
@@ -202,7 +224,7 @@
         const signal = input.signal ?? options?.signal;
         try {
             const response = await plain(input, options);
-            return response.ok ? relayed(response, signal) : streaming(lost(await why(response)));
+            return response.ok ? relayed(response, signal, () => plain(input, options)) : streaming(lost(await why(response)));
         } catch (error) {
             if (signal?.aborted) throw error;
             return streaming(lost(AWAY));
@@ -210,9 +232,13 @@
     };
     const called = async (path, input, options) => {
         const isAnswer = path.endsWith("/queue/join"), isStop = /\/(cancel|reset)\/?$/.test(path);
-        if (isStop) state.stopped = true;
+        if (isStop) {
+            state.stopped = true;
+            joined.clear();
+        }
         try {
             const response = await within(isStop ? 5 : isAnswer ? 30 : 600, plain(input, options));
+            if (response.ok && isAnswer) joined.add((await response.clone().json()).event_id);
             if (response.ok) return response;
             state.failed = await why(response);
             return json(response.status, isAnswer ? {detail: {}} : {error: state.failed});

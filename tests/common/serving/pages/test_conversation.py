@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.ui, pytest.mark.slow, browser.needs_chromium]
-SECONDS = 120_000
+SECONDS = 60_000
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def say(page: "Page", text: str) -> None:
     box = page.locator("#message textarea")
     box.fill(text)
     box.press("Enter")
+    playwright.expect(page.get_by_test_id("user").last).to_have_text(text.strip(), timeout=SECONDS)
 
 
 def asked(page: "Page") -> list[str]:
@@ -45,7 +46,23 @@ def asked(page: "Page") -> list[str]:
 
 
 def answered(page: "Page") -> None:
-    """Wait until a message can be sent again."""
+    """Wait until the browser keeps an answer to the last message, and another can be sent."""
+    asked_last = page.get_by_test_id("user").last.inner_text().strip()
+    page.wait_for_function(
+        """text => {
+            const [newest] = JSON.parse(localStorage["lathe.conversations"] ?? "[]");
+            const turns = newest?.turns ?? [], asked = turns.findLast((one) => one.role === "user");
+            return turns.at(-1)?.role === "assistant" && asked?.content[0].text === text;
+        }""",
+        arg=asked_last,
+        polling=100,
+        timeout=SECONDS,
+    )
+    ready(page)
+
+
+def ready(page: "Page") -> None:
+    """Wait until a message can be sent."""
     playwright.expect(page.locator("#message .submit-button")).to_be_visible(timeout=SECONDS)
     playwright.expect(page.locator("#message .stop-button")).to_have_count(0)
 
@@ -84,15 +101,15 @@ def test_after_an_error_the_page_works_on(page: "Page", champions: Champions, mo
     refused(page, "nobody there", "the server cannot be reached")
     page.context.set_offline(False)
     page.locator("#message textarea").press("Enter")
+    playwright.expect(page.get_by_text("Not answered")).to_have_count(0, timeout=SECONDS)
     answered(page)
-    playwright.expect(page.get_by_text("Not answered")).to_have_count(0)
     assert asked(page) == ["first", "nobody there"], "what was refused is no part of the conversation"
     assert page.locator("#message textarea").input_value() == ""
     slow = engine.model.register_forward_hook(lambda *_: time.sleep(0.2))
     say(page, "for ever")
     playwright.expect(page.locator("#counts")).to_contain_text("written", timeout=SECONDS)
     page.locator("#message .stop-button").click()
-    answered(page)
+    ready(page)
     slow.remove()
     browser.picture(page, "after-errors")
 
@@ -142,8 +159,8 @@ def test_a_server_that_ends_within_an_answer_and_begins_anew_loses_nothing(
         slow.remove()
         with at_port(port, champions, tmp_path / "page.jsonl"):
             page.locator("#message textarea").press("Enter")
+            playwright.expect(page.get_by_text("Not answered")).to_have_count(0, timeout=SECONDS)
             answered(page)
-            playwright.expect(page.get_by_text("Not answered")).to_have_count(0)
             assert asked(page) == ["first", "second"]
 
 
