@@ -33,3 +33,15 @@ def test_every_page_is_in_the_index_and_in_the_menu(page: str) -> None:
 def test_links_of_pages_outside_the_site_lead_somewhere(file: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)", file.read_text(encoding="utf-8"))
     assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+def test_every_benchmark_is_on_its_page_and_every_one_there_exists() -> None:
+    runs = {file.stem for file in (ROOT / "bench").glob("*.py") if '__name__ == "__main__"' in file.read_text("utf-8")}
+    named = set(re.findall(r"python -m bench\.(\w+)", (DOCS / "benchmarks.md").read_text(encoding="utf-8")))
+    assert runs == named
+
+
+def test_the_sections_of_the_log_that_benchmarks_name_are_there() -> None:
+    sections = re.findall(r"^## (.+)$", (DOCS / "log.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `.*\| (\S.*?) +\|$", (DOCS / "benchmarks.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows and all(any(section.startswith(row) for section in sections) for row in rows)
