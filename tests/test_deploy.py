@@ -2,6 +2,7 @@
 over real HTTP.
 """
 
+import inspect
 import json
 import os
 import re
@@ -208,7 +209,7 @@ def serves(project: Path, expected: dict[str, Any]) -> None:
         for row in expected["answers"]:
             asked = [{"role": "user", "content": [{"type": "text", "text": row["prompt"]}]}]
             turns, counts, _ = client.predict(asked, "", "greedy", 1.0, 1.0, 2, 1.0, 16, api_name="/chat")
-            assert inputs.last(turns) == row["answer"]
+            assert inputs.last(turns) == inspect.cleandoc(row["answer"])  # as Gradio shows it
             assert re.fullmatch(r"\d+ tokens read, \d+ written, version 1", counts)
         with process.locked("deploy"):
             pass  # serving does not hold the stage's lock

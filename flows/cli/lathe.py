@@ -13,22 +13,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from stages.common.runtime.libraries import SETTINGS
+
 PROFILES = Path("infra/profiles")
-QUIET = {
-    "DVC_NO_ANALYTICS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GX_ANALYTICS_ENABLED": "false",
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    # Threads that wait for each other spin a microsecond, then sleep: longer halves the speed
-    # beside other programs, not at all costs a fifth on an idle machine (docs/log.md).
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "GOMP_SPINCOUNT": "500",
-}
-"""What every task runs with unless the environment says otherwise: no telemetry, and threads that
-wait politely.
-"""
 EPILOG = "Examples:  lathe demo --profile quick  |  lathe serve  |  lathe trace demo/conversations_openai.jsonl:12"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EPILOG)
@@ -56,11 +43,11 @@ PASSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option
 
 
 def environment() -> dict[str, str]:
-    """Return this environment with this interpreter's commands first, and QUIET where it says
+    """Return this environment with this interpreter's commands first, and SETTINGS where it says
     nothing.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return QUIET | os.environ | {"PATH": path}
+    return SETTINGS | os.environ | {"PATH": path}
 
 
 def start(module: str, *arguments: str) -> NoReturn:
@@ -180,9 +167,9 @@ def versions(record: Annotated[str, typer.Argument(help="id of a record: file an
     start("flows.lineage.versions", record)
 
 
-@app.command(context_settings=PASSED)
+@app.command(context_settings=PASSED, epilog="Example:  lathe params --set sft.training.num_train_epochs=3")
 def params(context: typer.Context) -> None:
-    """List every key of params.yaml."""
+    """List every key of params.yaml, or set some."""
     start("flows.cli.parameters", *context.args)
 
 

@@ -1,7 +1,7 @@
 """Every key of params.yaml with its kind, default and meaning, as its stage declares it: a table, a
 JSON schema for editors, and docs/params.md.
 
-Command: lathe params [SECTION] [--schema]
+Command: lathe params [SECTION] [--schema] [--set sft.training.num_train_epochs=3]
 `lathe params --write` makes infra/params.schema.json and docs/params.md anew.
 """
 
@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import typer
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
+from flows import pipeline
 from stages.common.core import params
 from stages.common.core.params import StageParams
+from stages.common.runtime import whole_files
 from stages.common.runtime.errors import ParamsError
 
 SCHEMA, PAGE = Path("infra/params.schema.json"), Path("docs/params.md")
@@ -182,12 +184,32 @@ def write() -> None:
     PAGE.write_text(page(whole), encoding="utf-8")
 
 
+def change(settings: list[str]) -> None:
+    """Set keys of params.yaml, as `pipeline.override`. Raises ParamsError where a stage would not
+    take what came of it, and leaves the file as it was.
+    """
+    before = params.PARAMS_FILE.read_bytes()
+    pipeline.override(settings)
+    classes = sections()
+    try:
+        for name in {setting.lstrip("+~").split(".")[0].split("=")[0] for setting in settings} & set(classes):
+            params.load(classes[name], name)
+    except ParamsError:
+        with whole_files.written_whole(params.PARAMS_FILE) as own:
+            own.write_bytes(before)
+        raise
+
+
 def main(
     section: Annotated[str | None, typer.Argument(help="a section of params.yaml; none: all")] = None,
     as_schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema")] = False,
     anew: Annotated[bool, typer.Option("--write", help=f"write {SCHEMA} and {PAGE}")] = False,
+    to: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE to change in the file; repeatable")] = None,
 ) -> None:
-    """Print every key of params.yaml with its kind, default and meaning."""
+    """Print every key of params.yaml with its kind, default and meaning, or change some."""
+    if to:
+        change(to)
+        return
     if anew:
         write()
         return

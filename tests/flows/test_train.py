@@ -53,6 +53,12 @@ def read(url: str, route: str, **body: Any) -> Any:
     return post(url, route, body)
 
 
+def running(url: str) -> set[str]:
+    """Return the ids of the flow runs that the server takes for running."""
+    found = read(url, "/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
+    return {str(one["id"]) for one in found}
+
+
 def post(url: str, route: str, body: Any) -> Any:
     """Ask the server as a page of its own would: with the token that its CSRF protection wants."""
     client_id = "6f0b8a0e-0000-4000-8000-000000000001"
@@ -176,6 +182,7 @@ def test_a_stopped_flow_lets_its_stage_save_and_leaves_nobody_behind(
         pytest.skip(f"{shell} is not installed")
     monkeypatch.setenv("SHELL", shell)
     upper(repository, SLEEPS)
+    before = running(prefect_url)
     flow = in_background(repository, prefect_url)
     os.kill(flow.pid, number)
     flow.communicate(timeout=60)
@@ -186,8 +193,7 @@ def test_a_stopped_flow_lets_its_stage_save_and_leaves_nobody_behind(
         look = "from flows.local import liveness; print(len(liveness.end_the_dead()), len(liveness.end_the_dead()))"
         told = in_python(repository, prefect_url, look)
         assert told.stdout == "1 0\n", told.stderr
-        left = read(prefect_url, "/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
-        assert left == []
+        assert running(prefect_url) <= before
 
 
 def test_a_stage_over_its_time_is_ended_with_its_tree(repository: Path, prefect_url: str) -> None:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from stages.common.release import aliases, promotion_history
+from stages.common.runtime.errors import DataError
 from stages.common.tracking import mlflow_store
 from tests.support.champion import add_candidate
 from tests.support.promotion import history, run, setting, state, tags
@@ -49,7 +52,10 @@ def test_a_rejected_version_stays_refused_until_a_person_approves_it(project: Pa
     assert (report["decision"], "champion" in state()) == ("refused", False)
     assert report["reason"].startswith("version 1 has these weights and was rejected: too short (bob)")
     assert (tags("1")["gate"], tags("1")["review"]) == ("passed", "rejected")
-    aliases.approve(mlflow_store.client(), "lathe", "1", "read again", by="ann")
+    client = mlflow_store.client()
+    with pytest.raises(DataError, match=r"was rejected: too short \(bob\); if you mean it: .* ANYWAY=1"):
+        aliases.approve(client, "lathe", "1", "read again", by="ann")
+    aliases.approve(client, "lathe", "1", "read again", by="ann", ask=lambda _: True)
     assert (run()["decision"], state()["champion"]) == ("promoted", ("1", "sft"))
     assert [line["who"] for line in promotion_history.read() if line["action"] in ("rejected", "approved")] == [
         "bob",

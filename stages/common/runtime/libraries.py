@@ -4,16 +4,23 @@ import logging
 import os
 
 SETTINGS = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_XET": "1",
+    "DVC_NO_ANALYTICS": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait for each other spin a microsecond, then sleep: longer halves the speed
+    # beside other programs, not at all costs a fifth on an idle machine (docs/log.md).
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "500",
 }
+"""What everything runs with unless the environment says otherwise. Makefile and Dockerfile set some
+of it for what is started without it.
+"""
 NOISE = {
     # bitsandbytes looks for a faster kernel of 4-bit products; only QLoRA on a CPU has use for it.
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",

@@ -95,8 +95,9 @@ def test_a_run_is_whole_in_the_store(project: Path, monkeypatch: pytest.MonkeyPa
     [(ValueError("row 3"), "FAILED", "ValueError: row 3"), (StopRequested(), "KILLED", "StopRequested: ")],
 )
 def test_a_run_that_ends_badly_says_so_and_raises_on(
-    project: Path, error: BaseException, status: str, tag: str
+    project: Path, error: BaseException, status: str, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(session, "STOP_SECONDS", 60)  # a busy machine's first look at the store
     with pytest.raises(type(error)), session.start("sft"):
         raise error
     assert rows("select status from runs") == [(status,)]

@@ -11,6 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from flows.cli import lathe
+from stages.common.runtime.libraries import SETTINGS
 
 ROOT = Path(__file__).parents[3]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -80,7 +81,10 @@ def test_make_calls_tasks_that_there_are_with_the_same_surroundings() -> None:
     called = set(re.findall(r"\$\(BIN\)/lathe ([a-z]+)", MAKEFILE))
     assert called == set(COMMANDS)
     exported = dict(re.findall(r"^export (\w+) \??= (.*)$", MAKEFILE, re.MULTILINE))
-    assert lathe.QUIET.items() <= exported.items()
+    image = dict(re.findall(r"([A-Z_]+)=(\w+)", (ROOT / "Dockerfile").read_text(encoding="utf-8")))
+    for given in (exported, image):
+        same = {name: value for name, value in given.items() if name in SETTINGS}
+        assert len(same) >= 6 and same.items() <= SETTINGS.items()
 
 
 def test_help_loads_no_library_that_takes_seconds() -> None:

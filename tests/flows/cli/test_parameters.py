@@ -54,3 +54,19 @@ def test_the_table_is_of_one_section_or_says_which_there_are(capsys: pytest.Capt
     assert "deploy.canned\n    list of string; default required\n" in said and "sft." not in said
     with pytest.raises(ParamsError, match="no section 'stf', did you mean 'sft'"):
         parameters.main("stf")
+
+
+def test_a_key_is_set_and_every_other_line_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = FILES[0].read_text(encoding="utf-8")
+    file = tmp_path / "params.yaml"
+    file.write_text(text, encoding="utf-8")
+    parameters.main(to=["promote.margin=0.01", "demo.prompts=40"])
+    lines = zip(text.splitlines(), file.read_text(encoding="utf-8").splitlines(), strict=True)
+    changed = [(before.split()[0], after.split()[1]) for before, after in lines if before != after]
+    assert changed == [("prompts:", "40"), ("margin:", "0.01")]
+    now = file.read_bytes()
+    for wrong in ("demo.prompts=-1", "demo.promts=4", "promote.margin=-0.1"):
+        with pytest.raises(ParamsError):
+            parameters.main(to=["run.gpus=1", wrong])
+        assert file.read_bytes() == now

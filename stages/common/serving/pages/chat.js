@@ -200,10 +200,11 @@
                 try {
                     const {done, value} = await reader.read();
                     if (done && isOver && joined.size) {
+                        isOver = false;
                         const again = await reopen();
-                        if (!again.ok) return end(control, isOver = false);
+                        if (!again.ok) return end(control);
                         reader = again.body.getReader();
-                        [text, isOver] = [new TextDecoder(), false];
+                        text = new TextDecoder();
                         return this.pull(control);
                     }
                     if (done) return end(control);

@@ -15,6 +15,7 @@ from stages.common.serving.api.tool_calls import Said
 from stages.common.serving.api.tools import Tools
 from stages.common.serving.engine.champions import Champions
 from stages.common.serving.engine.engine import Engine
+from stages.common.serving.pages import inputs
 from tests.common.serving.conftest import served
 
 if TYPE_CHECKING:
@@ -182,11 +183,12 @@ def test_what_cannot_be_done_is_refused_by_name(url: str, more: dict[str, Any], 
 
 def test_the_page_shows_what_was_run(url: str, says: Any) -> None:
     says(answer)
-    data = ["87 + 55?", "", "greedy", 1, 1, 2, 1, 64, ["calculator"]]
+    asked = [{"role": "user", "content": [{"type": "text", "text": "87 + 55?"}]}]
+    data = [asked, "", "greedy", 1, 1, 2, 1, 64, ["calculator"]]
     event = httpx.post(f"{url}/gradio_api/call/chat", json={"data": data}).json()["event_id"]
     last = httpx.get(f"{url}/gradio_api/call/chat/{event}", timeout=30).text.strip().splitlines()[-1]
-    said, *_, counts = json.loads(last.removeprefix("data: "))
-    assert said == "142!"
+    turns, counts, _ = json.loads(last.removeprefix("data: "))
+    assert inputs.last(turns) == "142!"
     assert counts.startswith('`calculator {"expression": "87 + 55"} -> 142`')
 
 
