@@ -47,7 +47,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots dag compare gc docs profile params test test-fast test-slow faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -168,6 +168,9 @@ test-fast: env ## every test but the slow ones
 
 test-slow: env ## the slow tests alone
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+tutorial: env ## docs/tutorial.md word for word, in a smaller world
+	@LATHE_FULL=1 $(BIN)/python -m pytest tests/test_tutorial.py $(PYTEST_ARGS)
 
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)

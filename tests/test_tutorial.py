@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import project
+from tests.support.counts import FULL
 from tests.support.small_world import SMALL
 
 TEXT = (project.ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
@@ -24,6 +25,7 @@ PORT = 7860
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
+    pytest.mark.skipif(not FULL, reason="two runs of the whole pipeline: make tutorial"),
     pytest.mark.skipif(not (shutil.which("make") and shutil.which("curl")), reason="make or curl is missing"),
 ]
 
