@@ -21,7 +21,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from flows import checkout, pipeline
-from flows.cli import summary
+from flows.cli import parameters, summary
 from flows.local import devices, liveness, server
 from flows.pipeline import Stage
 from flows.repro import RESUMES, Outcome, StageFailed, outcome, repro, stage_environment
@@ -69,7 +69,7 @@ def train(
     say = get_run_logger().info
     try:
         with liveness.held(flow_run), checkout.alone(say), set_when_left(cancel):
-            pipeline.override(set or [])
+            parameters.change(set or [])
             stages = pipeline.until(pipeline.load(), until) if until else pipeline.load()
             plan = planned(stages, force, stage_environment(flow_run), cancel, say)
             room = threading.BoundedSemaphore(stages_at_once)

@@ -188,6 +188,8 @@ def change(settings: list[str]) -> None:
     """Set keys of params.yaml, as `pipeline.override`. Raises ParamsError where a stage would not
     take what came of it, and leaves the file as it was.
     """
+    if not settings:
+        return
     before = params.PARAMS_FILE.read_bytes()
     pipeline.override(settings)
     classes = sections()

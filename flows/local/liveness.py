@@ -61,9 +61,7 @@ def end_the_dead() -> list[str]:
                 continue
             if run.state and run.state.type.value in AT_WORK and _is_free(lock):  # one just begun has it by now
                 cancelling = run.state.type.value == "CANCELLING"
-                state: State[None] = (
-                    Cancelled() if cancelling else Crashed(message="its process is gone; run it again to go on")
-                )
+                state: State[None] = Cancelled() if cancelling else Crashed(message=GONE)
                 client.set_flow_run_state(run.id, state, force=True)
                 print(f"lathe: run {run.name} was left by its process: now {state.name}", file=sys.stderr, flush=True)
                 ended.append(run.name)

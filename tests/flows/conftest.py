@@ -81,7 +81,7 @@ def repository_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, check=True, env=environment(""))
     (folder / "dvc.yaml").write_text(DVC_YAML)
-    (folder / "params.yaml").write_text("run:\n  gpus: 0\n")
+    (folder / "params.yaml").write_text("run:\n  name: test\n  gpus: 0\n")
     (folder / "upper.py").write_text(UPPER)
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder

@@ -32,6 +32,13 @@ def test_until_runs_a_stage_and_its_ancestors_once_the_flow_before_it_has_ended(
     assert list(repository.glob(".lathe/flows/*.lock")) == []
 
 
+def test_a_value_that_no_stage_takes_is_refused_and_the_file_stays(repository: Path, flow: Flow) -> None:
+    before = (repository / "params.yaml").read_bytes()
+    done = flow("--until", "count@raw", "--set", "run.gpus=-1")
+    assert done.returncode == 3 and "'run.gpus': Input should be greater than or equal to 0 (got -1)" in done.stderr
+    assert (repository / "params.yaml").read_bytes() == before and not (repository / "raw.txt").exists()
+
+
 def test_a_clone_that_shares_the_remote_alone_goes_on(
     repository: Path, flow: Flow, prefect_url: str, tmp_path: Path
 ) -> None:

@@ -20,9 +20,9 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: in
 
 
 @contextmanager
-def opened(url: str, ready: str = "Settings") -> Iterator["Page"]:
+def opened(url: str, ready: str = "Settings", before: str = "") -> Iterator["Page"]:
     """Open `url` in a browser that may reach nothing but this machine, and wait until it shows the
-    text `ready`.
+    text `ready`. `before` is a function of JavaScript that runs before the page's own.
     """
     from playwright.sync_api import expect, sync_playwright
 
@@ -38,6 +38,8 @@ def opened(url: str, ready: str = "Settings") -> Iterator["Page"]:
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(WAIT)
         expect.set_options(timeout=WAIT)
+        if before:
+            page.add_init_script(f"({before})()")
         page.goto(url)
         expect(page.get_by_text(ready).first).to_be_visible(timeout=120_000)
         yield page

@@ -55,11 +55,11 @@ def run(stage: str, *mains: Callable[..., Any], again: str = "") -> None:
     for main in mains:
         app.command(help=about if len(mains) == 1 else main.__doc__)(main)
     continuation[:] = [shlex.join([*again.split(), *sys.argv[1:]]) if again else f"dvc repro {name}"]
-    started = process_start()
+    started, given = process_start(), sys.argv[1:]
     code = _guarded(name, logs.comparing(lambda: app(standalone_mode=False), is_main_process()))
     if is_main_process() and code != errors.EXIT_RUNNING:
         logs.write_execution(name, started, code)
-        logs.with_suppressed_io(lambda: logs.reports(sys.argv[1:], code))
+        logs.with_suppressed_io(lambda: logs.reports(given, code))
     leave(code)
 
 

@@ -197,7 +197,8 @@ def main(report: Path = Option, out: Path = Option, read: Path = Option) -> None
     (out / "deep").mkdir(parents=True)
     (out / "deep/one").write_text("one")
 
-sys.argv[1:] = "--report reports/upper.json --out reports/upper --read reports/read.json".split()
+named = "--report reports/upper.json --metrics reports/m.json --out reports/upper --read reports/read.json"
+sys.argv[1:] = named.split()
 process.run("upper", main)
 """
 
@@ -219,6 +220,7 @@ def test_a_wrong_parameter_leaves_the_last_report(tmp_path: Path) -> None:
     run(errors.EXIT_PARAMS)
     assert (reports / "upper.json").read_text() == "the last"
     assert (reports / "upper/deep/one").read_text() == "one"
+    assert (reports / "m.json").is_file()
     assert not (reports / "read.json").exists()
     (tmp_path / "wrong").unlink()
     (tmp_path / "broken").touch()

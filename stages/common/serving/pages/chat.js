@@ -169,9 +169,13 @@
         status, headers: {"Content-Type": "application/json"},
     });
     const event = (body) => new TextEncoder().encode(`data: ${JSON.stringify(body)}\n\n`);
+    // What was asked and is not answered. The server closes a stream when nothing waits; a message that it gets
+    // before the close has come here would wait for ever: then the stream is opened again.
+    const joined = new Set();
     // An object as message: Gradio shows no note of it.
     const lost = (text) => {
         state.failed = text;
+        joined.clear();
         return [event({msg: "unexpected_error", message: {text}, success: false}), event({msg: "close_stream"})];
     };
     const streaming = (parts) => new Response(new ReadableStream({
@@ -180,9 +184,6 @@
             control.close();
         },
     }), {headers: {"Content-Type": "text/event-stream"}});
-    // What was asked and is not answered. The server closes a stream when nothing waits; a message that it gets
-    // before the close has come here would wait for ever: then the stream is opened again.
-    const joined = new Set();
     const relayed = (response, signal, reopen) => {
         let reader = response.body.getReader(), text = new TextDecoder(), rest = "", isOver = false;
         const passed = (block) => {

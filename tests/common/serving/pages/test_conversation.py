@@ -198,6 +198,36 @@ def test_conversations_outlive_a_reload_and_a_message_is_edited(page: "Page") ->
     }
 
 
+LATE_CLOSE = """() => {
+    const plain = window.fetch.bind(window);
+    let joins = 0, release = () => {};
+    window.fetch = async (input, options) => {
+        const response = await plain(input, options), path = new URL(input.url ?? input, location.href).pathname;
+        if (path.endsWith("/queue/join") && ++joins > 1) setTimeout(() => release(), 500);
+        if (!path.endsWith("/queue/data") || joins > 1) return response;
+        const held = new TransformStream({
+            async transform(chunk, control) {
+                const text = new TextDecoder().decode(chunk), at = text.lastIndexOf("data:", text.indexOf("close_str"));
+                const parts = text.includes("close_stream") ? [text.slice(0, at), text.slice(at)] : [text];
+                control.enqueue(new TextEncoder().encode(parts[0]));
+                if (parts.length > 1) await new Promise((go) => { release = go; });
+                if (parts.length > 1) control.enqueue(new TextEncoder().encode(parts[1]));
+            },
+        });
+        return new Response(response.body.pipeThrough(held), {headers: response.headers});
+    };
+}"""
+"""Below chat.js: the end of the first stream comes only after the second message has joined it."""
+
+
+def test_a_message_that_joins_a_stream_the_server_has_closed_is_answered(champions: Champions, tmp_path: Path) -> None:
+    with served(champions, tmp_path / "page.jsonl") as url, browser.opened(url, before=LATE_CLOSE) as page:
+        for text in ("first", "second"):
+            say(page, text)
+            answered(page)
+        playwright.expect(page.get_by_text("Not answered")).to_have_count(0)
+
+
 def test_the_chat_has_the_height_of_the_screen(page: "Page") -> None:
     for width, height in ((1200, 800), (390, 780)):
         page.set_viewport_size({"width": width, "height": height})
