@@ -88,16 +88,15 @@ def _block(url: str) -> "tuple[UUID, bool]":
     encrypted and its pages do not show it.
     """
     from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
-    from pydantic import SecretStr
 
     kind: Any = CustomWebhookNotificationBlock if notices.is_webhook(url) else SlackWebhook
     if kind is SlackWebhook:  # its address is any of Apprise's
-        wanted = SlackWebhook(url=SecretStr(url), notify_type="failure")
+        facts: dict[str, Any] = {"url": url, "notify_type": "failure"}
     else:
         body = {"event": "a flow run failed", "title": "{{subject}}", "text": "{{subject}}\n{{body}}"}
-        wanted = CustomWebhookNotificationBlock(
-            name=BLOCK, url="{{address}}", json_data=body, secrets={"address": url}, timeout=notices.SECONDS
-        )
+        facts = {"name": BLOCK, "url": "{{address}}", "json_data": body, "secrets": {"address": url}}
+        facts["timeout"] = notices.SECONDS
+    wanted: Any = kind(**facts)
     try:
         there = kind.load(BLOCK)
         if _said(there) == _said(wanted):

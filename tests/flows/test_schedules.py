@@ -22,7 +22,7 @@ from flows.local import automations, background, deployments, services
 from tests.flows.conftest import ROOT
 from tests.flows.local.test_services import services as command
 from tests.flows.test_train import post, read
-from tests.support.notified import Webhook, listening
+from tests.support.notified import Mail, Webhook, listening
 
 WAIT_SECONDS = 300.0
 
@@ -158,6 +158,12 @@ def test_people_are_told_once_of_a_run_that_failed(checkout: Path, prefect_url: 
         until(lambda: len(told.seen) > 1)
         assert [body["title"] for body in told.seen] == ["train at 1a2b3c4: Failed", "rounds at 1a2b3c4: Crashed"]
         assert all("bad row" in body["text"] for body in told.seen)
+        with listening(Mail()) as mail:  # another address by now
+            assert deploy(LATHE_NOTIFY=mail.url) == "lathe: deployed automation 'a run that failed'\n"
+            ended("review", "FAILED")
+            until(lambda: mail.seen)
+        assert mail.seen[0][0] == ["ann@example.org"] and "review at 1a2b3c4: Failed" in mail.seen[0][1]
+        assert len(told.seen) == 2
         assert deploy() == "lathe: deployed no automation 'a run that failed' any more\n"
 
 

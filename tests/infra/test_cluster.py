@@ -57,8 +57,8 @@ def _rendered(kind: str, given: str) -> str:
         model_config = {"extra": "allow"}
 
     values = {"name": "train", "command": "prefect flow-run execute", "labels": {"a": "b"}, **json.loads(given)}
-    made = asyncio.run(Configuration.from_template_and_values(deepcopy(TEMPLATES[kind]), values))
-    return made.model_dump_json()
+    made: Any = asyncio.run(Configuration.from_template_and_values(deepcopy(TEMPLATES[kind]), values))
+    return str(made.model_dump_json())
 
 
 def rendered(kind: str, **given: Any) -> dict[str, Any]:
