@@ -24,7 +24,7 @@ RUN python -m pip install $PIP_ARGS -c constraints.txt torch numpy \
 sys.exit(found != '$DEVICE' and f'this torch is for {found}, the image for $DEVICE: see PIP_ARGS in the Dockerfile')"
 # Without the code, which is copied last: a change of it installs nothing anew.
 # hadolint ignore=SC2086
-RUN extras=postgres,s3 && if [ "$DEVICE" = cuda ]; then extras=$extras,gpu; fi \
+RUN extras=postgres,s3,k8s && if [ "$DEVICE" = cuda ]; then extras=$extras,gpu; fi \
     && python -m pip install $PIP_ARGS -c constraints.txt ".[$extras]"
 
 FROM ${PYTHON_IMAGE} AS cpu

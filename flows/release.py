@@ -1,4 +1,5 @@
-"""Who is champion, decided by people: a flow that waits for an answer, and the same by command.
+"""Who is champion, decided by people: a flow that waits for an answer, one that first brings the
+candidates as far as the gate, and the same by command.
 
 Commands: python -m flows.release review | approve 3 --reason … | reject 3 --reason … | rollback
 --reason …
@@ -18,17 +19,20 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
+from flows import checkout
 from flows.local import liveness, server
+from flows.train import within
 from stages.common.core import params
-from stages.common.release import aliases, manual_promotion, registry
+from stages.common.release import aliases, manual_promotion, promotion_history, registry
 from stages.common.release.registry import Version
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
-from stages.common.tracking import mlflow_store
+from stages.common.tracking import mlflow_store, notices
 
 POLL_SECONDS = 5.0
 WEEK_SECONDS = 7 * 24 * 3600
+Seconds = Annotated[int, Field(ge=1, le=52 * WEEK_SECONDS)]
 Why = Annotated[str, typer.Option(help="why, for the record")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="though a person decided against it before")]
 Number = Annotated[str, typer.Argument(help="number of the version")]
@@ -50,7 +54,7 @@ def named() -> str:
 @flow(name="review", flow_run_name=named, persist_result=False)
 def wait_for_review(
     version: Annotated[str, Field(pattern="^[0-9]+$")] | None = None,
-    wait_seconds: Annotated[int, Field(ge=1, le=52 * WEEK_SECONDS)] = WEEK_SECONDS,
+    wait_seconds: Seconds = WEEK_SECONDS,
 ) -> str:
     """Show the version that waits for a person and pause until one has answered, here or by moving
     the alias in MLflow.
@@ -61,18 +65,44 @@ def wait_for_review(
         version: Number of the version. Empty: the one with alias challenger.
         wait_seconds: How long to wait for an answer, in seconds (604800 is a week).
     """
+    with liveness.held(str(runtime.flow_run.id)):
+        return ask(version, wait_seconds)
+
+
+def ask(version: str | None, wait_seconds: int) -> str:
+    """Pause the flow run until a person has answered for the version, and return what was done."""
     name = registered_name()
     found = waiting(name, version)
     if found is None:
         return "no version waits for a review"
     get_run_logger().info("version %s of %s waits for a review", found.number, name)
     form = Answer.with_initial_data(description=shown(found))
-    with liveness.held(str(runtime.flow_run.id)), answered_elsewhere(found):
+    with answered_elsewhere(found):
         answer = pause_flow_run(wait_for_input=form, timeout=wait_seconds, poll_interval=2)
     settle = aliases.approve if answer.decision == "approve" else aliases.reject
     if waiting(name, found.number) is None:
         return f"version {found.number} was decided elsewhere: {answer.reason}"
     return settle(mlflow_store.client(), name, found.number, answer.reason, by=answer.who)
+
+
+def release_named() -> str:
+    """Return what a run of the whole way to the gate is called."""
+    return f"release at {checkout.commit()}"
+
+
+@flow(name="release", flow_run_name=release_named, persist_result=False)
+def release(wait_seconds: Seconds = WEEK_SECONDS) -> str:
+    """Bring the pipeline up to date as far as the gate, and where a version then waits for a person
+    ask as `review` does.
+
+    Returns what was done. Fails as `train` does, and when nobody answers in time.
+
+    Args:
+        wait_seconds: How long to wait for an answer, in seconds (604800 is a week).
+    """
+    with liveness.held(str(runtime.flow_run.id)):
+        within(until="promote")
+        return ask(None, wait_seconds)
 
 
 def waiting(name: str, number: str | None) -> Version | None:
@@ -157,7 +187,11 @@ def reject(version: Number, reason: Why = "rejected by command") -> None:
 
 def rollback(reason: Why = "rolled back by command") -> None:
     """Make the champion before this one champion again; the chat follows within seconds."""
-    logs.report(aliases.rollback(mlflow_store.client(), registered_name(), reason))
+    done = aliases.rollback(mlflow_store.client(), registered_name(), reason)
+    logs.report(done)
+    if not done.startswith("nothing to do"):
+        last = promotion_history.read()[-1]
+        notices.send(f"{done} ({last['time']})", done, f"{reason} ({last['who']})")
 
 
 def review() -> None:

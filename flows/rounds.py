@@ -18,7 +18,7 @@ from flows import checkout
 from flows.cli import summary
 from flows.local import liveness, server
 from flows.repro import StageFailed
-from flows.train import train
+from flows.train import within
 from stages.common.core import params
 from stages.common.runtime import environment, errors
 from stages.common.runtime.errors import ParamsError, StageError
@@ -87,7 +87,7 @@ def rounds(count: Annotated[int, Field(ge=1, le=100)] = 1) -> list[dict[str, Any
             name = write()
             if first_annotator() == "human":
                 wait_for_people(name)
-            outcomes = cast(list[dict[str, Any]], train())
+            outcomes = cast(list[dict[str, Any]], within())
     return outcomes
 
 
@@ -112,7 +112,7 @@ def wait_for_people(name: str) -> None:
     """
     while True:
         try:
-            train(until=f"rank@{name}")
+            within(until=f"rank@{name}")
             return
         except StageFailed as error:
             if error.code != errors.EXIT_AGAIN:

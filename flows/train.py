@@ -81,6 +81,10 @@ def train(
         return Failed(message=str(error), data=error)  # raised, it would only add a traceback of this file
 
 
+within = train.with_options(name="train within a run")
+"""The same as a part of another flow, which people are told of when it fails: not of both."""
+
+
 @contextmanager
 def set_when_left(cancel: threading.Event) -> Iterator[None]:
     """Set `cancel` when the body raises, a cancelled flow's too: what still runs gets time to save,

@@ -34,7 +34,7 @@ from stages.common.release.registry import Version
 from stages.common.release.verdict import Verdict
 from stages.common.runtime import kill_points, logs, process
 from stages.common.runtime.errors import DataError
-from stages.common.tracking import mlflow_store, session
+from stages.common.tracking import mlflow_store, notices, session
 
 if TYPE_CHECKING:
     from stages.common.tracking.mlflow_store import MlflowClient
@@ -93,6 +93,8 @@ def main(
         write_text(card, text)
         write_text(out, verdict.on_page(page.read_text(encoding="utf-8"), told) if page else "")
         publish(run, version, best, settings.metric, [out, card])
+    if outcome == "pending":
+        notices.waits(settings.name, version.number, best.weights_sha256, decision.reason)
     low, high = best.intervals.get(settings.metric) or (None, None)
     ends = {f"{settings.metric}/low": low, f"{settings.metric}/high": high, "candidates": len(candidates)}
     figures = {settings.metric: best.metrics[settings.metric]} | ends | {"promoted": outcome == "promoted"}

@@ -4,10 +4,13 @@ long after.
 What tests tokenise lies in a folder of its own, not among the checkpoints of whoever runs them.
 """
 
+import os
+
 import pytest
 
 from stages.common.training import token_cache
 
+os.environ.pop("LATHE_NOTIFY", None)  # nobody is told of what tests do
 LONG = ("test_own_text.py", "test_smollm2.py", "test_spine.py", "test_text_alone.py")
 
 

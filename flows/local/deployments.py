@@ -10,14 +10,13 @@ import importlib
 import json
 import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flows import pipeline
-from flows.local import server
+from flows.local import automations, server
 from stages.common.core import params
 from stages.common.runtime import environment
 from stages.common.runtime.errors import StageError, TryAgainError
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 FILE, POOL = Path("infra/prefect.yaml"), "lathe"
-SILENT_SECONDS = 90
-"""A run whose process has not been heard of for so long has crashed; it is heard of each 30 s."""
-ZOMBIES = "a run whose process is gone"
-ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+GPU_POOL = "LATHE_GPU_POOL"
+"""Environment variable that names the pool of machines with GPUs."""
 
 
 def apply() -> list[str]:
@@ -44,9 +41,10 @@ def apply() -> list[str]:
     asked = params.plain(params.read_yaml(FILE))
     try:
         with get_client(sync_client=True) as client:
-            _pool(client)
+            for pool in sorted({_pool_name(entry) for entry in asked["deployments"]}):
+                _make_pool(client, pool)
             done = [name for entry in asked["deployments"] if (name := _deployment(client, entry, asked["pull"]))]
-            return done + _zombies_end(client)
+            return done + automations.apply(client)
     except httpx.HTTPError as error:
         what = f"the Prefect server refuses the deployments: {str(error).splitlines()[0]}"
         raise TryAgainError(what, where=server.api_url()) from error
@@ -66,16 +64,23 @@ def form(flow: "Flow[..., Any]") -> dict[str, Any]:
     return schema
 
 
-def _pool(client: "SyncPrefectClient") -> None:
+def _pool_name(entry: dict[str, Any]) -> str:
+    """Return the work pool of a deployment, by the environment where the file names a variable."""
+    name = str(entry["work_pool"]["name"])
+    return os.environ.get(GPU_POOL) or f"{POOL}-gpu" if GPU_POOL in name else name
+
+
+def _make_pool(client: "SyncPrefectClient", name: str) -> None:
+    """Make a pool of processes unless there is a pool of that name, of whichever kind."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
 
     try:
-        client.read_work_pool(POOL)
+        client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
 
 def _deployment(client: "SyncPrefectClient", entry: dict[str, Any], pull: list[dict[str, Any]]) -> str:
@@ -88,7 +93,9 @@ def _deployment(client: "SyncPrefectClient", entry: dict[str, Any], pull: list[d
     flow = getattr(importlib.import_module(module.removesuffix(".py").replace("/", ".")), function)
     limit = entry.get("concurrency_limit") or {}
     strategy = ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None
-    root = os.environ.get("LATHE_ROOT") or str(Path.cwd())
+    steps, pool = json.dumps(pull), _pool_name(entry)
+    if pool == POOL:  # elsewhere the worker's own LATHE_ROOT says where its checkout is
+        steps = steps.replace("{{ $LATHE_ROOT }}", os.environ.get("LATHE_ROOT") or str(Path.cwd()))
     wanted: dict[str, Any] = {
         "description": entry.get("description"),
         "entrypoint": entry["entrypoint"],
@@ -96,10 +103,10 @@ def _deployment(client: "SyncPrefectClient", entry: dict[str, Any], pull: list[d
         "parameters": entry.get("parameters") or {},
         "parameter_openapi_schema": form(flow),
         "enforce_parameter_schema": True,
-        "pull_steps": json.loads(json.dumps(pull).replace("{{ $LATHE_ROOT }}", root)),
-        "work_pool_name": entry["work_pool"]["name"],
+        "pull_steps": json.loads(steps),
+        "work_pool_name": pool,
         "tags": entry.get("tags") or [],
-        "job_variables": entry.get("job_variables") or {},
+        "job_variables": entry["work_pool"].get("job_variables") or {},
         "concurrency_limit": limit.get("limit"),
         "concurrency_options": strategy,
     }
@@ -116,31 +123,6 @@ def _deployment(client: "SyncPrefectClient", entry: dict[str, Any], pull: list[d
         return ""
     client.update_deployment(there.id, DeploymentUpdate(**wanted))
     return name
-
-
-def _zombies_end(client: "SyncPrefectClient") -> list[str]:
-    """Make the automation by which a run that is not heard of any more becomes Crashed, unless it
-    is there.
-    """
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-
-    if client.read_automations_by_name(ZOMBIES):
-        return []
-    heard = "prefect.flow-run.heartbeat"
-    silent = EventTrigger(
-        after={heard},
-        expect={heard, *(f"prefect.flow-run.{state}" for state in ENDS)},
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=SILENT_SECONDS),
-    )
-    message = f"nothing was heard of its process for {SILENT_SECONDS} s; run it again to go on"
-    crashed = ChangeFlowRunState(name=None, state=StateType.CRASHED, message=message, force=False)
-    client.create_automation(AutomationCore(name=ZOMBIES, trigger=silent, actions=[crashed]))
-    return [f"automation '{ZOMBIES}'"]
 
 
 def main() -> None:

@@ -17,9 +17,14 @@ from stages.common.release.gate import Decision
 from stages.common.tracking import mlflow_store
 from tests.flows.conftest import environment
 from tests.flows.test_train import read
+from tests.support.notified import Webhook, listening
 
 GOOD = Comparison(metric="a", against="base", rule="beats", limit=0.0, change=None, passed=True, reason="better")
 PASSED = Decision(passed=True, reason="better", comparisons=(GOOD,))
+REVIEW = ["-m", "flows.release", "review"]
+RELEASE = ["-c", "from flows import release; print(release.release())"]
+GATE = "stages:\n  raw:\n    cmd: echo a > raw.txt\n    outs: [raw.txt]\n"
+GATE += "  promote:\n    cmd: cp raw.txt judged.txt\n    deps: [raw.txt]\n    outs: [judged.txt]\n"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,6 +35,7 @@ def project(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(repository)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (repository / "params.yaml").write_text("run: {name: world}\npromote: {name: lathe}\n")
+    (repository / "dvc.yaml").write_text(GATE)
     client = mlflow_store.client()
     client.create_registered_model("lathe")
     for approval in ("auto", "manual"):
@@ -41,10 +47,14 @@ def project(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def paused(project: Path, prefect_url: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The review as a user starts it, once it waits; with its flow run's id."""
+def paused(
+    request: pytest.FixtureRequest, project: Path, prefect_url: str
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The review as a user starts it, or another flow that asks, once it waits; with its flow run's
+    id.
+    """
     known = {run["id"] for run in read(prefect_url, "/flow_runs/filter")}
-    command = [sys.executable, "-m", "flows.release", "review"]
+    command = [sys.executable, *getattr(request, "param", REVIEW)]
     process = subprocess.Popen(
         command,
         cwd=project,
@@ -59,10 +69,11 @@ def paused(project: Path, prefect_url: str) -> Iterator[tuple["subprocess.Popen[
             assert process.poll() is None, process.stdout and process.stdout.read()
             assert time.monotonic() < end, "never paused"
             runs = [run for run in read(prefect_url, "/flow_runs/filter") if run["id"] not in known]
-            if runs and runs[0]["state_type"] == "PAUSED":
+            waiting = [run["id"] for run in runs if run["state_type"] == "PAUSED"]
+            if waiting:
                 break
             time.sleep(0.5)
-        yield process, runs[0]["id"]
+        yield process, waiting[0]
     finally:
         process.kill()
         process.wait()
@@ -102,8 +113,12 @@ def test_the_form_decides(paused: tuple["subprocess.Popen[str]", str], prefect_u
     ]
 
 
-def test_a_no_is_recorded_and_moves_nothing(paused: tuple["subprocess.Popen[str]", str], prefect_url: str) -> None:
+@pytest.mark.parametrize("paused", [RELEASE], indirect=True, ids=["release"])
+def test_after_the_gate_a_no_is_recorded_and_moves_nothing(
+    paused: tuple["subprocess.Popen[str]", str], prefect_url: str, project: Path
+) -> None:
     process, run = paused
+    assert (project / "judged.txt").exists()
     resume(prefect_url, run, decision="reject", reason="too short", who="bob")
     assert "version 2 of lathe is rejected" in said(process)
     number, tags = champion()
@@ -123,11 +138,21 @@ def test_the_alias_moved_in_mlflow_decides_alike(paused: tuple["subprocess.Popen
 
 
 def test_the_commands_decide_without_a_server(project: Path) -> None:
+    with listening(Webhook()) as told:
+        decide_by_commands(project, told.url)
+    assert [body["title"] for body in told.seen] == [
+        "version 1 of lathe is champion again, version 2 is rolled back",
+    ]
+    assert "it is rude (" in told.seen[0]["text"]
+
+
+def decide_by_commands(project: Path, address: str) -> None:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "flows.release", *arguments]
         return subprocess.run(
-            command, cwd=project, env=environment("http://127.0.0.1:9/api"), capture_output=True, text=True, timeout=120
-        )
+            command, cwd=project, env=environment("http://127.0.0.1:9/api", LATHE_NOTIFY=address),
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
 
     done = run("approve", "2", "--reason", "reads well")
     assert done.returncode == 0, done.stderr

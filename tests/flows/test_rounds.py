@@ -74,7 +74,7 @@ def test_a_pipeline_without_the_lists_is_refused(here: Path, text: str, match: s
 def test_it_pauses_as_often_as_ranks_are_missing_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     codes, paused = [errors.EXIT_AGAIN, errors.EXIT_AGAIN], []
 
-    def train(until: str) -> list[Any]:
+    def within(until: str) -> list[Any]:
         assert until == "rank@r2"
         if codes:
             raise StageFailed("people have ranked 3 of 9", codes.pop())
@@ -82,7 +82,7 @@ def test_it_pauses_as_often_as_ranks_are_missing_and_for_nothing_else(monkeypatc
 
     import logging
 
-    monkeypatch.setattr(rounds, "train", train)
+    monkeypatch.setattr(rounds, "within", within)
     monkeypatch.setattr(rounds, "get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr(rounds, "pause_flow_run", lambda timeout: paused.append(timeout))
     rounds.wait_for_people("r2")

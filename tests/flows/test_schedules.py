@@ -18,10 +18,11 @@ import httpx
 import psutil
 import pytest
 
-from flows.local import background, deployments, services
+from flows.local import automations, background, deployments, services
 from tests.flows.conftest import ROOT
 from tests.flows.local.test_services import services as command
 from tests.flows.test_train import post, read
+from tests.support.notified import Mail, Webhook, listening
 
 WAIT_SECONDS = 300.0
 
@@ -50,8 +51,8 @@ def checkout(repository_template: Path, prefect_url: str, tmp_path_factory: pyte
         assert down.returncode == 0, down.stderr
 
 
-def in_checkout(folder: Path, url: str, *arguments: str) -> str:
-    variables = os.environ | {"PREFECT_API_URL": url, "PYTHONPATH": str(ROOT)}
+def in_checkout(folder: Path, url: str, *arguments: str, **more: str) -> str:
+    variables = os.environ | {"PREFECT_API_URL": url, "PYTHONPATH": str(ROOT), **more}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=600
     )
@@ -114,7 +115,7 @@ def logs(checkout: Path) -> str:
     "nonsense", [{"stages_at_once": 0}, {"stages_at_once": -1}, {"stage_hours": 0}, {"until": "uper"}, {"frce": True}]
 )
 def test_the_form_refuses_nonsense(checkout: Path, prefect_url: str, nonsense: dict[str, Any]) -> None:
-    by_hand = deployment(prefect_url, "by-hand")
+    by_hand = deployment(prefect_url, "train")
     with pytest.raises(httpx.HTTPStatusError) as refused:
         post(prefect_url, f"/deployments/{by_hand['id']}/create_flow_run", {"parameters": nonsense})
     assert 400 <= refused.value.response.status_code < 500
@@ -122,14 +123,64 @@ def test_the_form_refuses_nonsense(checkout: Path, prefect_url: str, nonsense: d
 
 
 def test_the_form_says_what_each_field_is(checkout: Path, prefect_url: str) -> None:
-    fields = deployment(prefect_url, "by-hand")["parameter_openapi_schema"]["properties"]
+    fields = deployment(prefect_url, "train")["parameter_openapi_schema"]["properties"]
     assert set(fields) == {"until", "force", "set", "stages_at_once", "stage_hours"}
     assert all(field.get("description") for field in fields.values()), json.dumps(fields, indent=1)
     assert fields["until"]["anyOf"][0]["enum"] == ["count", "raw", "upper", "count@raw", "count@upper"]
     assert (fields["stages_at_once"]["minimum"], fields["stages_at_once"]["maximum"]) == (1, 64)
     assert "hours" in fields["stage_hours"]["description"]
     names = [one["name"] for one in read(prefect_url, "/automations/filter")]
-    assert names.count(deployments.ZOMBIES) == 1
+    assert names.count(automations.ZOMBIES) == 1
+
+
+def test_people_are_told_once_of_a_run_that_failed(checkout: Path, prefect_url: str) -> None:
+    def ended(flow: str, state: str) -> None:
+        made = post(prefect_url, "/flows/", {"name": flow})
+        run = post(prefect_url, "/flow_runs/", {"flow_id": made["id"], "name": f"{flow} at 1a2b3c4"})
+        for name in ("RUNNING", state):
+            body = {"state": {"type": name, "name": name.title(), "message": "bad row"}, "force": True}
+            post(prefect_url, f"/flow_runs/{run['id']}/set_state", body)
+
+    def deploy(**more: str) -> str:
+        return in_checkout(checkout, prefect_url, "-m", "flows.local.deployments", **more)
+
+    with listening(Webhook()) as told:
+        key = {"LATHE_NOTIFY": told.url}
+        assert deploy(**key) == "lathe: deployed automation 'a run that failed'\n"
+        assert deploy(**key) == "lathe: deployed nothing: all as in infra/prefect.yaml\n"
+        shown = json.dumps(read(prefect_url, "/block_documents/filter") + read(prefect_url, "/automations/filter"))
+        assert "lathe-notify" in shown and "s3cret" not in shown
+        ended("train", "COMPLETED")
+        ended("train within a run", "FAILED")  # the run around it fails too
+        ended("train", "FAILED")
+        until(lambda: told.seen)
+        ended("rounds", "CRASHED")
+        until(lambda: len(told.seen) > 1)
+        assert [body["title"] for body in told.seen] == ["train at 1a2b3c4: Failed", "rounds at 1a2b3c4: Crashed"]
+        assert all("bad row" in body["text"] for body in told.seen)
+        with listening(Mail()) as mail:  # another address by now
+            assert deploy(LATHE_NOTIFY=mail.url) == "lathe: deployed automation 'a run that failed'\n"
+            ended("review", "FAILED")
+            until(lambda: mail.seen)
+        assert mail.seen[0][0] == ["ann@example.org"] and "review at 1a2b3c4: Failed" in mail.seen[0][1]
+        assert len(told.seen) == 2
+        assert deploy() == "lathe: deployed no automation 'a run that failed' any more\n"
+
+
+def test_the_pool_of_machines_with_gpus_is_there_and_leaves_the_folder_to_its_workers(
+    checkout: Path, prefect_url: str
+) -> None:
+    gpu, own = deployment(prefect_url, "train-gpu"), deployment(prefect_url, "train")
+    assert (gpu["work_pool_name"], own["work_pool_name"]) == ("lathe-gpu", "lathe")
+    step = "prefect.deployments.steps.set_working_directory"
+    assert gpu["pull_steps"] == [{step: {"directory": "{{ $LATHE_ROOT }}"}}]
+    assert own["pull_steps"] == [{step: {"directory": str(checkout)}}]
+    template = str(ROOT / "infra/k8s/job-template.json")
+    create = ("-m", "prefect", "--no-prompt", "work-pool", "create", "cluster", "--type", "kubernetes")
+    in_checkout(checkout, prefect_url, *create, "--base-job-template", template)
+    moved = in_checkout(checkout, prefect_url, "-m", "flows.local.deployments", LATHE_GPU_POOL="cluster")
+    assert moved == "lathe: deployed train/train-gpu\n"
+    assert deployment(prefect_url, "train-gpu")["work_pool_name"] == "cluster"
 
 
 @pytest.mark.fault

@@ -80,6 +80,8 @@ def test_yamllint_finds_nothing() -> None:
         ROOT / "dvc.yaml",
         ROOT / "params.yaml",
         ROOT / ".pre-commit-config.yaml",
+        ROOT / ".gitlab-ci.yml",
+        *(ROOT / ".github/workflows").glob("*.yml"),
     ]
     lint = [sys.executable, "-m", "yamllint", "-d", YAMLLINT, *map(str, files)]
     done = subprocess.run(lint, capture_output=True, text=True, timeout=60)
@@ -153,16 +155,15 @@ def test_deployments_are_of_our_flows_on_our_pool_and_leave_schedules_to_the_pag
         "flows/train.py:train": train.train.fn,
         "flows/rounds.py:rounds": rounds.rounds.fn,
         "flows/release.py:wait_for_review": release.wait_for_review.fn,
+        "flows/release.py:release": release.release.fn,
     }
     assert {deployment["name"] for deployment in DEPLOYMENTS} == {
-        "by-hand",
-        "nightly",
-        "curate-only",
-        "round",
-        "promotion",
+        *("train", "train-gpu", "nightly", "curate-only", "round", "review", "release"),
     }
     for deployment in DEPLOYMENTS:
         flow = flows[deployment["entrypoint"]]
         assert set(deployment["parameters"]) <= set(inspect.signature(flow).parameters)
-        assert deployment["work_pool"] == {"name": deployments.POOL}
+        gpu = deployment["name"] == "train-gpu"
+        pool = {"name": "{{ $LATHE_GPU_POOL }}", "job_variables": {"gpus": 1}} if gpu else {"name": deployments.POOL}
+        assert deployment["work_pool"] == pool
         assert "schedules" not in deployment

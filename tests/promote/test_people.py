@@ -6,14 +6,22 @@ import pytest
 
 from stages.common.release import aliases, promotion_history
 from stages.common.runtime.errors import DataError
-from stages.common.tracking import mlflow_store
+from stages.common.tracking import mlflow_store, notices
 from tests.support.champion import add_candidate
+from tests.support.notified import Webhook, listening
 from tests.support.promotion import history, run, setting, state, tags
 
 
-def test_manual_approval_leaves_the_decision_to_a_person(project: Path) -> None:
+def test_manual_approval_leaves_the_decision_to_a_person_who_is_told_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setting(approval="manual")
-    report = run()
+    with listening(Webhook()) as told:
+        monkeypatch.setenv(notices.KEY, told.url)
+        report = run()
+        run()
+        assert [body["title"] for body in told.seen] == ["version 1 of lathe waits for a review"]
+    assert report["reason"] in told.seen[0]["text"]
     assert (report["decision"], report["champion_sha256"]) == ("pending", None)
     assert state() == {"challenger": ("1", "sft"), "versions": 1}
     assert {key: tags("1")[key] for key in ("gate", "review", "decision")} == {
@@ -21,7 +29,6 @@ def test_manual_approval_leaves_the_decision_to_a_person(project: Path) -> None:
         "review": "pending",
         "decision": "pending",
     }
-    run()
     aliases.approve(mlflow_store.client(), "lathe", "1", "reads well")
     assert state() == {"champion": ("1", "sft"), "challenger": ("1", "sft"), "versions": 1}
     assert (tags("1")["review"], tags("1")["review_reason"]) == ("approved", "reads well")

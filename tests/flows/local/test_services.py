@@ -48,7 +48,7 @@ def test_up_starts_everything_and_down_leaves_nobody(checkout: Path) -> None:
             [sys.executable, "-m", "prefect", "deployment", "ls"],
             cwd=checkout, env=environment(url), capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert "train/by-hand" in listed.stdout and "train/nightly" in listed.stdout
+        assert "train/train" in listed.stdout and "train/nightly" in listed.stdout
         again = services(checkout, "up", url, **ports)
         assert again.returncode == 75 and "run already" in again.stderr
     finally:
