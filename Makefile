@@ -27,6 +27,10 @@ WORKERS ?= 2
 FULL ?=
 VERSION ?=
 ANYWAY ?=
+FORMAT ?=
+ASK ?=
+KEY ?=
+FORCE ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
@@ -47,7 +51,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -125,6 +129,10 @@ rollback: env ## the champion before this one becomes champion again (REASON="it
 reproduce: env ## make a version anew from its record and compare the weights (VERSION=3)
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make reproduce VERSION=3' >&2; exit 1; }
 	@$(BIN)/lathe reproduce "$(VERSION)"
+
+export: env ## a version as a folder for other programs, checked (VERSION=3  FORMAT=hf|gguf  ASK=50  KEY=key.pem  FORCE=1)
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make export VERSION=3 FORMAT=hf' >&2; exit 1; }
+	@$(BIN)/lathe export "$(VERSION)" --format $(or $(FORMAT),hf) $(if $(ASK),--ask $(ASK)) $(if $(KEY),--key "$(KEY)") $(if $(FORCE),--force)
 
 trace: env ## follow one record through every step (ID=demo/conversations_openai.jsonl:12)
 	@test -n "$(ID)" || { echo 'lathe: which record? make trace ID=demo/conversations_openai.jsonl:12' >&2; exit 1; }

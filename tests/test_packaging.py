@@ -27,7 +27,8 @@ NOT_IMPORTED = {
     "xxhash": "datatrove's, and capped here",
     "sqlalchemy": "MLflow's and Prefect's, and capped here",
 }
-EXTRAS = {"ray", "lm_eval", "deepspeed", "flash_attn", "vllm"}  # imported only where asked for, or installed
+# Imported only where asked for, or installed.
+EXTRAS = {"ray", "lm_eval", "deepspeed", "flash_attn", "vllm", "gguf", "model_signing", "cryptography"}
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 

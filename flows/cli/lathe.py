@@ -155,6 +155,12 @@ def reproduce(version: Version) -> None:
     start("flows.cli.reproduce", version)
 
 
+@app.command(context_settings=PASSED, epilog="Example:  lathe export 3 --format hf")
+def export(context: typer.Context) -> None:
+    """Export a version for other programs, checked."""
+    start("flows.export", *context.args)
+
+
 @app.command(epilog="Example:  lathe trace demo/conversations_openai.jsonl:12")
 def trace(record: Annotated[str, typer.Argument(help="id of a record: file and line")]) -> None:
     """Follow one record through every step."""

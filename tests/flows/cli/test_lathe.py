@@ -55,6 +55,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ("serve --port 8000", ["-m stages.deploy serve --port 8000"]),
         ("approve 3 --reason good", ["-m flows.release approve 3 --reason good"]),
         ("reproduce 3", ["-m flows.cli.reproduce 3"]),
+        ("export 3 --format gguf", ["-m flows.export 3 --format gguf"]),
         ("trace a.txt:1", ["-m flows.lineage.trace a.txt:1"]),
         ("params sft", ["-m flows.cli.parameters sft"]),
         ("experiments a b", ["-m flows.experiments a b"]),
