@@ -51,7 +51,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve feedback review approve reject rollback reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve drift feedback review approve reject rollback reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -108,6 +108,9 @@ down: env ## stop what `make up` started
 
 serve: env ## the chat with the champion
 	@$(BIN)/lathe serve
+
+drift: env ## what people ask the chat, by day, against what it was trained and tested on
+	@$(BIN)/lathe drift
 
 feedback: env ## what people said on the pages, as raw data under DVC for the next `dvc repro`
 	@$(BIN)/lathe feedback

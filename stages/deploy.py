@@ -28,6 +28,8 @@ from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
 from stages.common.serving import app as serving
 from stages.common.serving.api.tools import Name, Tools
+from stages.common.serving.drift.distances import Drift
+from stages.common.serving.drift.watch import Watch
 from stages.common.serving.engine.champions import Champions, Question
 from stages.common.serving.engine.requests import pieces
 from stages.common.serving.origins import ORIGIN
@@ -77,6 +79,8 @@ class Params(params.StageParams):
     """How often, for one answer."""
     documents: str = "data/validated/documents"
     """Folder of Parquet files that `search` reads; their passages are kept in memory."""
+    drift: Drift = Drift()
+    """When what people ask has drifted from the champion's own data; `serve` counts it."""
 
 
 def check(
@@ -122,11 +126,18 @@ def serve(
         backend = "" if settings.backend == TRANSFORMERS else settings.backend
         champions = Champions(name, settings.answers_at_once, settings.waiting, backend=backend)
         hosts = [*serving.LOOPBACK, host, *(allow_host or [])]
-        app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute, allowed)
+        drift = Watch(champions, settings.drift) if settings.drift.window else None
+        app = serving.build(champions, page(settings), hosts, secret, settings.requests_per_minute, allowed, drift)
         champions.follow(settings.poll_seconds)
         version = champions.current.version.number
         logs.report(f"version {version} of {name} chats at http://{host}:{port}  (Ctrl-C ends it)")
-        serving.run(app, champions, listener)
+        if drift:
+            drift.start()
+        try:
+            serving.run(app, champions, listener)
+        finally:
+            if drift:
+                drift.close()
 
 
 def elsewhere(port: int) -> str:

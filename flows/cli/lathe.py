@@ -179,6 +179,12 @@ def params(context: typer.Context) -> None:
     start("flows.cli.parameters", *context.args)
 
 
+@app.command(context_settings=PASSED)
+def drift(context: typer.Context) -> None:
+    """Write what people ask, by day, against the data."""
+    start("stages.common.serving.drift.page", *context.args)
+
+
 @app.command()
 def metrics() -> None:
     """Print the figures, and what changed in them."""

@@ -16,6 +16,7 @@ from stages.common.runtime.logs import log
 from stages.common.serving.api import routes
 from stages.common.serving.api.bounds import Bounds
 from stages.common.serving.api.metrics import Observer
+from stages.common.serving.drift.watch import Watch
 from stages.common.serving.engine.champions import Champions
 from stages.common.serving.guards import Guard
 from stages.common.serving.pages import chat
@@ -37,15 +38,17 @@ def build(
     token: str = "",
     per_minute: int = REQUESTS_PER_MINUTE,
     origins: Sequence[str] = (),
+    drift: Watch | None = None,
 ) -> "FastAPI":
     """Return the app; it answers only requests whose Host is in `hosts`, with the token if there is
-    one. Pages of `origins` may use the API.
+    one. Pages of `origins` may use the API. `drift` looks at what is said.
     """
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    app, observer = FastAPI(title=champions.name, docs_url=None, redoc_url=None, openapi_url=None), Observer(champions)
+    app = FastAPI(title=champions.name, docs_url=None, redoc_url=None, openapi_url=None)
+    observer = Observer(champions, drift)
 
     def ready() -> JSONResponse:
         status, code = ("ending", 503) if champions.is_ending else ("ready", 200)

@@ -14,6 +14,7 @@ import pytest
 from stages.common.release import registry
 from stages.common.release.registry import Version
 from stages.common.serving import app as serving
+from stages.common.serving.drift.watch import Watch
 from stages.common.serving.engine.champions import Champions
 from stages.common.serving.engine.engine import Engine
 from stages.common.serving.pages.inputs import Page
@@ -64,12 +65,14 @@ def served(
     token: str = "",
     per_minute: int = 100_000,
     origins: Sequence[str] = (),
+    drift: Watch | None = None,
     **more: Any,
 ) -> Iterator[str]:
     """Serve the app over real HTTP, and give its address; `more` are further fields of the page."""
     page = Page("Be brief.", 0.0, 64, ("Hello?",), feedback, **more)
     hosts = [*serving.LOOPBACK, "chat.example.org"]
-    server = serving.server(serving.build(champions, page, hosts, token, per_minute, origins), champions)
+    app = serving.build(champions, page, hosts, token, per_minute, origins, drift)
+    server = serving.server(app, champions)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

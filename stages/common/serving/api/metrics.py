@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
+from stages.common.serving.drift.watch import Watch
 from stages.common.serving.engine.champions import Asked, Champions, Question
 from stages.common.serving.engine.requests import BusyError, ClosedError, Piece, arriving
 
@@ -21,12 +22,16 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Observer:
-    """Counts questions, tokens and seconds of one app."""
+    """Counts questions, tokens and seconds of one app; `drift` compares what was said with the
+    champion's own data.
+    """
 
-    def __init__(self, champions: Champions) -> None:
+    def __init__(self, champions: Champions, drift: Watch | None = None) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        self.champions, self._registry = champions, CollectorRegistry()
+        self.champions, self._registry, self._drift = champions, CollectorRegistry(), drift
+        if drift:
+            drift.register(self._registry)
         self._requests = Counter(
             "lathe_requests", "Questions by surface and how they ended", ["via", "outcome"], registry=self._registry
         )
@@ -64,23 +69,26 @@ class Observer:
             self._record(via, _outcome(error), None, None, started, None)
             raise
         self._tokens.labels("prompt").inc(asked.prompt_tokens)
-        return asked, self._watched(asked, found, via, started)
+        return asked, self._watched(asked, found, question, via, started)
 
     async def _watched(
-        self, asked: Asked, found: AsyncIterator[Piece], via: str, started: float
+        self, asked: Asked, found: AsyncIterator[Piece], question: Question, via: str, started: float
     ) -> AsyncIterator[Piece]:
-        first, last, outcome = None, None, "cancelled"
+        first, last, outcome, said = None, None, "cancelled", list[str]()
         try:
             async with aclosing(found) as pieces:  # type: ignore[type-var]  # a generator
                 async for piece in pieces:
                     first, last = first or time.monotonic() - started, piece
                     outcome = piece.finish or outcome
+                    said.append(piece.text)
                     yield piece
         except Exception as error:
             outcome = _outcome(error)
             raise
         finally:
             self._record(via, outcome, asked, last, started, first)
+            if self._drift and last and last.finish in ("stop", "length"):
+                self._drift.note(asked.champion, question, "".join(said), last.tokens, last.finish == "length")
 
     def _record(
         self, via: str, outcome: str, asked: Asked | None, last: Piece | None, started: float, first: float | None
