@@ -1,7 +1,7 @@
 """Who is champion, decided by people: a flow that waits for an answer, and the same by command.
 
 Commands: python -m flows.release review | approve 3 --reason … | reject 3 --reason … | rollback
---reason …
+--reason … | challenge 3
 """
 
 import sys
@@ -22,6 +22,7 @@ from flows.local import liveness, server
 from stages.common.core import params
 from stages.common.release import aliases, manual_promotion, registry
 from stages.common.release.registry import Version
+from stages.common.release.traffic import challenge as traffic
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
@@ -160,6 +161,11 @@ def rollback(reason: Why = "rolled back by command") -> None:
     logs.report(aliases.rollback(mlflow_store.client(), registered_name(), reason))
 
 
+def challenge(version: Number) -> None:
+    """Have a version that passed the gate tried in traffic, beside the champion."""
+    logs.report(traffic.challenge(mlflow_store.client(), registered_name(), version))
+
+
 def review() -> None:
     """Start the review as a flow run and wait for its answer in Prefect's page."""
     print(f"lathe: answer at {server.ui_url(server.ensure())} (Runs, review, Resume)", file=sys.stderr)
@@ -168,4 +174,4 @@ def review() -> None:
 
 if __name__ == "__main__":
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "release")
-    process.run(command, approve, reject, rollback, review, again="python -m flows.release")
+    process.run(command, approve, reject, rollback, challenge, review, again="python -m flows.release")

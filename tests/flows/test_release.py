@@ -129,6 +129,9 @@ def test_the_commands_decide_without_a_server(project: Path) -> None:
             command, cwd=project, env=environment("http://127.0.0.1:9/api"), capture_output=True, text=True, timeout=120
         )
 
+    done = run("challenge", "2")
+    assert (done.returncode, "version 2 of lathe challenges version 1" in done.stdout) == (0, True), done.stderr
+    assert champion()[0] == "1"
     done = run("approve", "2", "--reason", "reads well")
     assert done.returncode == 0, done.stderr
     assert champion()[0] == "2"
