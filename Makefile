@@ -51,7 +51,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve drift feedback review approve reject rollback reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve drift feedback review approve reject rollback challenge reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -128,6 +128,10 @@ reject: env ## a version that waits is not wanted (VERSION=3 REASON="too short")
 
 rollback: env ## the champion before this one becomes champion again (REASON="it is rude")
 	@$(BIN)/lathe rollback --reason "$${REASON:-by make rollback}"
+
+challenge: env ## try a version in traffic beside the champion (VERSION=4; deploy.challenger, docs/challenger.md)
+	@test -n "$(VERSION)" || { echo 'lathe: which version? make challenge VERSION=4' >&2; exit 1; }
+	@$(BIN)/lathe challenge "$(VERSION)"
 
 reproduce: env ## make a version anew from its record and compare the weights (VERSION=3)
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make reproduce VERSION=3' >&2; exit 1; }

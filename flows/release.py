@@ -2,7 +2,7 @@
 candidates as far as the gate, and the same by command.
 
 Commands: python -m flows.release review | approve 3 --reason … | reject 3 --reason … | rollback
---reason …
+--reason … | challenge 3
 """
 
 import sys
@@ -25,6 +25,7 @@ from flows.train import within
 from stages.common.core import params
 from stages.common.release import aliases, manual_promotion, promotion_history, registry
 from stages.common.release.registry import Version
+from stages.common.release.traffic import challenge as traffic
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
@@ -194,6 +195,11 @@ def rollback(reason: Why = "rolled back by command") -> None:
         notices.send(f"{done} ({last['time']})", done, f"{reason} ({last['who']})")
 
 
+def challenge(version: Number) -> None:
+    """Have a version that passed the gate tried in traffic, beside the champion."""
+    logs.report(traffic.challenge(mlflow_store.client(), registered_name(), version))
+
+
 def review() -> None:
     """Start the review as a flow run and wait for its answer in Prefect's page."""
     print(f"lathe: answer at {server.ui_url(server.ensure())} (Runs, review, Resume)", file=sys.stderr)
@@ -202,4 +208,4 @@ def review() -> None:
 
 if __name__ == "__main__":
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "release")
-    process.run(command, approve, reject, rollback, review, again="python -m flows.release")
+    process.run(command, approve, reject, rollback, challenge, review, again="python -m flows.release")

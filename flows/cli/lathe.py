@@ -149,6 +149,12 @@ def rollback(reason: Reason = None) -> None:
     start("flows.release", "rollback", *told(reason or "by lathe rollback"))
 
 
+@app.command(epilog="Example:  lathe challenge 4")
+def challenge(version: Version) -> None:
+    """Try a version in traffic, beside the champion."""
+    start("flows.release", "challenge", version)
+
+
 @app.command(epilog="Example:  lathe reproduce 3")
 def reproduce(version: Version) -> None:
     """Make a version anew and compare the weights."""

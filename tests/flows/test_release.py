@@ -154,6 +154,9 @@ def decide_by_commands(project: Path, address: str) -> None:
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
 
+    done = run("challenge", "2")
+    assert (done.returncode, "version 2 of lathe challenges version 1" in done.stdout) == (0, True), done.stderr
+    assert champion()[0] == "1"
     done = run("approve", "2", "--reason", "reads well")
     assert done.returncode == 0, done.stderr
     assert champion()[0] == "2"

@@ -2,8 +2,9 @@
 never rewritten.
 
 A line says who, when, what (`promoted`, `refused`, `pending`, `approved`, `rejected`, `rolled
-back`, `moved by hand`), why, and from which version to which. A line torn by a crash or a full disk
-is passed over with a warning.
+back`, `moved by hand`, and of a challenger in traffic `set as challenger`, `challenges`, `won`,
+`sent back`, `not shown better`), why, and from which version to which. A line torn by a crash or a
+full disk is passed over with a warning.
 """
 
 import getpass

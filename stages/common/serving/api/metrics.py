@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
+from stages.common.serving.challenger.contested import Contested
 from stages.common.serving.drift.watch import Watch
 from stages.common.serving.engine.champions import Asked, Champions, Question
 from stages.common.serving.engine.requests import BusyError, ClosedError, Piece, arriving
@@ -46,6 +47,9 @@ class Observer:
             ("lathe_swaps", "Champions that took over since the start", lambda: champions.swaps),
         ):
             Gauge(name, about, registry=self._registry).set_function(read)
+        self._challenger = Gauge(
+            "lathe_challenger", "Its release by traffic", ["version", "figure"], registry=self._registry
+        )
         self._version = Gauge("lathe_champion", "The champion", ["model", "version"], registry=self._registry)
 
     def exposition(self) -> "Response":
@@ -56,6 +60,10 @@ class Observer:
         facts = self.champions.current.facts()
         self._version.clear()
         self._version.labels(facts["model"], facts["version"]).set(1)
+        self._challenger.clear()
+        if isinstance(self.champions, Contested):
+            for name, value in self.champions.figures().items():
+                self._challenger.labels(self.champions.challenger, name).set(value)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def ask(self, question: Question, via: str) -> "tuple[Asked, AsyncIterator[Piece]]":

@@ -3,11 +3,12 @@ is not believed.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from stages.common.annotation import feedback
 from stages.common.core.records import Record, message
+from stages.common.serving.challenger.conversations import Sign
 from stages.common.text import content_hash, normalisation
 
 ANSWERS_REMEMBERED = 10_000
@@ -28,7 +29,8 @@ class Answered:
     taken over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Sequence[Record], Sign], None] | None = None) -> None:
+        self._told, self._asked = told, OrderedDict[bytes, None]()
         self._known: OrderedDict[bytes, tuple[str, str, dict[str, Any]]] = OrderedDict()
 
     def note(self, messages: Sequence[Record], text: str, facts: dict[str, Any]) -> None:
@@ -37,6 +39,17 @@ class Answered:
         self._known[_key(messages, text)] = system, text, facts
         while len(self._known) > ANSWERS_REMEMBERED:
             self._known.popitem(last=False)
+        asked = _key(messages, "")
+        if asked in self._asked:
+            self.tell(messages, "regeneration")
+        self._asked[asked] = None
+        while len(self._asked) > ANSWERS_REMEMBERED:
+            self._asked.popitem(last=False)
+
+    def tell(self, messages: Sequence[Record], sign: Sign) -> None:
+        """Let whoever compares two models hear what a person showed of an answer."""
+        if self._told:
+            self._told(messages, sign)
 
     def find(self, turns: Sequence[Record], index: object) -> Answer | None:
         """Return the answer at `index` of a page's turns, however it has laid them out; None: not

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.serving.api.metrics import Observer
+from stages.common.serving.challenger.contested import Contested
 from stages.common.serving.pages import (
     AT_ONCE,
     LOOK_SECONDS,
@@ -66,7 +67,8 @@ def _blocks(observer: Observer, page: Page) -> Any:
     import gradio
     from gradio.components.navbar import Navbar
 
-    champions, answered = observer.champions, Answered()
+    champions = observer.champions
+    answered = Answered(champions.told if isinstance(champions, Contested) else None)
 
     def version() -> str:
         facts = champions.current.facts()

@@ -49,6 +49,8 @@ def opinion(store: Path, answered: Answered, turns: Sequence[Record], index: Any
     said = None if liked == "" else liked in (True, "Like")
     line = Opinion(messages=answer.messages, response=answer.text, liked=said, annotator=who, **answer.facts)
     feedback.append(store, line)
+    if said is not None:
+        answered.tell(answer.messages, "like" if said else "dislike")
     log.debug(json.dumps({"event": "feedback", "liked": said, "version": answer.facts["version"]}))
     return True
 
@@ -68,6 +70,7 @@ def edit(store: Path, answered: Answered, turns: Sequence[Record], better: str, 
         raise DataError("that is no other answer", remedy="write how it should have been answered")
     line = Edit(messages=answer.messages, response=answer.text, better=better.strip(), annotator=who, **answer.facts)
     feedback.append(store, line)
+    answered.tell(answer.messages, "edit")
 
 
 def ranks(store: Path, shown: Shown | None, given: Sequence[Any], who: str) -> None:
