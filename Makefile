@@ -129,7 +129,7 @@ reject: env ## a version that waits is not wanted (VERSION=3 REASON="too short")
 rollback: env ## the champion before this one becomes champion again (REASON="it is rude")
 	@$(BIN)/lathe rollback --reason "$${REASON:-by make rollback}"
 
-challenge: env ## try a version in traffic beside the champion (VERSION=4; deploy.challenger, docs/challenger.md)
+challenge: env ## try a version in traffic beside the champion (VERSION=4; deploy.challenger.mode, docs/challenger.md)
 	@test -n "$(VERSION)" || { echo 'lathe: which version? make challenge VERSION=4' >&2; exit 1; }
 	@$(BIN)/lathe challenge "$(VERSION)"
 

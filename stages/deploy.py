@@ -22,16 +22,13 @@ from pydantic import Field
 from stages.common.core import params
 from stages.common.ranking.eligibility import Wanted
 from stages.common.release import promoted
-from stages.common.release.gate import Approval
 from stages.common.release.promoted import Promotion
-from stages.common.release.traffic.challenge import Mode
-from stages.common.release.traffic.evidence import rules
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
 from stages.common.serving import app as serving
 from stages.common.serving.api.tools import Name, Tools
-from stages.common.serving.challenger.contested import Contested
+from stages.common.serving.challenger.contested import Challenging
 from stages.common.serving.drift.distances import Drift
 from stages.common.serving.drift.watch import Watch
 from stages.common.serving.engine.champions import Champions, Question
@@ -79,21 +76,12 @@ class Params(params.StageParams):
     """What the server can do for a model that calls it, when a request or the page asks for
     that.
     """
-    challenger: Mode = "off"
-    """What the version with alias `challenger` does beside the champion (docs/challenger.md): `off`
-    nothing, `shadow` answers unseen, `canary` answers a share of the conversations that grows, and
-    becomes champion or goes back.
-    """
-    challenger_approval: Approval = "manual"
-    """Who makes a challenger champion that has won: `manual` a person, `auto` the server."""
-    challenger_compared: float = Field(default=1.0, ge=0, le=1)
-    """Share of the questions that champion and challenger both answer, one of them unseen."""
-    challenger_conversations: int = Field(default=2000, ge=1)
-    """After so many conversations a challenger that was not shown to be better goes."""
     tool_rounds: int = Field(default=4, ge=1, le=16)
     """How often, for one answer."""
     documents: str = "data/validated/documents"
     """Folder of Parquet files that `search` reads; their passages are kept in memory."""
+    challenger: Challenging = Challenging()
+    """What the version with alias `challenger` does beside the champion (docs/challenger.md)."""
     drift: Drift = Drift()
     """When what people ask has drifted from the champion's own data; `serve` counts it."""
 
@@ -157,22 +145,13 @@ def serve(
 
 def following(name: str, settings: Params, backend: str = "") -> Champions:
     """Return the champion in memory, with a challenger beside it where params.yaml says so."""
-    if settings.challenger == "off":
+    if settings.challenger.mode == "off":
         return Champions(name, settings.answers_at_once, settings.waiting, backend=backend)
     if backend:
+        remedy = f"deploy.backend: {TRANSFORMERS}, or deploy.challenger.mode: off"
         what = "a challenger needs the weights here: a backend serves one model"
-        raise ParamsError(
-            what, where="params.yaml", remedy=f"deploy.backend: {TRANSFORMERS}, or deploy.challenger: off"
-        )
-    return Contested(
-        name,
-        settings.answers_at_once,
-        settings.waiting,
-        mode=settings.challenger,
-        approval=settings.challenger_approval,
-        compared=settings.challenger_compared,
-        rules=rules(settings.challenger_compared, settings.challenger_conversations),
-    )
+        raise ParamsError(what, where="params.yaml", remedy=remedy)
+    return settings.challenger.contested(name, settings.answers_at_once, settings.waiting)
 
 
 def elsewhere(port: int) -> str:

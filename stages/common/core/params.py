@@ -29,7 +29,9 @@ def read_yaml(path: Path) -> CommentedMap:
     Raises ParamsError with file and line when it is missing, no mapping, or malformed.
     """
     try:
-        document = YAML().load(path.read_text(encoding="utf-8"))
+        yaml = YAML()
+        yaml.preserve_quotes = True  # `"off"` without them is a boolean for readers of YAML 1.1
+        document = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ParamsError("file not found", where=path, remedy="run from the project's root") from error
     except MarkedYAMLError as error:

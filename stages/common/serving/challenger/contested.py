@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import Field
+
+from stages.common.core import params
 from stages.common.core.records import Record
 from stages.common.release.gate import Approval
 from stages.common.release.registry import Version
 from stages.common.release.traffic import challenge, moves
 from stages.common.release.traffic.challenge import Mode
-from stages.common.release.traffic.evidence import Rules
+from stages.common.release.traffic.evidence import Rules, rules
 from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
 from stages.common.serving.challenger.conversations import IDLE_SECONDS, Conversations, Sign
@@ -145,6 +148,28 @@ class Contested(Champions):
         """Let a challenger end what it has begun."""
         challenger.engine.close()
         self._leaving.append(challenger.engine)
+
+
+class Challenging(params.StageParams):
+    """Key `deploy.challenger`: what the version of that alias does beside the champion."""
+
+    mode: Mode = "off"
+    """`off` nothing, `shadow` answers unseen, `canary` answers a share of the conversations that
+    grows, and becomes champion or goes back (docs/challenger.md).
+    """
+    approval: Approval = "manual"
+    """Who makes a challenger champion that has won: `manual` a person, `auto` the server."""
+    compared: float = Field(default=1.0, ge=0, le=1)
+    """Share of the questions that champion and challenger both answer, one of them unseen."""
+    conversations: int = Field(default=2000, ge=1)
+    """After so many conversations a challenger that was not shown to be better goes."""
+
+    def contested(self, name: str, rows: int, waiting: int) -> Contested:
+        """Return the champion of `name` with a challenger beside it."""
+        ruled = rules(self.compared, self.conversations)
+        return Contested(
+            name, rows, waiting, mode=self.mode, approval=self.approval, compared=self.compared, rules=ruled
+        )
 
 
 def _listening(
