@@ -9,6 +9,7 @@ from pydantic import Field
 
 from stages.common.core import params
 from stages.common.core.records import Record
+from stages.common.ranking.llm_judge import JudgeParams
 from stages.common.release.gate import Approval
 from stages.common.release.registry import Version
 from stages.common.release.traffic import challenge, moves
@@ -16,8 +17,9 @@ from stages.common.release.traffic.challenge import Mode
 from stages.common.release.traffic.evidence import Rules, rules
 from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
+from stages.common.serving.challenger.comparers import By, Comparer, Said
 from stages.common.serving.challenger.conversations import IDLE_SECONDS, Conversations, Sign
-from stages.common.serving.challenger.unseen import Said, Trial, Unseen
+from stages.common.serving.challenger.unseen import Trial, Unseen
 from stages.common.serving.engine.champions import Asked, Champion, Champions, Question, asked
 from stages.common.serving.engine.requests import Deliver, Piece
 from stages.common.text.refusals import refuses
@@ -33,6 +35,7 @@ class Contested(Champions):
     approval: Approval = "manual"
     compared: float = 1.0
     rules: Rules = field(default_factory=Rules)
+    comparer: Comparer = field(default_factory=Comparer)
     idle: float = IDLE_SECONDS
     state: Path = challenge.STATE
 
@@ -40,7 +43,7 @@ class Contested(Champions):
         super().__post_init__()
         self.trial: Trial | None = None
         self._not_loaded = ""
-        self.unseen = Unseen(self.compared, lambda: self.trial)
+        self.unseen = Unseen(self.compared, lambda: self.trial, self.comparer)
         self._follow()
 
     def ask(self, question: Question, deliver: Deliver) -> Asked:
@@ -76,6 +79,7 @@ class Contested(Champions):
         """As `Champions.close`; the challenger ends its answers too, and its state is written."""
         self._ended.set()
         self.unseen.close()
+        self.comparer.close()
         trial, self.trial = self.trial, None
         if trial:
             self._leave(trial.challenger)
@@ -94,8 +98,10 @@ class Contested(Champions):
         if trial is None:
             return {}
         counts = {"compared": unseen.compared, "different": unseen.different, "dropped": unseen.dropped}
+        counts |= {"undecided": unseen.undecided}
         counts |= {"waiting": unseen.waiting()}
-        return trial.counts.figures() | {f"unseen_{key}": float(value) for key, value in counts.items()}
+        counted = {f"unseen_{key}": float(value) for key, value in counts.items()}
+        return trial.counts.figures() | counted | self.comparer.figures()
 
     def _follow(self) -> None:
         """Count, move, and look for a challenger; what fails is logged, the champion goes on."""
@@ -161,14 +167,28 @@ class Challenging(params.StageParams):
     """Who makes a challenger champion that has won: `manual` a person, `auto` the server."""
     compared: float = Field(default=1.0, ge=0, le=1)
     """Share of the questions that champion and challenger both answer, one of them unseen."""
+    compare: By = "rules"
+    """What says which of their answers is better where the rules see no flaw: `rules` nothing more,
+    `reward` the model in `reward`, `judge` the endpoint of `judge`, which is sent what people ask.
+    """
+    reward: str = "models/reward/r1"
+    """Folder of the reward model that compares."""
+    judge: JudgeParams | None = None
+    """The endpoint that compares: {url: http://127.0.0.1:8000/v1, model: its-name}."""
     conversations: int = Field(default=2000, ge=1)
     """After so many conversations a challenger that was not shown to be better goes."""
 
     def contested(self, name: str, rows: int, waiting: int) -> Contested:
         """Return the champion of `name` with a challenger beside it."""
-        ruled = rules(self.compared, self.conversations)
         return Contested(
-            name, rows, waiting, mode=self.mode, approval=self.approval, compared=self.compared, rules=ruled
+            name,
+            rows,
+            waiting,
+            mode=self.mode,
+            approval=self.approval,
+            compared=self.compared,
+            rules=rules(self.compared, self.conversations),
+            comparer=Comparer(self.compare, Path(self.reward), self.judge),
         )
 
 

@@ -81,23 +81,24 @@ class Conversations:
         takes: bool,
         failed: bool,
         refused: bool,
-        difference: float,
+        difference: float | None,
         pace: float | None = None,
     ) -> None:
         """Count an answer that nobody saw, of the challenger where `takes`, and how the two answers
-        compare: 1 where the challenger's is better, -1 where it is worse. Of a `pace` only slowness
-        counts: it was alone on the machine.
+        compare: 1 where the challenger's is better, -1 where it is worse, None where nothing could
+        say. Of a `pace` only slowness counts: it was alone on the machine.
         """
+        lost = NOT_ASKED if difference is None else -difference
         with self.lock:
             one = self._open.get(beginning(messages))
-            if one and one.count < COUNTED:
+            if difference is not None and one and one.count < COUNTED:
                 one.compared, one.count = one.compared + difference, one.count + 1
-        lost = [NOT_ASKED] * (len(GUARDS) - 1) + [-difference]
         if takes:
-            self._count(True, [failed, refused, self._slow(pace), NOT_ASKED, -difference])
-        else:
-            self._count(False, [failed, refused, NOT_ASKED, NOT_ASKED, NOT_ASKED])
-            self._count(True, lost)
+            self._count(True, [failed, refused, self._slow(pace), NOT_ASKED, lost])
+            return
+        self._count(False, [failed, refused, NOT_ASKED, NOT_ASKED, NOT_ASKED])
+        if difference is not None:
+            self._count(True, [NOT_ASKED] * (len(GUARDS) - 1) + [lost])
 
     def told(self, messages: Sequence[Record], sign: Sign) -> None:
         """Count what a person showed of an answer."""

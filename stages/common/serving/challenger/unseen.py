@@ -12,25 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from stages.common.core.records import Record
+from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
+from stages.common.serving.challenger.comparers import Compare, Said
 from stages.common.serving.challenger.conversations import Conversations
 from stages.common.serving.engine.champions import Asked, Champion, Question, asked
 from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, pieces
-from stages.common.text import content_hash, rule_grader
+from stages.common.text import content_hash
 from stages.common.text.refusals import refuses
 
 WAITING_AT_MOST = 64
 PATIENCE_SECONDS = 30.0
 LOOK_SECONDS = 0.02
-
-
-class Said(NamedTuple):
-    """A question that was answered: by the challenger where `takes`, and with what."""
-
-    question: Question
-    takes: bool
-    text: str
-    is_cut: bool
 
 
 class Trial(NamedTuple):
@@ -43,12 +36,13 @@ class Trial(NamedTuple):
 
 class Unseen:
     """The queue and its thread; `share` of the questions are answered by both. `trial` says who the
-    two are now.
+    two are now, `compare` whose answer is better.
     """
 
-    def __init__(self, share: float, trial: Callable[[], Trial | None]) -> None:
-        self.share, self.trial = share, trial
-        self.dropped, self.compared, self.different = 0, 0, 0
+    def __init__(self, share: float, trial: Callable[[], Trial | None], compare: Compare) -> None:
+        self.share, self.trial, self.compare = share, trial, compare
+        self.dropped, self.compared, self.different, self.undecided = 0, 0, 0, 0
+        self._told = ""
         self._waiting: queue.Queue[Said] = queue.Queue(WAITING_AT_MOST)
         self._ended = threading.Event()
         threading.Thread(target=self._work, name="unseen", daemon=True).start()
@@ -120,21 +114,20 @@ class Unseen:
         pace = (time.monotonic() - began) / tokens if tokens and was_alone else None
         unseen = Said(said.question, not said.takes, text, finish == "length")
         champion, challenger = (unseen, said) if said.takes else (said, unseen)
+        difference, faults = self._difference(champion, challenger), (not text.strip(), refuses(text))
         self.compared, self.different = self.compared + 1, self.different + (said.text != text)
-        difference, faults = difference_by_rules(champion, challenger), (not text.strip(), refuses(text))
         trial.counts.unseen(said.question.messages, unseen.takes, *faults, difference, pace)
 
-
-def difference_by_rules(champion: Said, challenger: Said) -> float:
-    """Return 1 where the challenger's answer is better by the rules that rank answers, -1 where it
-    is worse, else 0. Without a reference they know flaws alone: empty, cut, looping, rude.
-    """
-    question = str(champion.question.messages[-1]["content"])
-    scores = [
-        rule_grader.score(rule_grader.judge(question, one.text, None, None, one.is_cut), rule_grader.WEIGHTS)
-        for one in (champion, challenger)
-    ]
-    return float((scores[1] > scores[0]) - (scores[1] < scores[0]))
+    def _difference(self, champion: Said, challenger: Said) -> float | None:
+        """Return whose answer is better, or None where what compares does not answer: said once."""
+        try:
+            return self.compare(champion, challenger)
+        except StageError as error:
+            self.undecided += 1
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("answers of both models are not compared: %s", error)
+            return None
 
 
 def is_drawn(messages: Sequence[Record], share: float) -> bool:

@@ -8,10 +8,7 @@ from stages.common.core.records import message
 from stages.common.release.traffic import challenge, moves
 from stages.common.release.traffic.challenge import Challenge
 from stages.common.release.traffic.evidence import GUARDS, KNOWN, Rules
-from stages.common.serving.challenger import unseen
 from stages.common.serving.challenger.conversations import Conversations, beginning
-from stages.common.serving.challenger.unseen import Said
-from stages.common.serving.engine.champions import Question
 from stages.common.serving.pages import improve
 from stages.common.serving.pages.answered import Answered
 
@@ -136,12 +133,12 @@ def test_what_people_do_on_the_page_reaches_whoever_compares(tmp_path: Path) -> 
     assert {conversation for conversation, _ in heard} == {beginning(asked(1))}
 
 
-def test_rules_prefer_the_answer_with_fewer_flaws() -> None:
-    def said(text: str, is_cut: bool = False) -> Said:
-        return Said(Question([message("user", "What is the capital of France?")], 8), False, text, is_cut)
-
-    good, loop = said("Paris is the capital."), said("la la la la la la la la la")
-    assert unseen.difference_by_rules(loop, good) == 1
-    assert unseen.difference_by_rules(good, said("")) == -1
-    assert unseen.difference_by_rules(good, said("Paris is the", is_cut=True)) == -1
-    assert unseen.difference_by_rules(good, said("Lyon is the capital.")) == 0
+def test_what_could_not_be_compared_is_an_answer_and_no_tie() -> None:
+    known = counts()
+    known.takes(asked(1))
+    for difference in (None, 1.0, None):
+        known.unseen(asked(1), True, False, False, difference)
+    known.unseen(asked(1), False, False, False, None)
+    assert known.release.known.answers == 3
+    one = known._open[beginning(asked(1))]
+    assert (one.compared, one.count) == (1.0, 1)
