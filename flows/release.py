@@ -26,6 +26,7 @@ from stages.common.core import params
 from stages.common.release import aliases, manual_promotion, promotion_history, registry
 from stages.common.release.registry import Version
 from stages.common.release.traffic import challenge as traffic
+from stages.common.release.traffic import votes
 from stages.common.runtime import logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
@@ -178,7 +179,11 @@ def approve(version: Number, reason: Why = "approved by command", anyway: Anyway
     def ask(what: str) -> bool:
         return anyway or (sys.stdin.isatty() and typer.confirm(f"{what}\nMake it champion all the same?"))
 
-    logs.report(aliases.approve(mlflow_store.client(), registered_name(), version, reason, ask=ask))
+    client, name = mlflow_store.client(), registered_name()
+    told = [str(one) for one in votes.of(registry.numbered(client, name, version))]
+    for one in told or ["nobody has compared it with the champion side by side (/annotate)"]:
+        log.info("version %s: %s", version, one)
+    logs.report(aliases.approve(client, name, version, reason, ask=ask))
 
 
 def reject(version: Number, reason: Why = "rejected by command") -> None:

@@ -69,8 +69,8 @@ class Params(params.StageParams):
     poll_seconds: float = Field(default=5.0, gt=0)
     """How often the registry is asked whether there is another champion."""
     feedback: str = "feedback/page.jsonl"
-    """Where likes, edits and ranks of the chat go; beside it, in demonstrations.jsonl, what is
-    written on /annotate.
+    """Where likes, edits and ranks of the chat go; beside it what is said on /annotate: answers in
+    demonstrations.jsonl, votes side by side in votes.jsonl.
     """
     tools: list[Name] = ["calculator", "search"]
     """What the server can do for a model that calls it, when a request or the page asks for

@@ -31,6 +31,7 @@ from stages.common.release import (
 from stages.common.release.gate import Choice, Decision, Incumbent
 from stages.common.release.model_card import Card
 from stages.common.release.registry import Version
+from stages.common.release.traffic import votes
 from stages.common.release.verdict import Verdict
 from stages.common.runtime import kill_points, logs, process
 from stages.common.runtime.errors import DataError
@@ -85,11 +86,12 @@ def main(
             chosen = choose(client, settings, candidates, held, standing)
             best, decision = chosen.best, chosen.decision
             check_weights(best, models)
-            outcome = aliases.verdict(decision, settings.approval, is_champion(client, settings, best, held))
-            told = verdict.of(candidates, chosen, outcome, settings.metric, settings.against)
+            known = registry.with_weights(client, settings.name, best.weights_sha256)
+            outcome = aliases.verdict(decision, settings.approval, is_champion(known, held))
+            told = verdict.of(candidates, chosen, outcome, settings.metric, settings.against, votes.of(known))
             version, text = publish_version(client, settings, candidates, chosen, told, held, curation, validation)
             champion_evaluation.keep(evaluations / best.candidate, best.weights_sha256, test)
-        write(report, settings, chosen, outcome, held)
+        write(report, settings, chosen, told, held)
         write_text(card, text)
         write_text(out, verdict.on_page(page.read_text(encoding="utf-8"), told) if page else "")
         publish(run, version, best, settings.metric, [out, card])
@@ -152,9 +154,8 @@ def incumbent(
     return Incumbent(settings.against, found) if found else None
 
 
-def is_champion(client: "MlflowClient", settings: Params, best: Evaluated, held: Version | None) -> bool:
+def is_champion(known: Version | None, held: Version | None) -> bool:
     """Whether the weights put forward are the champion's already."""
-    known = registry.with_weights(client, settings.name, best.weights_sha256)
     return held is not None and known is not None and held.number == known.number
 
 
@@ -194,11 +195,11 @@ def predecessor(client: "MlflowClient", version: Version) -> Version | None:
     return registry.numbered(client, version.name, number) if number else None
 
 
-def write(path: Path, settings: Params, chosen: Choice, outcome: str, champion: Version | None) -> None:
+def write(path: Path, settings: Params, chosen: Choice, told: Verdict, champion: Version | None) -> None:
     """Write the report: what was decided, by content; the same on every machine whose registry
     holds the same.
     """
-    best, decision = chosen.best, chosen.decision
+    best, decision, outcome = chosen.best, chosen.decision, told.outcome
     held = champion.tags.get("weights_sha256") if champion else None
     facts = {
         "name": settings.name,
@@ -215,7 +216,7 @@ def write(path: Path, settings: Params, chosen: Choice, outcome: str, champion: 
         "judged": verdict.as_json(chosen.judged),
         "champion_sha256": best.weights_sha256 if outcome == "promoted" else held,
         "comparisons": [one.model_dump() for one in decision.comparisons],
-    }
+    } | ({"votes": [one.model_dump() for one in told.votes]} if told.votes else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     kill_points.point("promote:report")

@@ -25,6 +25,7 @@ from stages.common.runtime.errors import DataError, StageError
 
 STORES, OUT = Path("feedback"), Path("data/raw/feedback")
 KINDS = {"ranking": "rankings", "edit": "edited answers", "opinion": "likes and dislikes", "demonstration": "written"}
+KINDS |= {"vote": "votes"}
 
 
 def lines(stores: Path, broken: list[str]) -> Iterator[Line]:
@@ -82,6 +83,7 @@ def summary(exported: Exported, broken: Sequence[str], out: Path) -> str:
     given = ", ".join(f"{exported.taken[kind]:,} {name}" for kind, name in KINDS.items() if exported.taken[kind])
     said = [f"{made} in {out}, from {given or 'nothing'}"]
     left_out = Counter(exported.left_out) + Counter({"broken lines": len(broken)})
+    said += [f"  no pair   {count:,}  {reason}" for reason, count in sorted(exported.no_pair.items())]
     said += [f"  left out  {count:,}  {reason}" for reason, count in sorted(left_out.items())]
     return "\n".join([*said, *(f"  broken    {line}" for line in broken)])
 

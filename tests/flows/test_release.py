@@ -2,6 +2,7 @@
 decides alike.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from stages.common.release import aliases, promotion_history, registry
 from stages.common.release.comparisons import Comparison
 from stages.common.release.gate import Decision
+from stages.common.release.traffic import votes
 from stages.common.tracking import mlflow_store
 from tests.flows.conftest import environment
 from tests.flows.test_train import read
@@ -157,8 +159,14 @@ def decide_by_commands(project: Path, address: str) -> None:
     done = run("challenge", "2")
     assert (done.returncode, "version 2 of lathe challenges version 1" in done.stdout) == (0, True), done.stderr
     assert champion()[0] == "1"
+    tally = {"won": 7, "lost": 3, "ties": 0, "both_bad": 1, "reviewers": 2, "counted": 0} | {"against": "1"}
+    registry.tag(mlflow_store.client(), registry.numbered(mlflow_store.client(), "lathe", "2"), {
+        votes.TAG: json.dumps([tally])
+    })  # fmt: skip
     done = run("approve", "2", "--reason", "reads well")
     assert done.returncode == 0, done.stderr
+    shown = done.stdout.index("version 2: Side by side with version 1, blind: won 7, lost 3, ties 0, both bad 1")
+    assert shown < done.stdout.index("is champion"), "before it is done"
     assert champion()[0] == "2"
     for expected in ("version 1 of lathe is champion again, version 2 is rolled back", "nothing to do"):
         done = run("rollback", "--reason", "it is rude")

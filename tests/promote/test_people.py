@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.release import aliases, promotion_history
+from stages.common.release import aliases, promotion_history, registry, verdict
+from stages.common.release.traffic import votes
+from stages.common.release.traffic.votes import Cast
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import mlflow_store, notices
 from tests.support.champion import add_candidate
 from tests.support.notified import Webhook, listening
-from tests.support.promotion import history, run, setting, state, tags
+from tests.support.promotion import CARD, history, run, setting, state, tags
 
 
 def test_manual_approval_leaves_the_decision_to_a_person_who_is_told_once(
@@ -34,6 +36,27 @@ def test_manual_approval_leaves_the_decision_to_a_person_who_is_told_once(
     assert (tags("1")["review"], tags("1")["review_reason"]) == ("approved", "reads well")
     assert run()["decision"] == "promoted"
     assert history() == [("sft", "pending", None, None), ("sft", "approved", None, "1")]
+
+
+def test_votes_stand_in_the_report_the_card_and_the_page_and_decide_nothing(project: Path) -> None:
+    setting(approval="manual")
+    page, out = Path("reports/candidates.html"), Path("reports/report.html")
+    page.write_text(f"<h1>Lathe</h1>{verdict.MARK}", encoding="utf-8")
+    before = run(page=page, out=out)
+    assert "votes" not in before and "Side by side" not in out.read_text(encoding="utf-8") + CARD.read_text("utf-8")
+    client = mlflow_store.client()
+    cast = [Cast(who, "1", "lost", False) for who in ("ann", "bob", "bob")]
+    found = votes.tallies([*cast, Cast("ann", "1", "won", True)])
+    votes.keep(client, registry.numbered(client, "lathe", "1"), found)
+    kept = client.get_model_version("lathe", "1").description
+    report = run(page=page, out=out)
+    assert report == before | {"votes": [found[0].model_dump()]}, "the decision is the same"
+    said = "Side by side with version 1, blind: won 1, lost 3, ties 0, both bad 0, by 2 reviewers. It wins 25.0% "
+    said += "[0.6%, 80.6%] of the 4 that prefer one (exact 95 % interval; sign test p = 0.62). The gate did not use "
+    said += "them; 1 of 4 were ranks in a release by traffic."
+    assert said in out.read_text(encoding="utf-8")
+    assert f".\n\n{said}\n\n" in CARD.read_text(encoding="utf-8")
+    assert client.get_model_version("lathe", "1").description == kept == CARD.read_text(encoding="utf-8")
 
 
 def test_what_was_rejected_or_rolled_back_is_not_promoted_again(project: Path) -> None:

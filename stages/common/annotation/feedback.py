@@ -16,6 +16,7 @@ from stages.common.core.records import Record
 from stages.common.runtime import locks
 from stages.common.runtime.errors import DataError
 
+Choice = Literal["left", "right", "tie", "both bad"]
 CHARACTERS_AT_MOST = 65_536
 """Of one message, written by a client, a visitor or an annotator."""
 BYTES_AT_MOST = 1 << 30
@@ -81,7 +82,60 @@ class Demonstration(Said):
     response: str
 
 
-Line = Opinion | Edit | Ordered | Demonstration
+class Side(Model):
+    """One of two models that answered the same messages, and what it said to each."""
+
+    answers: list[str]
+
+
+class Vote(Said):
+    """Two models side by side, and which of them somebody preferred who did not know them.
+
+    `messages` are that person's, below the system prompt; each side answered all of them, and read
+    its own answers.
+    """
+
+    kind: Literal["vote"] = "vote"
+    conversation: str
+    left: Side
+    right: Side
+    challenger: Literal["left", "right"]
+    """Which side it was on; the other one was the champion."""
+    vote: Choice
+    counted: bool = False
+    """Whether it was a rank in the challenger's release by traffic."""
+
+    @model_validator(mode="after")
+    def _one_answer_each(self) -> "Vote":
+        asked = sum(one["role"] == "user" for one in self.messages)
+        if not len(self.left.answers) == len(self.right.answers) == asked:
+            raise ValueError(f"{asked} messages, {len(self.left.answers)} and {len(self.right.answers)} answers")
+        return self
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """The champion and the challenger."""
+        return (self.right, self.left) if self.challenger == "left" else (self.left, self.right)
+
+    @property
+    def preferred(self) -> Side | None:
+        """The side that the vote is for; None where it is for neither."""
+        return {"left": self.left, "right": self.right}.get(self.vote)
+
+
+def before_last(messages: Sequence[Record], answers: Sequence[str]) -> list[dict[str, str]]:
+    """Return a side's conversation before its last answer: `messages` with the answers to all but
+    the last of them, as far as there are any.
+    """
+    found, left = list[dict[str, str]](), list(answers)
+    for one in turns(messages):
+        if found and found[-1]["role"] == "user" and left:
+            found.append({"role": "assistant", "content": left.pop(0)})
+        found.append(one)
+    return found
+
+
+Line = Opinion | Edit | Ordered | Demonstration | Vote
 
 
 def _kind(value: Any) -> Any:
@@ -94,7 +148,8 @@ LINE: TypeAdapter[Line] = TypeAdapter(
         Annotated[Opinion, Tag("opinion")]
         | Annotated[Edit, Tag("edit")]
         | Annotated[Ordered, Tag("ranking")]
-        | Annotated[Demonstration, Tag("demonstration")],
+        | Annotated[Demonstration, Tag("demonstration")]
+        | Annotated[Vote, Tag("vote")],
         Discriminator(_kind),
     ]
 )

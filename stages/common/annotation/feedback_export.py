@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from stages.common.annotation.feedback import Edit, Line, Opinion, Ordered
+from stages.common.annotation import feedback
+from stages.common.annotation.feedback import Demonstration, Edit, Line, Opinion, Ordered, Vote
 from stages.common.core.records import Record
 from stages.common.text import content_hash, normalisation, rule_grader
 
@@ -16,13 +17,19 @@ REPLACED = "replaced by a later word of the same person"
 TIED = "rankings that prefer no answer"
 UNCHANGED = "edits that change nothing, or leave nothing"
 EMPTY = "without an answer or a question"
+APART = "votes between conversations that went apart before their last answers"
+EQUAL = "votes for one of two answers that read the same"
+NO_PAIR = {
+    "tie": "votes that hold both answers good: each is labelled as liked",
+    "both bad": "votes that hold both answers bad: each is labelled as not liked",
+}
 
 Key = tuple[object, ...]
 
 
 class Exported(NamedTuple):
-    """The records in the order of their first line, how many lines each kind gave, and those left
-    out by reason.
+    """The records in the order of their first line, how many lines each kind gave, those left out
+    by reason, and votes among those taken that make no pair, by reason.
     """
 
     comparisons: list[Record]
@@ -30,6 +37,7 @@ class Exported(NamedTuple):
     labelled: list[Record]
     taken: Counter[str]
     left_out: Counter[str]
+    no_pair: Counter[str]
 
 
 def export(lines: Iterable[Line]) -> Exported:
@@ -38,9 +46,10 @@ def export(lines: Iterable[Line]) -> Exported:
     A person's later word on the same answers replaces the earlier one. A ranking is a comparison,
     an edit a comparison of two and a conversation, a demonstration a conversation. Opinions are a
     comparison where at least two answers to one conversation are liked to a different degree: likes
-    less dislikes, each visitor counted once an answer. Elsewhere each answer is labelled by them.
+    less dislikes, each visitor counted once an answer. Elsewhere each answer is labelled by them. A
+    vote is a comparison of the two answers, or labels both where it is for neither.
     """
-    exported = Exported([], [], [], Counter(), Counter())
+    exported = Exported([], [], [], Counter(), Counter(), Counter())
     last: dict[Key, Line] = {}
     for line in lines:
         key = _identity(line)
@@ -51,7 +60,9 @@ def export(lines: Iterable[Line]) -> Exported:
         if isinstance(line, Opinion) and line.liked is not None:
             opinions.setdefault(_conversation(line), []).append(line)
     for line in last.values():
-        if not isinstance(line, Opinion):
+        if isinstance(line, Vote):
+            _add_vote(line, exported)
+        elif not isinstance(line, Opinion):
             _add(line, exported)
         elif line.liked is None:
             exported.left_out[TAKEN_BACK] += 1
@@ -60,7 +71,7 @@ def export(lines: Iterable[Line]) -> Exported:
     return exported
 
 
-def _add(line: Line, to: Exported) -> None:
+def _add(line: Ordered | Edit | Demonstration, to: Exported) -> None:
     """Add what a ranking, an edit or a demonstration gives."""
     if isinstance(line, Ordered):
         record = _comparison(line.messages, line.responses, [-rank for rank in line.ranks], line.annotator)
@@ -82,6 +93,30 @@ def _add(line: Line, to: Exported) -> None:
         said = {"role": "assistant", "content": getattr(line, answer)}
         to.conversations.append({"messages": [*line.messages, said]})
     to.taken[line.kind] += 1
+
+
+def _add_vote(line: Vote, to: Exported) -> None:
+    """Add what a vote says of the two last answers. A vote for one of them is a comparison where
+    both have the same conversation before them; one for neither holds of each by itself.
+    """
+    sides = [line.left, line.right]
+    before = [feedback.before_last(line.messages, side.answers) for side in sides]
+    last = [side.answers[-1] if side.answers else "" for side in sides]
+    if not _is_whole(line.messages) or not all(one.strip() for one in last):
+        to.left_out[EMPTY] += 1
+    elif line.vote in NO_PAIR:
+        told = [[*asked, {"role": "assistant", "content": text}] for asked, text in zip(before, last, strict=True)]
+        told = told[:1] if _turns(told[0]) == _turns(told[1]) else told
+        to.labelled.extend({"messages": turns, "label": line.vote == "tie"} for turns in told)
+        to.no_pair[NO_PAIR[line.vote]] += 1
+        to.taken[line.kind] += 1
+    elif _turns(before[0]) != _turns(before[1]):
+        to.left_out[APART] += 1
+    elif record := _comparison(before[0], last, [side is line.preferred for side in sides], line.annotator):
+        to.comparisons.append(record)
+        to.taken[line.kind] += 1
+    else:
+        to.left_out[EQUAL] += 1
 
 
 def _add_opinions(group: Sequence[Opinion], to: Exported) -> None:
@@ -130,13 +165,19 @@ def _is_whole(messages: Sequence[dict[str, str]]) -> bool:
 
 
 def _conversation(line: Line) -> bytes:
-    return content_hash.digest([[one["role"], normalisation.key(one["content"])] for one in line.messages])
+    return _turns(line.messages)
+
+
+def _turns(messages: Sequence[dict[str, str]]) -> bytes:
+    return content_hash.digest([[one["role"], normalisation.key(one["content"])] for one in messages])
 
 
 def _identity(line: Line) -> Key:
     """Return what a later line has in common with the one it replaces: who spoke, and of which
     answers.
     """
+    if isinstance(line, Vote):
+        return line.kind, line.annotator, line.conversation
     if isinstance(line, Ordered):
         about = tuple(sorted(normalisation.key(response) for response in line.responses))
     else:

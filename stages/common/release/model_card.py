@@ -10,6 +10,7 @@ from stages.common.evaluation.results import Evaluated
 from stages.common.release import comparisons, provenance, verdict
 from stages.common.release.gate import Choice
 from stages.common.release.provenance import Record
+from stages.common.release.traffic import votes
 from stages.common.release.verdict import Verdict
 
 PARAMS_SHOWN = 40
@@ -45,7 +46,7 @@ def write(card: Card) -> str:
     environment.tests["ratio"] = paired_bootstrap.is_ratio
     best, metric = card.chosen.best, card.verdict.metric
     names = [name for name in best.metrics if name.count("/") <= 1 and not name.startswith("shots-")]
-    return environment.get_template("model_card.md.jinja").render(
+    text = environment.get_template("model_card.md.jinja").render(
         vars(card) | vars(card.chosen),
         names=sorted(names, key=lambda name: name != metric),
         small=_small(best),
@@ -53,6 +54,7 @@ def write(card: Card) -> str:
         changed=provenance.changed(card.before["params"], card.record["params"]) if card.before else [],
         shown=PARAMS_SHOWN,
     )
+    return votes.on_card(text, card.verdict.votes)
 
 
 def _cell(value: object) -> str:

@@ -14,6 +14,7 @@ from stages.common.evaluation.paired_bootstrap import Change, lower_is_better
 from stages.common.evaluation.results import Evaluated
 from stages.common.release import comparisons
 from stages.common.release.gate import Choice, Decision
+from stages.common.release.traffic.votes import Tally
 
 ANSWERS = 3
 """Questions shown on each side."""
@@ -59,6 +60,8 @@ class Verdict:
     against: str = ""
     better: Sequence[Pair] = ()
     worse: Sequence[Pair] = ()
+    votes: Sequence[Tally] = ()
+    """Of people who compared it blind with a champion."""
 
     @property
     def value(self) -> str:
@@ -66,9 +69,16 @@ class Verdict:
         return measured(self.best, self.metric)
 
 
-def of(candidates: Sequence[Evaluated], chosen: Choice, outcome: str, metric: str, against: str | None) -> Verdict:
+def of(
+    candidates: Sequence[Evaluated],
+    chosen: Choice,
+    outcome: str,
+    metric: str,
+    against: str | None,
+    votes: Sequence[Tally] = (),
+) -> Verdict:
     """Return the verdict on who is put forward, beside the answers of candidate `against`, or where
-    that is nobody or the best itself, of the next best one.
+    that is nobody or the best itself, of the next best one; and the `votes` on it.
     """
     best, sign = chosen.best, -1 if lower_is_better(metric) else 1
     others = [one for one in candidates if one.weights_sha256 != best.weights_sha256]
@@ -77,7 +87,7 @@ def of(candidates: Sequence[Evaluated], chosen: Choice, outcome: str, metric: st
     standings = [standing(one, best, chosen.judged, metric) for one in others]
     better, worse = pairs(best, beside) if beside else ([], [])
     name = "" if beside is None else beside.candidate
-    return Verdict(best, outcome, metric, chosen.decision, standings, name, better, worse)
+    return Verdict(best, outcome, metric, chosen.decision, standings, name, better, worse, votes)
 
 
 def standing(one: Evaluated, best: Evaluated, judged: Mapping[str, Decision], metric: str) -> Standing:

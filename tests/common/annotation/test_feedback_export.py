@@ -4,8 +4,11 @@ nothing is counted.
 
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from stages.common.annotation import feedback_export
-from stages.common.annotation.feedback import Demonstration, Edit, Line, Opinion, Ordered
+from stages.common.annotation.feedback import Choice, Demonstration, Edit, Line, Opinion, Ordered, Side, Vote
 from stages.common.annotation.feedback_export import Exported
 
 FACTS: Any = {"model": "lathe", "version": "3", "weights_sha256": "f" * 64}
@@ -25,6 +28,15 @@ def edit(response: str, better: str, who: str = "ann") -> Edit:
 
 def ranking(responses: list[str], ranks: list[int], who: str = "ann") -> Ordered:
     return Ordered(messages=asked(), responses=responses, ranks=ranks, annotator=who, **FACTS)
+
+
+def vote(
+    choice: Choice, left: list[str], right: list[str], conversation: str = "c1", who: str = "ann", **more: Any
+) -> Vote:
+    messages = asked() + [one for at in range(len(left) - 1) for one in asked(f"And {at}?")]
+    sides = {"left": Side(answers=left, **FACTS), "right": Side(answers=right, **FACTS), "challenger": "left"}
+    fields = {"messages": messages, "conversation": conversation, "annotator": who, "vote": choice} | sides | more
+    return Vote.model_validate(fields)
 
 
 def done(*lines: Line) -> Exported:
@@ -117,3 +129,66 @@ def test_earlier_records_keep_their_lines_when_the_store_grows() -> None:
     grown = done(*lines, ranking(["d", "e"], [1, 2]), edit("d", "f"))
     assert grown.comparisons[: len(first.comparisons)] == first.comparisons
     assert grown.conversations[: len(first.conversations)] == first.conversations
+
+
+def test_a_vote_for_one_is_a_comparison_whichever_side_it_was_on() -> None:
+    found = done(
+        vote("left", ["a"], ["b"]),
+        vote("right", ["a"], ["b"], "c2"),
+        vote("right", ["a", "c"], ["A ", "d"], "c3", "bob"),
+    )
+    assert ordered(found) == [
+        (["a", "b"], [1, 2], "ann"),
+        (["a", "b"], [2, 1], "ann"),
+        (["c", "d"], [2, 1], "bob"),
+    ]
+    assert [one["content"] for one in found.comparisons[2]["prompt"]] == ["Where?", "a", "And 0?"]
+    assert found.taken == {"vote": 3} and not +found.left_out and not found.no_pair
+
+
+def test_a_vote_for_neither_makes_no_pair_and_holds_of_each_answer() -> None:
+    found = done(
+        vote("tie", ["a"], ["b"]), vote("both bad", ["c"], ["d"], "c2"), vote("tie", ["e"], ["E"], "c3"),
+        vote("both bad", ["a", "f"], ["b", "f"], "c4"),
+    )  # fmt: skip
+    assert not found.comparisons and not found.conversations
+    assert (
+        labels_of_last(found)
+        == [("a", True), ("b", True), ("c", False), ("d", False), ("e", True)] + [("f", False)] * 2
+    ), "the same text, after other answers"
+    assert found.taken == {"vote": 4} and not +found.left_out
+    assert found.no_pair == {feedback_export.NO_PAIR["tie"]: 2, feedback_export.NO_PAIR["both bad"]: 2}
+
+
+def labels_of_last(exported: Exported) -> list[tuple[str, bool]]:
+    return [(one["messages"][-1]["content"], one["label"]) for one in exported.labelled]
+
+
+def test_votes_that_teach_no_pair_are_left_out_with_their_reasons_and_the_counts_add_up() -> None:
+    lines: list[Line] = [
+        vote("left", ["a", "c"], ["b", "d"]),
+        vote("left", ["a"], [" A"], "c2"),
+        vote("left", ["a"], [" "], "c3"),
+        vote("tie", [], [], "c4", messages=[]),
+        vote("left", ["a"], ["b"], "c5"),
+        vote("right", ["a"], ["b"], "c5"),
+        vote("right", ["a"], ["b"], "c5", "bob"),
+        vote("tie", ["a"], ["b"], "c6"),
+    ]
+    found = done(*lines)
+    assert +found.left_out == {
+        feedback_export.APART: 1,
+        feedback_export.EQUAL: 1,
+        feedback_export.EMPTY: 2,
+        feedback_export.REPLACED: 1,
+    }
+    assert found.taken == {"vote": 3} and found.no_pair.total() == 1
+    assert found.taken.total() + found.left_out.total() == len(lines)
+    assert len(found.comparisons) == 2
+
+
+def test_a_vote_has_an_answer_of_each_to_every_message() -> None:
+    with pytest.raises(ValidationError, match="1 messages, 1 and 2 answers"):
+        vote("left", ["a"], ["b", "c"])
+    with pytest.raises(ValidationError, match="vote"):
+        vote("middle", ["a"], ["b"])  # type: ignore[arg-type]  # what a hand may write

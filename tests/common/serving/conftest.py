@@ -69,7 +69,8 @@ def served(
     **more: Any,
 ) -> Iterator[str]:
     """Serve the app over real HTTP, and give its address; `more` are further fields of the page."""
-    page = Page("Be brief.", 0.0, 64, ("Hello?",), feedback, **more)
+    fields = {"temperature": 0.0, "max_new_tokens": 64} | more
+    page = Page("Be brief.", examples=("Hello?",), feedback=feedback, **fields)
     hosts = [*serving.LOOPBACK, "chat.example.org"]
     app = serving.build(champions, page, hosts, token, per_minute, origins, drift)
     server = serving.server(app, champions)

@@ -53,6 +53,19 @@ def test_all_stores_are_read_and_broken_lines_named(tmp_path: Path) -> None:
         list(command.lines(tmp_path / "none", broken))
 
 
+def test_votes_are_told_with_those_that_make_no_pair(tmp_path: Path) -> None:
+    for number, choice in enumerate(("left", "tie", "both bad", "both bad")):
+        sides = {name: {**FACTS, "answers": [f"{name} {number}"]} for name in ("left", "right")}
+        about = {"conversation": str(number), "challenger": "left", "vote": choice, "annotator": "ada"}
+        feedback.append(tmp_path / "votes.jsonl", feedback.Vote.model_validate({"messages": ASKED} | about | sides))
+    said = command.summary(feedback_export.export(command.lines(tmp_path, [])), [], tmp_path)
+    assert "1 comparisons, 0 conversations and 6 labelled answers" in said
+    assert "from 4 votes" in said
+    assert "no pair   1  votes that hold both answers good: each is labelled as liked" in said
+    assert "no pair   2  votes that hold both answers bad: each is labelled as not liked" in said
+    assert "left out" not in said
+
+
 def test_the_same_store_gives_the_same_bytes_and_an_unchanged_file_is_left(tmp_path: Path) -> None:
     say(tmp_path / "feedback")
     out = tmp_path / "out"

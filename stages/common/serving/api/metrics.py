@@ -13,7 +13,7 @@ from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
 from stages.common.serving.challenger.contested import Contested
 from stages.common.serving.drift.watch import Watch
-from stages.common.serving.engine.champions import Asked, Champions, Question
+from stages.common.serving.engine.champions import Asked, Champion, Champions, Question
 from stages.common.serving.engine.requests import BusyError, ClosedError, Piece, arriving
 
 if TYPE_CHECKING:
@@ -66,21 +66,29 @@ class Observer:
                 self._challenger.labels(self.champions.challenger, name).set(value)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def ask(self, question: Question, via: str) -> "tuple[Asked, AsyncIterator[Piece]]":
-        """Ask the champion; return who answers and the pieces. Raises what keeps it from being
-        asked.
+    async def ask(
+        self, question: Question, via: str, of: Champion | None = None
+    ) -> "tuple[Asked, AsyncIterator[Piece]]":
+        """Ask the champion, or a version beside it, which drift does not look at; return who
+        answers and the pieces. Raises what keeps it from being asked.
         """
         started = time.monotonic()
         try:
-            asked, found = await arriving(self.champions.ask, question)
+            asked, found = await arriving(of.ask if of else self.champions.ask, question)
         except BaseException as error:
             self._record(via, _outcome(error), None, None, started, None)
             raise
         self._tokens.labels("prompt").inc(asked.prompt_tokens)
-        return asked, self._watched(asked, found, question, via, started)
+        return asked, self._watched(asked, found, question, via, started, None if of else self._drift)
 
     async def _watched(
-        self, asked: Asked, found: AsyncIterator[Piece], question: Question, via: str, started: float
+        self,
+        asked: Asked,
+        found: AsyncIterator[Piece],
+        question: Question,
+        via: str,
+        started: float,
+        drift: Watch | None,
     ) -> AsyncIterator[Piece]:
         first, last, outcome, said = None, None, "cancelled", list[str]()
         try:
@@ -95,8 +103,8 @@ class Observer:
             raise
         finally:
             self._record(via, outcome, asked, last, started, first)
-            if self._drift and last and last.finish in ("stop", "length"):
-                self._drift.note(asked.champion, question, "".join(said), last.tokens, last.finish == "length")
+            if drift and last and last.finish in ("stop", "length"):
+                drift.note(asked.champion, question, "".join(said), last.tokens, last.finish == "length")
 
     def _record(
         self, via: str, outcome: str, asked: Asked | None, last: Piece | None, started: float, first: float | None

@@ -20,7 +20,7 @@ from stages.common.runtime.logs import log
 from stages.common.serving.challenger.comparers import By, Comparer, Said
 from stages.common.serving.challenger.conversations import IDLE_SECONDS, Conversations, Sign
 from stages.common.serving.challenger.unseen import Trial, Unseen
-from stages.common.serving.engine.champions import Asked, Champion, Champions, Question, asked
+from stages.common.serving.engine.champions import Asked, Champion, Champions, Question
 from stages.common.serving.engine.requests import Deliver, Piece
 from stages.common.text.refusals import refuses
 
@@ -58,16 +58,23 @@ class Contested(Champions):
         if not takes:
             return super().ask(question, listening)
         try:
-            prompt, request = asked(trial.challenger.engine, question)
-            ticket = trial.challenger.engine.submit(request, listening)
+            return trial.challenger.ask(question, listening)
         except StageError:  # no room, closed, a shorter context; what is the question's own fault is said again
             return super().ask(question, deliver)
-        return Asked(trial.challenger, len(prompt.tokens), prompt.dropped, ticket)
 
     def told(self, messages: Sequence[Record], sign: Sign) -> None:
         """Count what a person showed of an answer."""
         if trial := self.trial:
             trial.counts.told(messages, sign)
+
+    def counting(self, champion: str, challenger: str) -> Conversations | None:
+        """Return what counts a person's choice between these two versions, None where they are not
+        the two in traffic.
+        """
+        trial = self.trial
+        if trial is None or (trial.champion.version.number, trial.challenger.version.number) != (champion, challenger):
+            return None
+        return trial.counts
 
     def look(self) -> bool:
         """As `Champions.look`; then make the challenger's next move."""
@@ -142,7 +149,7 @@ class Contested(Champions):
     def _begin(self, version: Version) -> None:
         """Load a challenger beside the champion."""
         self._not_loaded = version.number
-        challenger = self._load(version)
+        challenger = self.load(version)
         self._not_loaded = ""
         release = challenge.resumed(self.state, self.name, self.current.version.number, version.number)
         counts = Conversations(release, self.rules, self.mode == "canary", self.idle)

@@ -111,6 +111,14 @@ class Conversations:
         if sign != "like":
             self._count(takes, [NOT_ASKED, NOT_ASKED, NOT_ASKED, 1.0, NOT_ASKED])
 
+    def ranked(self, difference: float) -> None:
+        """Count what a person prefers of both models' answers, unknown: 1 for the challenger's, -1
+        for the champion's, else 0.
+        """
+        with self.lock:
+            evidence.ranked(self.release.known, difference)
+            self._is_changed = True
+
     def close_idle(self) -> bool:
         """Count the conversations that are over; return whether anything was counted since."""
         now = time.monotonic()

@@ -16,8 +16,8 @@ from stages.common.runtime.errors import StageError
 from stages.common.runtime.logs import log
 from stages.common.serving.challenger.comparers import Compare, Said
 from stages.common.serving.challenger.conversations import Conversations
-from stages.common.serving.engine.champions import Asked, Champion, Question, asked
-from stages.common.serving.engine.requests import BusyError, ClosedError, Deliver, pieces
+from stages.common.serving.engine.champions import Champion
+from stages.common.serving.engine.requests import BusyError, ClosedError, pieces
 from stages.common.text import content_hash
 from stages.common.text.refusals import refuses
 
@@ -93,14 +93,9 @@ class Unseen:
 
     def _compare(self, trial: Trial, said: Said) -> None:
         other = trial.champion if said.takes else trial.challenger
-
-        def asking(question: Question, deliver: Deliver) -> Asked:
-            prompt, request = asked(other.engine, question)
-            return Asked(other, len(prompt.tokens), prompt.dropped, other.engine.submit(request, deliver))
-
         text, finish, tokens, began = "", None, 0, time.monotonic()
         try:
-            for piece in pieces(asking, said.question)[1]:
+            for piece in pieces(other.ask, said.question)[1]:
                 text, finish, tokens = text + piece.text, piece.finish, piece.tokens
         except (BusyError, ClosedError):
             self.dropped += 1

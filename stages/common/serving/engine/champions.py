@@ -61,6 +61,11 @@ class Champion:
         """Return which model this is."""
         return facts(self.version)
 
+    def ask(self, question: Question, deliver: Deliver) -> "Asked":
+        """Ask this one. Raises as `asked` and `Engine.submit` do."""
+        prompt, request = asked(self.engine, question)
+        return Asked(self, len(prompt.tokens), prompt.dropped, self.engine.submit(request, deliver))
+
 
 def facts(version: registry.Version) -> dict[str, str]:
     """Return which model a version is."""
@@ -139,7 +144,7 @@ class Champions:
             raise DataError(
                 f"'{self.name}' has no champion", where=mlflow_store.shown(), remedy="run `dvc repro -f promote`"
             )
-        self.current = self._load(version)
+        self.current = self.load(version)
         self.swaps = 0
         self._warned = ""
         self._ended = threading.Event()
@@ -152,15 +157,11 @@ class Champions:
         """Ask whoever is champion now. Raises as `asked` and `Engine.submit` do."""
         while True:
             champion = self.current
-            engine = champion.engine
-            prompt, request = asked(engine, question)
             try:
-                ticket = engine.submit(request, deliver)
+                return champion.ask(question, deliver)
             except ClosedError:
                 if self._ended.is_set() or champion is self.current:
-                    raise
-                continue  # a successor has come since
-            return Asked(champion, len(prompt.tokens), prompt.dropped, ticket)
+                    raise  # else a successor has come since
 
     def look(self) -> bool:
         """Swap if the alias points elsewhere; return whether it did. What keeps a version from
@@ -171,7 +172,7 @@ class Champions:
             self._warn(version)
             if version is None or version.number == self.current.version.number or not self._may_try(version.number):
                 return False
-            new = self._load(version)
+            new = self.load(version)
         except Exception as error:  # the thread's boundary: whatever a new version does, the old one goes on
             what = str(error) if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
             log.warning("version %s goes on answering: %s", self.current.version.number, what)
@@ -235,7 +236,7 @@ class Champions:
             engine.cancel_all()
         return all(done)
 
-    def _load(self, version: registry.Version) -> Champion:
+    def load(self, version: registry.Version) -> Champion:
         """Return a version in memory, its files verified before a byte of them is used."""
         folder = registry.fetch(self.client, version)
         if self.backend:

@@ -11,8 +11,7 @@ from stages.common.serving.challenger.contested import Contested
 from stages.common.serving.pages import (
     AT_ONCE,
     LOOK_SECONDS,
-    annotate,
-    check_records,
+    compare,
     conversation,
     form,
     improve,
@@ -57,7 +56,7 @@ def mount(app: "FastAPI", observer: Observer, page: Page) -> None:
                 font=["system-ui", "sans-serif"],
                 font_mono=["ui-monospace", "monospace"],
             ),
-            css=form.CSS + sign_in.STYLE + STYLE.read_text(encoding="utf-8"),
+            css=form.CSS + sign_in.STYLE + compare.STYLE + STYLE.read_text(encoding="utf-8"),
             js=form.KEYS.read_text(encoding="utf-8"),
             head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         )
@@ -87,8 +86,7 @@ def _blocks(observer: Observer, page: Page) -> Any:
         conversation.wire_likes(parts, page, answered)
         blocks.load(version, None, parts.version, **AT_ONCE)
     with blocks.route("Annotate", "/annotate"):
-        ranking = annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted)
-        sign_in.add(blocks, ranking, check_records.Desk(page.extracted, page.reviews))
+        sign_in.add(blocks, observer, page)
     queue = blocks.queue(max_size=champions.waiting, default_concurrency_limit=champions.rows)._queue
     queue.sleep_when_free, queue.progress_update_sleep_when_free = LOOK_SECONDS
     return blocks

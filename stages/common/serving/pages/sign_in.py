@@ -8,7 +8,9 @@ from typing import Any
 
 from stages.common.annotation import queue
 from stages.common.runtime.errors import DataError
-from stages.common.serving.pages import AT_ONCE, Room, annotate, check_records, failures
+from stages.common.serving.api.metrics import Observer
+from stages.common.serving.pages import AT_ONCE, Room, annotate, check_records, compare, failures
+from stages.common.serving.pages.inputs import Page
 
 OPEN = "(refusal) => { document.body.classList.toggle('seated', !refusal); }"
 STYLE = """
@@ -20,7 +22,7 @@ body:not(.seated) #room, body.seated #door { display: none !important; }
 """
 
 
-def add(blocks: Any, ranking: annotate.Desk, records: check_records.Desk) -> None:
+def add(blocks: Any, observer: Observer, page: Page) -> None:
     """Add the page to `blocks`, which are open."""
     import gradio
     from gradio.components.navbar import Navbar
@@ -34,7 +36,12 @@ def add(blocks: Any, ranking: annotate.Desk, records: check_records.Desk) -> Non
         refusal = gradio.Markdown("", elem_id="refusal")
     with gradio.Column(elem_id="room"):
         problem, progress = gradio.Markdown("", elem_id="problem"), gradio.Markdown("", elem_id="progress")
-        rooms = [annotate.add(ranking, problem, progress), check_records.add(records)]
+        ranking = annotate.Desk(page.samples, page.annotations, page.feedback, page.wanted)
+        rooms = [
+            annotate.add(ranking, problem, progress),
+            check_records.add(check_records.Desk(page.extracted, page.reviews)),
+            compare.add(observer, page),
+        ]
 
     def enter(given: Any, of: Any) -> dict[Any, Any]:
         """Open the room."""
@@ -57,6 +64,7 @@ def _entered(rooms: list[Room], person: str, of: Any) -> dict[Any, Any]:
     """Return what the tabs show. Raises DataError when nothing waits in any."""
     found = [(room, room.enter(person, of)) for room in rooms]
     if not any(shown for _, shown in found):
-        remedy = "run `dvc repro sample`, or set extract.review and run `dvc repro extract`"
-        raise DataError("nothing waits for people: there are neither samples nor extracted records", remedy=remedy)
+        remedy = "run `dvc repro sample`, or set extract.review and run `dvc repro extract`, or `make challenge`"
+        what = "nothing waits for people: there are no samples, no extracted records and no version beside the champion"
+        raise DataError(what, remedy=remedy)
     return {part: value for room, shown in found for part, value in (shown or room.empty).items()}

@@ -101,13 +101,13 @@ def test_a_champion_with_damaged_files_leaves_the_old_one_answering(
     folder = registry.fetch(registered.client, bad)
     (folder / "config.json").write_text("{}")
     loads = []
-    load = champions._load
+    load = champions.load
 
     def counted(version: Version) -> object:
         loads.append(version.number)
         return load(version)
 
-    champions._load = counted  # type: ignore[method-assign, assignment]  # counts
+    champions.load = counted  # type: ignore[method-assign, assignment]  # counts
     registry.point(registered.client, registry.CHAMPION, bad)
     for _ in range(AGAIN_AFTER_POLLS):
         assert not champions.look()
