@@ -46,13 +46,13 @@ def begun(process: "subprocess.Popen[str]") -> None:
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
 
 
-def ended(processes: list[psutil.Process]) -> bool:
-    """Whether all end within five seconds; nobody may ask an orphan for its exit code."""
+def ended(processes: list[psutil.Process], allowed: float) -> bool:
+    """Whether all end within so many seconds; nobody may ask an orphan for its exit code."""
 
     def left() -> list[psutil.Process]:
         return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + allowed
     while left() and time.monotonic() < deadline:
         time.sleep(0.05)
     return not left()
@@ -88,23 +88,25 @@ def test_after_every_kill_the_next_run_ends_with_the_same_bytes_and_no_worker_is
         again = start(laid)
         assert again.wait(300) == 0, number
         assert files(laid) == expected, number
-        assert ended(workers), number
+        assert ended(workers, max(5.0, seconds / 2)), number
         assert not (laid / "work").exists()
 
 
 def test_workers_end_with_their_stage(laid: Path) -> None:
     stage = start(laid)
     begun(stage)
-    deadline = time.monotonic() + 60
+    since = time.monotonic()
+    deadline = since + 60
     workers: list[psutil.Process] = []
     while len(workers) < 3 and time.monotonic() < deadline:  # the fork server and two workers
         found = psutil.Process(stage.pid).children(recursive=True)
         workers = [one for one in found if "forkserver" in " ".join(one.cmdline())]
         time.sleep(0.01)
+    took = time.monotonic() - since
     stage.kill()
     stage.wait()
     assert len(workers) >= 3
-    assert ended(workers)
+    assert ended(workers, max(5.0, took)), "a machine that is slow to start them may be slow to end them"
 
 
 def test_a_wrong_sum_removes_what_was_done(laid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
