@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.fault,
     pytest.mark.timeout(7200),
-    pytest.mark.skipif(not FULL, reason="two machines, eleven minutes: make faults FULL=1"),
+    pytest.mark.skipif(not FULL, reason="trainings on two machines: make faults FULL=1"),
 ]
 
 
