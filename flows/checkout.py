@@ -3,11 +3,13 @@ what others have computed comes from the remote and goes there.
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.local import command
@@ -17,6 +19,9 @@ from stages.common.tracking import lineage
 
 LOCK = locks.FOLDER / "flow.lock"
 LOGS = Path("logs/flow")
+IN_USE = Path(".dvc/tmp/rwlock")
+"""DVC's list of the paths that its processes read and write."""
+TORN_SECONDS = 5.0
 Tell = Callable[[str], None]
 
 
@@ -28,7 +33,33 @@ def alone(tell: Tell) -> Iterator[None]:
         tell(f"another flow works in this checkout (process {holder}); waiting until it has ended")
 
     with locks.waiting(LOCK, busy):
+        forget_the_dead(tell)
         yield
+
+
+def forget_the_dead(tell: Tell) -> None:
+    """Remove DVC's list of paths in use where none of its processes lives: their numbers are free,
+    or were given to others since (in a container soon), which DVC would wait for without end; or a
+    kill has torn the list, which DVC would refuse.
+    """
+    import psutil
+
+    try:
+        written = IN_USE.stat().st_mtime
+        listed = json.loads(IN_USE.read_text(encoding="utf-8"))
+        readers = [one for some in listed.get("read", {}).values() for one in some]
+        numbers = {one["pid"] for one in [*listed.get("write", {}).values(), *readers]}
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, AttributeError, KeyError):
+        numbers = {os.getpid()} if time.time() - written < TORN_SECONDS else {-1}  # it may be being written
+    for number in numbers:
+        with suppress(psutil.NoSuchProcess, ValueError):
+            if psutil.Process(number).create_time() <= written:
+                return
+    if numbers and IN_USE.stat().st_mtime == written:
+        IN_USE.unlink(missing_ok=True)
+        tell(f"removed {IN_USE}: what it lists as at work has ended")
 
 
 def outdated(stages: Sequence[Stage], environment: Mapping[str, str]) -> set[str]:

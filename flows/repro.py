@@ -67,7 +67,8 @@ def repro(
     """
     if cancel.is_set():
         raise StageFailed(f"lathe: {stage.name} was not started: the flow is cancelled", errors.EXIT_STOPPED)
-    started, log = time.time(), LOGS / f"{stage.name.replace('/', '_')}.log"
+    started, began = time.time(), time.monotonic()  # a clock may be set meanwhile
+    log = LOGS / f"{stage.name.replace('/', '_')}.log"
     with devices.held(stage.gpus, gpus, cancel) as held:
         code = command.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *options, "--single-item", stage.name],
@@ -82,7 +83,7 @@ def repro(
         raise StageFailed(f"lathe: {stage.name} failed: stopped after {timeout_seconds:.0f} s, its time limit", code)
     if code:
         raise failure(stage.name, said, code, started)
-    return outcome(stage, state(said), round(time.time() - started, 1))
+    return outcome(stage, state(said), round(time.monotonic() - began, 1))
 
 
 def outcome(stage: Stage, what: State, seconds: float) -> Outcome:

@@ -106,7 +106,7 @@ def test_only_evaluate_and_promote_read_the_test_questions() -> None:
     [
         ("mlflow", {"stages/common/tracking/mlflow_sender.py", "stages/common/tracking/mlflow_store.py"}),
         ("prefect", {"flows", "flows/local"}),
-        ("dvc", {"flows/pipeline.py"}),
+        ("dvc", {"flows/pipeline.py", "stages/common/tracking/checkpoint_remote.py"}),
         ("gradio", {"stages/common/serving/pages"}),
     ],
 )

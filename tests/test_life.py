@@ -7,6 +7,7 @@ A few of each in CI, 100 kills over all trainers with `make faults FULL=1`. Mome
 import functools
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tests.support.counts import FULL, times, told
 
 KILLS = dict(zip(lives.TRAINERS, (13, 13, 13, 13, 12, 12, 12, 12), strict=True))
 STOPPED = [stage for stage in lives.TRAINERS if FULL or stage != "kto"]  # which lives as dpo does
+ELSEWHERE = lives.TRAINERS if FULL else ("ppo",)  # which keeps most beside its checkpoints
 STOP_SECONDS = 10
 Measure = Callable[[str], tuple[dict[str, str], float]]
 
@@ -107,3 +109,29 @@ def test_asked_to_stop_it_saves_and_leaves_in_time_and_resumes_to_the_same_bits(
     assert "resuming from" in said or "is the end of this very training" in said  # stopped behind its last step
     assert lives.bits(work, stage) == expected
     assert slowest < STOP_SECONDS
+
+
+@pytest.mark.parametrize("stage", ELSEWHERE)
+def test_killed_here_it_goes_on_on_another_machine_with_the_same_bits(
+    work: Path, uninterrupted: Measure, stage: str, tmp_path: Path
+) -> None:
+    """By `run.checkpoints: remote`: the other machine has the data and DVC's remote, no more."""
+    expected, _ = uninterrupted(stage)
+    lives.forget(work, stage)
+    places = [tmp_path / name for name in ("one", "other")]
+    for place in places:
+        shutil.copytree(work, place, ignore=shutil.ignore_patterns("checkpoints", "logs", "mlflow.db", ".lathe"))
+        (place / "params.yaml").write_text(f"run: {{checkpoints: remote}}\n{lives.text()}")
+        (place / ".dvc").mkdir()
+        remote = f"[core]\nno_scm = true\nremote = store\n['remote \"store\"']\nurl = {tmp_path}/store\n"
+        (place / ".dvc/config").write_text(remote)
+    first, end = lives.start(places[0], stage), time.monotonic() + 300
+    while not list((tmp_path / "store/checkpoints" / stage).glob("*/*.json")):
+        assert first.is_alive() and time.monotonic() < end, lives.said(places[0])
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    assert preloaded.ended(first) == -signal.SIGKILL
+    assert preloaded.ended(lives.start(places[1], stage)) == 0, lives.said(places[1])
+    said = (places[1] / f"logs/{stage}.log").read_text()
+    assert "came from the remote 'store'" in said and "resuming from" in said
+    assert lives.bits(places[1], stage) == expected

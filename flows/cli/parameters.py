@@ -78,6 +78,10 @@ class Run(StageParams):
     """GPU slots that a training stage holds."""
     grace_seconds: PositiveFloat = 25
     """Seconds from SIGTERM to a hard kill; a save starts them anew."""
+    checkpoints: Literal["local", "remote"] = "local"
+    """Where checkpoints of trainings are; remote: also in DVC's default remote, so that another
+    machine goes on.
+    """
     gpu_gibibytes: PositiveFloat | None = None
     """GiB of one GPU, for `lathe doctor --profile`."""
     tokens_per_second: TokensPerSecond = TokensPerSecond()

@@ -94,7 +94,8 @@ def _deployment(client: "SyncPrefectClient", entry: dict[str, Any], pull: list[d
     limit = entry.get("concurrency_limit") or {}
     strategy = ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None
     steps, pool = json.dumps(pull), _pool_name(entry)
-    if pool == POOL:  # elsewhere the worker's own LATHE_ROOT says where its checkout is
+    ours = os.environ.get("LATHE_POOL", POOL) == POOL
+    if pool == POOL and ours:  # elsewhere the worker's own LATHE_ROOT says where its checkout is
         steps = steps.replace("{{ $LATHE_ROOT }}", os.environ.get("LATHE_ROOT") or str(Path.cwd()))
     wanted: dict[str, Any] = {
         "description": entry.get("description"),
@@ -119,7 +120,7 @@ def _deployment(client: "SyncPrefectClient", entry: dict[str, Any], pull: list[d
         schedules = [DeploymentScheduleCreate.model_validate(one) for one in entry.get("schedules") or []]
         client.create_deployment(client.create_flow(flow), entry["name"], schedules=schedules, **wanted)
         return name
-    if there.version == wanted["version"]:
+    if there.version == wanted["version"] or (pool == POOL and not ours):  # these run in another machine's checkout
         return ""
     client.update_deployment(there.id, DeploymentUpdate(**wanted))
     return name

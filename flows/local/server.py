@@ -23,8 +23,14 @@ START_SECONDS = 300.0
 
 
 def api_url() -> str:
-    """Return the API's address, ending in `/api`, as Prefect's own settings have it."""
-    HOME.mkdir(parents=True, exist_ok=True)  # or Prefect warns that it cannot make it
+    """Return the API's address, ending in `/api`, as Prefect's own settings have it. Raises
+    ParamsError in a checkout that is not ours to write.
+    """
+    try:
+        HOME.mkdir(parents=True, exist_ok=True)  # or Prefect warns that it cannot make it
+    except OSError as error:
+        what = f"this checkout cannot be written: {error.strerror}"
+        raise ParamsError(what, where=HOME.absolute(), remedy="work in a clone of your own") from error
     from prefect.settings import get_current_settings
 
     return str(get_current_settings().api.url).rstrip("/")

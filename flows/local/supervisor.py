@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from flows.local import liveness
+from stages.common.runtime import process
 
 PROCFILE, LOGS, UP = Path("infra/Procfile"), Path("logs/services"), Path(".lathe/services.up")
 LOOK_SECONDS, SWEEP_SECONDS = 0.5, 15.0
@@ -35,6 +37,8 @@ class Service:
     started: float = 0.0
     pause: float = FIRST_PAUSE
     due: float = field(default_factory=time.monotonic)
+    group: int = 0
+    """What it has started is of this group of processes; that may outlive it and hold its port."""
 
     @property
     def log(self) -> Path:
@@ -45,8 +49,10 @@ class Service:
         """Start it as our child, which the kernel ends when we are killed."""
         with self.log.open("ab") as output:
             command = [sys.executable, "-m", "flows.local.command", "/bin/sh", "-c", f"exec {self.command}"]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        self.started = time.monotonic()
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        self.started, self.group = time.monotonic(), self.process.pid
 
     def ended(self) -> int | None:
         """Return its exit code once it has ended, and set when it is to be started again."""
@@ -55,7 +61,37 @@ class Service:
         now = time.monotonic()
         self.pause = FIRST_PAUSE if now - self.started > STEADY_SECONDS else min(2 * self.pause, LONGEST_PAUSE)
         self.process, self.due = None, now + self.pause
+        self.signal_left(signal.SIGTERM)
         return int(code)
+
+    def signal_left(self, number: signal.Signals) -> None:
+        """Send a signal to what it has started and left."""
+        if self.group:  # 0 would be our own
+            with suppress(ProcessLookupError):
+                os.killpg(self.group, number)
+
+    def is_free(self) -> bool:
+        """Whether it may be started: it is due, and nobody whom it had started is left. They have
+        the time that a stage has to save.
+        """
+        now = time.monotonic()
+        if now < self.due or not self.group or not _alive(self.group):
+            return now >= self.due
+        if now < self.due + process.longest_stop_seconds():
+            return False
+        self.signal_left(signal.SIGKILL)
+        return True
+
+
+def _alive(group: int) -> bool:
+    """Whether a process of the group lives; one that nobody has waited for does not."""
+    import psutil
+
+    for one in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def read(procfile: Path, names: list[str]) -> list[Service]:
@@ -74,7 +110,7 @@ def watch(services: list[Service], stop: threading.Event) -> int:
     swept = time.monotonic()
     while not stop.is_set():
         for service in services:
-            if service.process is None and time.monotonic() >= service.due:
+            if service.process is None and service.is_free():
                 service.start()
                 say(f"{service.name} started as process {service.process.pid if service.process else 0}")
             elif (code := service.ended()) is not None:
@@ -103,6 +139,7 @@ def end(services: list[Service]) -> None:
     for service in services:
         if service.process is not None:
             service.process.wait()
+            service.signal_left(signal.SIGTERM)
 
 
 def main(names: list[str]) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from flows.local import background, server
-from tests.support import attacked
+from tests.support import attacked, project
+from tests.support.small_world import SMALL
 
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """\
@@ -54,6 +55,13 @@ def main() -> None:
 
 process.run("upper", main)
 """
+
+OFTEN = {  # long enough to be killed at work, with a checkpoint every few seconds
+    "pretrain.training.num_train_epochs": 2,
+    "pretrain.checkpoint_minutes": 0.05,
+    "sft.training.num_train_epochs": 3,
+    "sft.checkpoint_minutes": 0.05,
+}
 
 
 def free_port() -> int:
@@ -108,6 +116,17 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """MLflow as `make up` starts it."""
     with attacked.mlflow_as_started(tmp_path_factory.mktemp("mlflow")) as url:
         yield url
+
+
+@pytest.fixture(scope="package")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which one machine has run the pipeline as far as SFT, without a flow; what is
+    committed is its beginning.
+    """
+    folder = project.lay(tmp_path_factory.mktemp("one"), "params.yaml", SMALL | OFTEN)
+    done = project.run(folder, "dvc", "repro", "sft")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
 
 
 @pytest.fixture

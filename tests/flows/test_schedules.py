@@ -175,6 +175,9 @@ def test_the_pool_of_machines_with_gpus_is_there_and_leaves_the_folder_to_its_wo
     step = "prefect.deployments.steps.set_working_directory"
     assert gpu["pull_steps"] == [{step: {"directory": "{{ $LATHE_ROOT }}"}}]
     assert own["pull_steps"] == [{step: {"directory": str(checkout)}}]
+    elsewhere = {"LATHE_POOL": "lathe-gpu", "LATHE_ROOT": "/another/machine"}
+    joined = in_checkout(checkout, prefect_url, "-m", "flows.local.deployments", **elsewhere)
+    assert joined == "lathe: deployed nothing: all as in infra/prefect.yaml\n"
     template = str(ROOT / "infra/k8s/job-template.json")
     create = ("-m", "prefect", "--no-prompt", "work-pool", "create", "cluster", "--type", "kubernetes")
     in_checkout(checkout, prefect_url, *create, "--base-job-template", template)

@@ -109,11 +109,16 @@ def write_world(folder: Path) -> Path:
     """
     write_validated(folder / "data")
     write_ppo(folder / "given")
-    (folder / "params.yaml").write_text(PARAMS.replace("'", '"').replace("True", "true"))
+    (folder / "params.yaml").write_text(text())
     make_tokenizer().save_pretrained(folder / "models/tokenizer")
     assert preloaded.ended(start(folder, "pretrain")) == 0, said(folder)
     shutil.copytree(folder / "models/pretrain", folder / "given/base")
     return folder
+
+
+def text() -> str:
+    """Return params.yaml of the world."""
+    return PARAMS.replace("'", '"').replace("True", "true")
 
 
 def start(folder: Path, stage: str, **environment: str) -> Any:

@@ -14,7 +14,7 @@ from stages.common.core import checkpoints
 from stages.common.memory import preflight
 from stages.common.runtime import disk_space, process
 from stages.common.runtime.errors import StopRequested
-from stages.common.tracking import session
+from stages.common.tracking import session, shared_checkpoints
 from stages.common.training import data_order, kept_models
 from stages.common.training.fit_params import FitParams
 
@@ -30,9 +30,12 @@ def start(
 ) -> Iterator[tuple["Run", str]]:
     """Track the body as the stage's run; give the run, and the fingerprint its checkpoints are kept
     under. `others` are sections of params that shape the training besides the stage's own.
+
+    Where checkpoints are shared, the remote's newest is here then.
     """
     sections = {stage: settings.model_dump()} | (others or {})
     fingerprint = checkpoints.fingerprint(stage, sections, inputs)
+    shared_checkpoints.fetch(checkpoints.ROOT / stage / fingerprint)
     with session.start(stage, params=sections, inputs=inputs, fingerprint=fingerprint) as run:
         yield run, fingerprint
 
@@ -69,11 +72,14 @@ def fit(trainer: Any, settings: FitParams, run: "Run", stage: str) -> list[Path]
                 log.info("starting anew: %d in %s are of other params, data or code", len(others), folder.parent)
             preflight.check(trainer, settings, stage)
             disk_space.check(folder, checkpoints.next_size(folder, trainer.model))
+            trainer.sender = shared_checkpoints.sender(folder)
             with process.graceful_stop():
                 try:
                     trainer.train(resume_from_checkpoint=str(start) if start else None)
                 finally:
                     trainer.sealed()
+                    if trainer.sender is not None:
+                        trainer.sender.finish()
             if process.stop_requested():
                 raise StopRequested
     if trainer.is_deepspeed_enabled:

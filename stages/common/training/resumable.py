@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.core import checkpoints
 from stages.common.core.models import refuse_pickles, tied_once
 from stages.common.runtime import disk_space, kill_points, process
+from stages.common.tracking.shared_checkpoints import Sender
 from stages.common.training import data_order, optimizer_state
 from stages.common.training.sealing import Sealing
 
@@ -84,6 +85,8 @@ class Resumable(TrainerBase):
     _run_folder: Path | None = None
     sealing: Sealing | None = None
     """The checkpoint that is being hashed beside the training."""
+    sender: Sender | None = None
+    """What brings sealed checkpoints to the remote, where that is asked for."""
     saving_seconds = 0.0
     """For how long the last checkpoint stopped the training."""
     tokens_seen = 0
@@ -166,7 +169,7 @@ class Resumable(TrainerBase):
                 self.accelerator.wait_for_everyone()
                 process.restart_grace()
             place = (self._run_folder / name, folder / name, self.keep_checkpoints)
-            self.sealing = Sealing(*place, self.args.process_index, self.args.world_size)
+            self.sealing = Sealing(*place, self.args.process_index, self.args.world_size, self.sender)
         finally:
             self._run_folder = None
         self.saving_seconds = time.monotonic() - began

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stages.common.core import checkpoints
 from stages.common.runtime import disk_space, kill_points
+from stages.common.tracking.shared_checkpoints import Sender
 
 SHARES = ".hashes"
 """Folder beside the unsealed checkpoint in which processes leave their hashes."""
@@ -20,11 +21,14 @@ LOOK_SECONDS = 0.02
 class Sealing:
     """A checkpoint that is being hashed; `wait` for its end before the next one is written."""
 
-    def __init__(self, temporary: Path, final: Path, keep: int, rank: int, world: int) -> None:
+    def __init__(
+        self, temporary: Path, final: Path, keep: int, rank: int, world: int, sender: Sender | None = None
+    ) -> None:
         """Start to hash this process's share of the files in `temporary`, which all processes have
-        written; the main one seals it as `final` and keeps the `keep` newest.
+        written; the main one seals it as `final`, keeps the `keep` newest and hands it to `sender`.
         """
         self.temporary, self.final, self.keep, self.rank, self.world = temporary, final, keep, rank, world
+        self.sender = sender
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._run, name="seal", daemon=True)
         self.thread.start()
@@ -50,6 +54,8 @@ class Sealing:
                 checkpoints.seal(self.temporary, self.final, hashes)
             checkpoints.rotate(self.final.parent, self.keep)
             kill_points.point("checkpoint:after_rotate")
+            if self.sender is not None:
+                self.sender.sealed(self.final)
         else:
             self._share(self.rank).parent.mkdir(exist_ok=True)
             written = self._share(self.rank).with_suffix(".writing")

@@ -4,39 +4,28 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from stages.common.runtime.errors import ParamsError
 from stages.common.tracking import event_log, forwarder, mlflow_sender, mlflow_store, session
+from tests.support import object_storage
 from tests.support.mlflow_server import free_port, server
 
 BUCKET, PASSWORD = "lathe-files", "a password of the tests"
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an S3 with one bucket, on loopback."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    storage = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    storage.start()
-    host, port = storage.get_host_and_port()
-    for name, value in (KEYS | {"MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+    for name, value in object_storage.KEYS.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket=BUCKET)
-    yield f"http://{host}:{port}"
-    httpx.post(f"http://{host}:{port}/moto-api/reset")  # it keeps what it holds for the next one of the process
-    storage.stop()
+    with object_storage.serving(BUCKET) as address:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", address)
+        yield address
 
 
 def stored(address: str) -> list[str]:
-    import boto3
-
-    found = boto3.client("s3", endpoint_url=address).list_objects_v2(Bucket=BUCKET)
-    return [entry["Key"] for entry in found.get("Contents", [])]
+    return object_storage.stored(address, BUCKET)
 
 
 def track(value: float) -> None:

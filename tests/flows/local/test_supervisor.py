@@ -48,13 +48,17 @@ def sleepers(top: "subprocess.Popen[str]") -> dict[str, int]:
 
 @pytest.mark.fault
 def test_one_that_is_killed_is_started_again_and_the_other_goes_on(tmp_path: Path) -> None:
-    top = supervise(tmp_path, "one: sleep ${SECONDS_OF_ONE:-301}", "two: sleep 302")
+    """What it had started, which may hold its port, is ended first."""
+    one = "one: sh -c 'sleep 303 & echo $! > left; exec sleep ${SECONDS_OF_ONE:-301}'"
+    top = supervise(tmp_path, one, "two: sleep 302")
     try:
         before = until(lambda: found if len(found := sleepers(top)) == 2 else None)
         (tmp_path / supervisor.UP).touch()
+        left = int((tmp_path / "left").read_text())
         os.kill(before["301"], signal.SIGKILL)
         after = until(lambda: found if (found := sleepers(top)).get("301", before["301"]) != before["301"] else None)
-        assert after["302"] == before["302"]
+        assert after["302"] == before["302"] and left != int((tmp_path / "left").read_text())
+        until(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE)
         top.kill()  # and when it dies itself, nobody is left
         until(lambda: not any(map(psutil.pid_exists, after.values())) or None)
     finally:
