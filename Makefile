@@ -56,7 +56,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve drift feedback review approve reject rollback challenge reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo pictures flow round up down serve drift feedback review approve reject rollback challenge reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -193,6 +193,9 @@ test-slow: env ## the slow tests alone
 
 tutorial: env ## docs/tutorial.md word for word, in a smaller world
 	@LATHE_FULL=1 $(BIN)/python -m pytest tests/test_tutorial.py $(PYTEST_ARGS)
+
+pictures: env ## README's pictures of the chat, the report and MLflow's page, anew from this checkout's champion
+	@LATHE_PICTURES=docs/images $(BIN)/python -m pytest tests/test_demo_pages.py $(PYTEST_ARGS)
 
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)
