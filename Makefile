@@ -11,6 +11,10 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3.11 python3.12 python3.13 pytho
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done))
 EXTRAS ?= dev
 PIP_ARGS ?=
+TORCH ?=
+# Where the makers of torch keep its builds without CUDA; pip takes one only with TORCH=cpu.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+NVIDIA ?= $(if $(filter Linux,$(shell uname)),$(wildcard /proc/driver/nvidia /dev/dxg),elsewhere)
 PYTEST_ARGS ?=
 PROFILE ?=
 BASE ?=
@@ -32,7 +36,8 @@ ASK ?=
 KEY ?=
 FORCE ?=
 comma := ,
-STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))$(if $(TORCH),+$(TORCH))
+CPU_TORCH = --extra-index-url $(TORCH_CPU_INDEX) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
 # Threads that wait for each other spin a microsecond, then sleep:
 # longer halves the speed beside other programs, not at all costs a fifth on an idle machine
@@ -51,7 +56,7 @@ export GX_ANALYTICS_ENABLED = false
 export GRADIO_ANALYTICS_ENABLED = False
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo flow round up down serve drift feedback review approve reject rollback challenge reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
+.PHONY: help preflight env vllm doctor experiments gpu-check wheelhouse demo pictures flow round up down serve drift feedback review approve reject rollback challenge reproduce export trace versions metrics plots dag compare gc docs profile params test test-fast test-slow tutorial faults fuzz bench lint format clean
 
 help: ## show this list
 	@echo "make <task>:"
@@ -62,17 +67,19 @@ preflight:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "lathe: $(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@command -v git >/dev/null || { echo "lathe: git is missing; install it (Debian, Ubuntu: apt install git)" >&2; exit 1; }
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "lathe: $(CURDIR) is no git checkout, which DVC needs; clone it, or: git init && git add . && git commit -m start" >&2; exit 1; }
+	@case "$(TORCH)" in ''|cpu|cuda) ;; *) echo "lathe: TORCH is cpu or cuda, not $(TORCH)" >&2; exit 1 ;; esac
+	@test -n "$(NVIDIA)$(TORCH)$(PIP_ARGS)" -o -e $(STAMP) || echo "lathe: no NVIDIA GPU here, but most indexes give torch with CUDA (4 GB more); without it: make clean env TORCH=cpu"
 
-env: $(STAMP) ## create .venv and install (EXTRAS=dev,gpu,s3,ray,k8s  PIP_ARGS=…  PYTHON=…)
+env: $(STAMP) ## create .venv and install (EXTRAS=dev,gpu,s3,ray,k8s  TORCH=cpu|cuda  PIP_ARGS=…  PYTHON=…)
 
 # torch first: DeepSpeed is built against it, and a CPU build that pip is shown is then kept.
 $(STAMP): pyproject.toml constraints.txt | preflight
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "lathe: installing torch ($(VENV), once)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt torch numpy
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt $(if $(filter cpu,$(TORCH)),$(CPU_TORCH),torch) numpy
 	@echo "lathe: installing everything else (some minutes, once)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
-	@mkdir -p .lathe && touch $@
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@mkdir -p .lathe && touch $@ $(firstword $(subst +, ,$@))
 
 # The CPU package asks for three libraries of sound and pictures beside torch, which here only break
 # its import where torch is another build than theirs: they are left out.
@@ -186,6 +193,9 @@ test-slow: env ## the slow tests alone
 
 tutorial: env ## docs/tutorial.md word for word, in a smaller world
 	@LATHE_FULL=1 $(BIN)/python -m pytest tests/test_tutorial.py $(PYTEST_ARGS)
+
+pictures: env ## README's pictures of the chat, the report and MLflow's page, anew from this checkout's champion
+	@LATHE_PICTURES=docs/images $(BIN)/python -m pytest tests/test_demo_pages.py $(PYTEST_ARGS)
 
 fuzz: env ## 10,000 damaged rows and files of each kind through ingest (LATHE_FUZZ_ROWS=…)
 	@$(BIN)/python -m pytest -m slow tests/test_ingest_fuzz.py $(PYTEST_ARGS)

@@ -27,7 +27,7 @@ from stages.common.release import aliases, manual_promotion, promotion_history, 
 from stages.common.release.registry import Version
 from stages.common.release.traffic import challenge as traffic
 from stages.common.release.traffic import votes
-from stages.common.runtime import logs, process
+from stages.common.runtime import libraries, logs, process
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
 from stages.common.tracking import mlflow_store, notices
@@ -208,6 +208,7 @@ def challenge(version: Number) -> None:
 def review() -> None:
     """Start the review as a flow run and wait for its answer in Prefect's page."""
     print(f"lathe: answer at {server.ui_url(server.ensure())} (Runs, review, Resume)", file=sys.stderr)
+    libraries.without_run_log()
     logs.report(str(wait_for_review()))
 
 

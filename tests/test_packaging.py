@@ -121,6 +121,38 @@ def test_a_missing_git_is_named(tmp_path: Path) -> None:
     assert done.returncode != 0 and "lathe: git is missing; install it" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), True),
+        (("TORCH=cuda",), False),
+        (("NVIDIA=/proc/driver/nvidia",), False),
+        (("PIP_ARGS=--no-index",), False),
+    ],
+)
+def test_without_a_gpu_the_smaller_torch_is_one_command(arguments: tuple[str, ...], said: bool, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    for name in ("Makefile", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = make("preflight", f"PYTHON={sys.executable}", *(arguments or ("NVIDIA=",)), folder=tmp_path)
+    assert (done.returncode, "make clean env TORCH=cpu" in done.stdout) == (0, said), done.stderr
+
+
+def test_the_smaller_torch_is_the_tested_version_and_nothing_else_changes() -> None:
+    """Without TORCH the commands are those that a lock of constraints.txt would run."""
+    plain, small = (make("-n", "-B", "env", *given).stdout.splitlines() for given in ((), ("TORCH=cpu",)))
+    (changed,) = (line for line in small if " install " in line and line not in plain)
+    index = re.search(r"^TORCH_CPU_INDEX \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    version = CONSTRAINTS[canonicalize_name("torch")]
+    assert index and f" --extra-index-url {index[1]} torch=={version}+cpu numpy" in changed
+    assert changed.replace(f"--extra-index-url {index[1]} torch=={version}+cpu", "torch") in plain
+    assert make("preflight", "TORCH=rocm").stderr.startswith("lathe: TORCH is cpu or cuda, not rocm\n")
+
+
+def test_make_env_can_do_without_extras() -> None:
+    assert make("-n", "-B", "env", "EXTRAS=").stdout.count(" -e '.'\n") == 1
+
+
 def test_ci_makes_a_new_environment_and_calls_make_test() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)

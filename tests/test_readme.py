@@ -70,6 +70,17 @@ def test_every_file_it_names_exists_or_is_made_by_a_stage(path: str) -> None:
     assert (ROOT / path).exists() or path.split("<")[0].rstrip("/") in made or path == "stages/x.py"
 
 
+@pytest.mark.parametrize("name", ["chat", "report", "version"])
+def test_its_pictures_are_there_are_small_and_say_what_they_show(name: str) -> None:
+    """`make pictures` makes them from the real pages."""
+    file = ROOT / f"docs/images/{name}.png"
+    head = file.read_bytes()[:26]
+    assert head.startswith(b"\x89PNG") and file.stat().st_size <= 60 * 1024
+    width, height = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    assert width >= 1000 and height >= 500 and head[25] == 3, "an indexed palette"
+    assert f"[{name}]: docs/images/{name}.png" in TEXT and re.search(rf"!\[[^]]{{20,}}\]\[{name}\]", TEXT)
+
+
 def test_the_launcher_it_shows_names_a_file_there_is() -> None:
     for name in re.findall(r"infra/accelerate/[\w-]+\.yaml", TEXT):
         assert (ROOT / name).is_file()

@@ -19,6 +19,7 @@ from stages.common.release.traffic import votes
 from stages.common.tracking import mlflow_store
 from tests.flows.conftest import environment
 from tests.flows.test_train import read
+from tests.support import printed
 from tests.support.notified import Webhook, listening
 
 GOOD = Comparison(metric="a", against="base", rule="beats", limit=0.0, change=None, passed=True, reason="better")
@@ -104,7 +105,8 @@ def test_the_form_decides(paused: tuple["subprocess.Popen[str]", str], prefect_u
     assert wrong["status"] == "REJECT"
     assert process.poll() is None
     resume(prefect_url, run, decision="approve", reason="reads well", who="ann")
-    assert "version 2 of lathe is champion" in said(process)
+    shown = said(process)
+    assert "version 2 of lathe is champion" in shown and printed.foreign(shown) == []
     number, tags = champion()
     assert number == "2"
     assert [tags[key] for key in ("review", "review_by", "review_reason")] == ["approved", "ann", "reads well"]

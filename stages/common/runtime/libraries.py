@@ -50,3 +50,12 @@ def quiet() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(one, Without) for one in logger.filters):
             logger.addFilter(Without(beginning))
+
+
+def without_run_log() -> None:
+    """Leave out of the terminal what Prefect tells of a flow run below a warning: its beginning,
+    pauses and end, which the run's page has as well.
+    """
+    for handler in logging.getLogger().handlers:
+        if type(handler).__module__.startswith("prefect."):
+            handler.setLevel(logging.WARNING)

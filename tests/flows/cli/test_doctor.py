@@ -2,6 +2,7 @@
 
 import http.server
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.plans import memory_plan, question_plan
 from stages.common.core import params
 from stages.common.memory import available, estimate
 from stages.common.runtime.errors import ParamsError
+from tests.support import printed, project
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,6 +24,13 @@ ROOT = Path(__file__).parents[3]
 def document(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(ROOT)
     return dict(params.plain(params.read_yaml(ROOT / "infra/profiles/demo.yaml")))
+
+
+@pytest.mark.slow
+def test_the_command_prints_nothing_of_a_library() -> None:
+    done = project.run(ROOT, sys.executable, "-m", "flows.cli.lathe", "doctor")
+    assert "ok   params.yaml" in done.stdout and " memory sft " in done.stdout
+    assert (printed.foreign(done.stdout), done.stderr) == ([], "")
 
 
 def test_the_demo_fits_into_four_gibibytes(document: dict[str, Any]) -> None:
