@@ -12,8 +12,8 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3.11 python3.12 python3.13 pytho
 EXTRAS ?= dev
 PIP_ARGS ?=
 TORCH ?=
-# Where the makers of torch keep its builds without CUDA; pip takes one only with TORCH=cpu.
-TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# The index with torch's builds without CUDA, for TORCH=cpu; unless pip's own configuration has it.
+TORCH_CPU_INDEX ?=
 NVIDIA ?= $(if $(filter Linux,$(shell uname)),$(wildcard /proc/driver/nvidia /dev/dxg),elsewhere)
 PYTEST_ARGS ?=
 PROFILE ?=
@@ -37,7 +37,7 @@ KEY ?=
 FORCE ?=
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))$(if $(TORCH),+$(TORCH))
-CPU_TORCH = --extra-index-url $(TORCH_CPU_INDEX) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
+CPU_TORCH = $(if $(TORCH_CPU_INDEX),--extra-index-url $(TORCH_CPU_INDEX) )torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
 # Threads that wait for each other spin a microsecond, then sleep:
 # longer halves the speed beside other programs, not at all costs a fifth on an idle machine
@@ -68,7 +68,7 @@ preflight:
 	@command -v git >/dev/null || { echo "lathe: git is missing; install it (Debian, Ubuntu: apt install git)" >&2; exit 1; }
 	@git rev-parse --git-dir >/dev/null 2>&1 || { echo "lathe: $(CURDIR) is no git checkout, which DVC needs; clone it, or: git init && git add . && git commit -m start" >&2; exit 1; }
 	@case "$(TORCH)" in ''|cpu|cuda) ;; *) echo "lathe: TORCH is cpu or cuda, not $(TORCH)" >&2; exit 1 ;; esac
-	@test -n "$(NVIDIA)$(TORCH)$(PIP_ARGS)" -o -e $(STAMP) || echo "lathe: no NVIDIA GPU here, but most indexes give torch with CUDA (4 GB more); without it: make clean env TORCH=cpu"
+	@test -n "$(NVIDIA)$(TORCH)$(PIP_ARGS)" -o -e $(STAMP) || echo "lathe: no NVIDIA GPU here, but most indexes give torch with CUDA (4 GB more); without it: make clean env TORCH=cpu TORCH_CPU_INDEX=<the index of CPU builds that pytorch.org names>"
 
 env: $(STAMP) ## create .venv and install (EXTRAS=dev,gpu,s3,ray,k8s  TORCH=cpu|cuda  PIP_ARGS=…  PYTHON=…)
 

@@ -140,12 +140,13 @@ def test_without_a_gpu_the_smaller_torch_is_one_command(arguments: tuple[str, ..
 
 def test_the_smaller_torch_is_the_tested_version_and_nothing_else_changes() -> None:
     """Without TORCH the commands are those that a lock of constraints.txt would run."""
-    plain, small = (make("-n", "-B", "env", *given).stdout.splitlines() for given in ((), ("TORCH=cpu",)))
+    cpu = ("TORCH=cpu", "TORCH_CPU_INDEX=file:///w")
+    plain, small = (make("-n", "-B", "env", *given).stdout.splitlines() for given in ((), cpu))
     (changed,) = (line for line in small if " install " in line and line not in plain)
-    index = re.search(r"^TORCH_CPU_INDEX \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     version = CONSTRAINTS[canonicalize_name("torch")]
-    assert index and f" --extra-index-url {index[1]} torch=={version}+cpu numpy" in changed
-    assert changed.replace(f"--extra-index-url {index[1]} torch=={version}+cpu", "torch") in plain
+    taken = f"--extra-index-url file:///w torch=={version}+cpu"
+    assert f" {taken} numpy" in changed and changed.replace(taken, "torch") in plain
+    assert f"constraints.txt torch=={version}+cpu numpy" in make("-n", "-B", "env", "TORCH=cpu").stdout
     assert make("preflight", "TORCH=rocm").stderr.startswith("lathe: TORCH is cpu or cuda, not rocm\n")
 
 
