@@ -16,10 +16,11 @@ from flows.repro import Outcome
 from stages.common.runtime import logs
 
 BARS = "▁▂▃▄▅▆▇█"
+DEPLOYED = Path("reports/deploy.json")
 HEAD = ("stage", "time", "peak memory", "key figure")
 WHERE = """\
   decision and why     reports/report.html
-  chat                 make serve    http://127.0.0.1:7860
+  chat                 {chat}
   runs and models      make up       http://127.0.0.1:5000   (with it: Prefect on 4200, the chat on 7860)
   curves, accuracy     make plots
   one record's way     make trace ID=demo/conversations_openai.jsonl:12
@@ -63,7 +64,16 @@ def table(lines: Sequence[tuple[str, ...]], head: tuple[str, ...]) -> str:
 def show(stages: Sequence[str], states: Mapping[str, str] | None = None) -> str:
     """Return the whole closing message."""
     head = HEAD if states is None else (HEAD[0], "state", *HEAD[1:])
-    return f"\n{table(rows(stages, states), head)}\n\n{WHERE}\n"
+    return f"\n{table(rows(stages, states), head)}\n\n{WHERE.format(chat=chat())}\n"
+
+
+def chat() -> str:
+    """Return how to chat: where the first version waits for a person, that it does."""
+    try:
+        waits = json.loads(DEPLOYED.read_text(encoding="utf-8")).get("review") == "pending"
+    except (OSError, ValueError, AttributeError):
+        waits = False
+    return ("make review, then " if waits else "") + "make serve    http://127.0.0.1:7860"
 
 
 def artifact(outcome: Outcome, link: str) -> str:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.core import chat, records
+from stages.common.core import chat, records, templates
 from stages.common.core.records import Record, message
 from stages.common.runtime.errors import DataError
 
@@ -115,7 +115,7 @@ def plain(one: Record, form: str) -> dict[str, Any]:
     """Return a conversation as other programs give it to `apply_chat_template`."""
     return {
         "messages": [openai(turn, form) for turn in one["messages"]],
-        "tools": schemas(one["tools"]),
+        "tools": templates.schemas(one["tools"]),
         "prompt": one["prompt"],
     }
 
@@ -140,12 +140,3 @@ def _call(call: Record, form: str) -> Record:
         except ValueError:
             arguments = call["arguments"]
     return {"name": call["name"], "arguments": arguments}
-
-
-def schemas(tools: str | None) -> list[Record] | None:
-    """Return the tools of a record as OpenAI writes them."""
-    if not tools:
-        return None
-    parsed = json.loads(tools)
-    listed = parsed if isinstance(parsed, list) else [parsed]
-    return [{"type": "function", "function": one} if "name" in one else one for one in listed]

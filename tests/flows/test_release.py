@@ -20,7 +20,8 @@ from stages.common.tracking import mlflow_store
 from tests.flows.conftest import environment
 from tests.flows.test_train import read
 from tests.support import printed
-from tests.support.notified import Webhook, listening
+from tests.support.loopback import running
+from tests.support.notified import Webhook
 
 GOOD = Comparison(metric="a", against="base", rule="beats", limit=0.0, change=None, passed=True, reason="better")
 PASSED = Decision(passed=True, reason="better", comparisons=(GOOD,))
@@ -142,7 +143,7 @@ def test_the_alias_moved_in_mlflow_decides_alike(paused: tuple["subprocess.Popen
 
 
 def test_the_commands_decide_without_a_server(project: Path) -> None:
-    with listening(Webhook()) as told:
+    with running(Webhook()) as told:
         decide_by_commands(project, told.url)
     assert [body["title"] for body in told.seen] == [
         "version 1 of lathe is champion again, version 2 is rolled back",

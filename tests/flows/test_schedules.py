@@ -22,7 +22,8 @@ from flows.local import automations, background, deployments, services
 from tests.flows.conftest import ROOT
 from tests.flows.local.test_services import services as command
 from tests.flows.test_train import post, read
-from tests.support.notified import Mail, Webhook, listening
+from tests.support.loopback import running
+from tests.support.notified import Mail, Webhook
 
 WAIT_SECONDS = 300.0
 
@@ -144,7 +145,7 @@ def test_people_are_told_once_of_a_run_that_failed(checkout: Path, prefect_url: 
     def deploy(**more: str) -> str:
         return in_checkout(checkout, prefect_url, "-m", "flows.local.deployments", **more)
 
-    with listening(Webhook()) as told:
+    with running(Webhook()) as told:
         key = {"LATHE_NOTIFY": told.url}
         assert deploy(**key) == "lathe: deployed automation 'a run that failed'\n"
         assert deploy(**key) == "lathe: deployed nothing: all as in infra/prefect.yaml\n"
@@ -158,7 +159,7 @@ def test_people_are_told_once_of_a_run_that_failed(checkout: Path, prefect_url: 
         until(lambda: len(told.seen) > 1)
         assert [body["title"] for body in told.seen] == ["train at 1a2b3c4: Failed", "rounds at 1a2b3c4: Crashed"]
         assert all("bad row" in body["text"] for body in told.seen)
-        with listening(Mail()) as mail:  # another address by now
+        with running(Mail()) as mail:  # another address by now
             assert deploy(LATHE_NOTIFY=mail.url) == "lathe: deployed automation 'a run that failed'\n"
             ended("review", "FAILED")
             until(lambda: mail.seen)

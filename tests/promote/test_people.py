@@ -10,7 +10,8 @@ from stages.common.release.traffic.votes import Cast
 from stages.common.runtime.errors import DataError
 from stages.common.tracking import mlflow_store, notices
 from tests.support.champion import add_candidate
-from tests.support.notified import Webhook, listening
+from tests.support.loopback import running
+from tests.support.notified import Webhook
 from tests.support.promotion import CARD, history, run, setting, state, tags
 
 
@@ -18,7 +19,7 @@ def test_manual_approval_leaves_the_decision_to_a_person_who_is_told_once(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting(approval="manual")
-    with listening(Webhook()) as told:
+    with running(Webhook()) as told:
         monkeypatch.setenv(notices.KEY, told.url)
         report = run()
         run()

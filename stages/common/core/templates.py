@@ -111,7 +111,7 @@ def _apply(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Record], too
 
     if not messages or not tokenizer.chat_template:
         raise DataError("no message" if not messages else "the tokenizer has no chat template", remedy=REMEDY)
-    offered = _schemas(tools)
+    offered = schemas(tools)
     try:
         try:
             return tokenizer.apply_chat_template([_message(one) for one in messages], tools=offered, **how)
@@ -145,7 +145,7 @@ def _call(call: Record, as_text: bool) -> Record:
         return call
 
 
-def _schemas(tools: str | None) -> list[Record] | None:
+def schemas(tools: str | None) -> list[Record] | None:
     """Return the tools as OpenAI writes them, which is what templates read."""
     if not tools:
         return None

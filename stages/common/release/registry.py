@@ -159,8 +159,18 @@ def champion(client: "MlflowClient", name: str) -> tuple[Version, Path]:
     """
     version = with_alias(client, name, CHAMPION)
     if version is None:
-        raise DataError(f"'{name}' has no champion", where=mlflow_store.shown(), remedy="run `dvc repro -f promote`")
+        raise no_champion(client, name)
     return version, fetch(client, version)
+
+
+def no_champion(client: "MlflowClient", name: str) -> DataError:
+    """Return the error that there is no champion, and what makes one: a person's word where a
+    version waits for it.
+    """
+    found, remedy = with_alias(client, name, CHALLENGER), "run `dvc repro -f promote`"
+    if found and found.tags.get("review") == "pending":
+        remedy = f"version {found.number} waits for a person: make review, or make approve VERSION={found.number}"
+    return DataError(f"'{name}' has no champion", where=mlflow_store.shown(), remedy=remedy)
 
 
 def fetch(client: "MlflowClient", version: Version) -> Path:

@@ -16,7 +16,8 @@ import pytest
 from stages.common.runtime.errors import ParamsError
 from stages.common.runtime.logs import log
 from stages.common.tracking import notices
-from tests.support.notified import Mail, Webhook, listening
+from tests.support.loopback import running
+from tests.support.notified import Mail, Webhook
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,7 +31,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    with listening(Webhook()) as server:
+    with running(Webhook()) as server:
         monkeypatch.setenv(notices.KEY, server.url)
         yield server
 
@@ -44,7 +45,7 @@ def test_a_web_address_gets_each_event_once(webhook: Webhook) -> None:
 
 
 def test_a_mail_server_gets_a_mail(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening(Mail()) as server:
+    with running(Mail()) as server:
         monkeypatch.setenv(notices.KEY, server.url)
         assert notices.send("event", "version 3 of lathe waits", "besser als 中文")
     ((recipients, text),) = server.seen

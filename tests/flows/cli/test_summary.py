@@ -32,3 +32,12 @@ def test_after_a_flow_it_says_what_became_of_each_stage(logs: None) -> None:
 def test_without_a_run_there_is_still_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "make serve" in summary.show(["ingest"])
+
+
+def test_where_a_version_waits_for_a_person_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    for facts, said in (({"review": "pending"}, "chat                 make review, then make serve "), ({}, "chat  ")):
+        (tmp_path / "reports/deploy.json").write_text(json.dumps(facts))
+        assert said in summary.show([])
+        assert ("make review" in summary.show([])) == ("review" in facts)

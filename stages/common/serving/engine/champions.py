@@ -141,9 +141,7 @@ class Champions:
     def __post_init__(self) -> None:
         version = registry.with_alias(self.client, self.name, registry.CHAMPION)
         if version is None:
-            raise DataError(
-                f"'{self.name}' has no champion", where=mlflow_store.shown(), remedy="run `dvc repro -f promote`"
-            )
+            raise registry.no_champion(self.client, self.name)
         self.current = self.load(version)
         self.swaps = 0
         self._warned = ""

@@ -131,8 +131,17 @@ def test_an_alias_that_is_gone_changes_nothing(champions: Champions, registered:
     registered.client.delete_registered_model_alias(NAME, registry.CHAMPION)
     assert not champions.look()
     assert answer(champions, question(3))[1] == "1"
-    with pytest.raises(DataError, match="'lathe' has no champion"):
+    with pytest.raises(DataError, match="'lathe' has no champion") as nobody:
         Champions(NAME, client=registered.client)
+    assert nobody.value.remedy == "run `dvc repro -f promote`"
+    waits = registry.numbered(registered.client, NAME, "2")
+    registry.tag(registered.client, waits, {"review": "pending"})
+    registry.point(registered.client, registry.CHALLENGER, waits)
+    with pytest.raises(DataError, match="'lathe' has no champion") as undecided:
+        Champions(NAME, client=registered.client)
+    assert undecided.value.remedy == "version 2 waits for a person: make review, or make approve VERSION=2"
+    registry.tag(registered.client, waits, {"review": ""})
+    registered.client.delete_registered_model_alias(NAME, registry.CHALLENGER)
 
 
 def test_a_move_by_hand_is_written_down_and_a_vanished_version_is_warned_of(
